@@ -1,0 +1,1 @@
+"""Calibrate LLM judges against people."""

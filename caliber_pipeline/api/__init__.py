@@ -1,0 +1,1 @@
+"""The classes that a script or a notebook imports."""

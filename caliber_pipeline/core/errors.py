@@ -1,0 +1,25 @@
+"""Every error that this project raises on purpose, in one tree."""
+
+
+class CaliberError(Exception):
+    """Base of all errors whose message alone tells a person what to do."""
+
+
+class InputError(CaliberError):
+    """A file or argument from outside cannot be used; the message says what, where and what to do."""
+
+
+class SchemaError(CaliberError):
+    """A table does not have the columns, types or nullability that its schema declares."""
+
+
+class CriteriaError(InputError):
+    """A criteria file is invalid, changed after it was evaluated, or names a base that does not exist."""
+
+
+class JudgeError(CaliberError):
+    """The judge as a whole cannot work (no key, unknown model, refused connection); single failures are rows."""
+
+
+class MissingStepError(CaliberError):
+    """A step was asked for before the step that it needs."""

@@ -1,0 +1,287 @@
+"""The declared schema of every stored table: names, types, nullability and what each column means."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+
+from caliber_pipeline.core.errors import SchemaError
+
+
+def _required(name: str, type_: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, type_, nullable=False, metadata={"description": description})
+
+
+def _optional(name: str, type_: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, type_, nullable=True, metadata={"description": description})
+
+
+STRINGS: Final = pa.list_(pa.string())
+UTC_TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+RATING: Final = pa.struct([_required("annotator", pa.string(), ""), _required("score", pa.int8(), "")])
+
+RECORDS: Final = pa.schema(
+    [
+        _required("record_id", pa.string(), "Unique id; made from the content where the file brings none"),
+        _required("query", pa.string(), "What the judged system was asked"),
+        _required("output", pa.string(), "What the judged system answered"),
+        _optional("reference", pa.string(), "A known good answer"),
+        _optional("human_score", pa.int8(), "Gold label from the records file: 1 accept, 0 reject"),
+        _optional("human_notes", pa.string(), "The note that came with the gold label"),
+        _required("ratings", pa.list_(RATING), "Verdicts of single annotators that came in the records file"),
+        _optional("llm_score", pa.int8(), "A recorded judge's verdict: 1 accept, 0 reject"),
+        _optional("llm_reasoning", pa.string(), "A recorded judge's reasoning"),
+        _optional("metadata", pa.string(), "Every other column of the row, as a JSON object"),
+        _required("group", pa.string(), "What belongs together: never split between train, dev and test"),
+        _required("split", pa.string(), "train, dev or test, by a stable hash of the group"),
+        _required("line", pa.int64(), "The line of the input file on which the row starts"),
+    ]
+)
+
+REJECTED_ROWS: Final = pa.schema(
+    [
+        _required("source", pa.string(), "Name of the input file"),
+        _optional("line", pa.int64(), "The line on which the row starts; null where the format has none"),
+        _required("reason", pa.string(), "Why the row was rejected, with the value at fault"),
+        _optional("raw", pa.string(), "The row as it was read"),
+    ]
+)
+
+ANNOTATIONS: Final = pa.schema(
+    [
+        _required("record_id", pa.string(), "The annotated record"),
+        _required("annotator", pa.string(), "Who judged; 'gold' for the records file's human_score"),
+        _required("score", pa.int8(), "The person's verdict: 1 accept, 0 reject"),
+        _optional("notes", pa.string(), "Why, in the person's words"),
+        _optional("severity", pa.float64(), "How bad a wrong verdict here would be; 1 where not given"),
+        _optional("created_at", UTC_TIMESTAMP, "When the person judged"),
+        _optional("criteria_version", pa.string(), "The criteria that the person saw"),
+        _optional("inclusion_probability", pa.float64(), "Probability (0, 1] with which the record was sampled"),
+        _required("is_gold", pa.bool_(), "Overrides the consensus of the annotators"),
+    ]
+)
+
+JUDGE_SCORES: Final = pa.schema(
+    [
+        _required("record_id", pa.string(), "The judged record"),
+        _required("status", pa.string(), "scored, unparseable, refused or failed"),
+        _optional("llm_score", pa.int8(), "The verdict: 1 accept, 0 reject; null unless status is scored"),
+        _optional("llm_reasoning", pa.string(), "The judge's reasoning"),
+        _optional("confidence", pa.float64(), "Probability [0, 1] of the given verdict, by the judge's own account"),
+        _optional(
+            "vote_share", pa.float64(), "Share of repeated votes that agree with the verdict; null without votes"
+        ),
+        _optional("n_votes", pa.int32(), "How many votes were counted; null without votes"),
+        _optional("failure_reason", pa.string(), "Why there is no verdict; null where status is scored"),
+        _required("provider", pa.string(), "Who gave the verdict"),
+        _required("model", pa.string(), "The model that gave the verdict"),
+        _optional("prompt_tokens", pa.int64(), "Tokens sent, all attempts"),
+        _optional("completion_tokens", pa.int64(), "Tokens received, all attempts"),
+        _optional("cost_usd", pa.float64(), "Price of the tokens in US dollars; null where the price is unknown"),
+        _optional("latency_s", pa.float64(), "Seconds from the first attempt to the verdict"),
+        _required("n_attempts", pa.int32(), "Calls made for this record; 0 where none was needed"),
+        _required("is_cached", pa.bool_(), "The verdict was read from the cache"),
+        _required("is_example", pa.bool_(), "The judge was shown this record as an example; left out of its figures"),
+        _required("fingerprint", pa.string(), "sha256 of all that the verdict depends on"),
+    ]
+)
+
+ALIGNMENT_METRICS: Final = pa.schema(
+    [
+        _required("split", pa.string(), "train, dev, test or all"),
+        _optional("slice_column", pa.string(), "The metadata column of a slice; null for the whole split"),
+        _optional("slice_value", pa.string(), "The value that the slice's records share"),
+        _required("metric", pa.string(), "Name of the figure"),
+        _optional("value", pa.float64(), "The figure; null where undefined"),
+        _optional("ci_low", pa.float64(), "Lower end of the 95 % interval"),
+        _optional("ci_high", pa.float64(), "Upper end of the 95 % interval"),
+        _required("n", pa.int64(), "Records that the figure rests on"),
+        _optional("reason", pa.string(), "Why the figure is undefined or not to be trusted"),
+    ]
+)
+
+PATTERNS: Final = pa.schema(
+    [
+        _required("pattern_id", pa.string(), "Id of the pattern; 'unclustered-…' for the notes that belong to none"),
+        _required("polarity", pa.string(), "reject or accept: the verdict that the notes explain"),
+        _required("name", pa.string(), "A short name"),
+        _required("description", pa.string(), "What the notes have in common"),
+        _required("is_unclustered", pa.bool_(), "This row collects the notes that belong to no pattern"),
+        _required("count", pa.int64(), "How many records' notes belong to it"),
+        _required("record_ids", STRINGS, "Those records"),
+        _required("train_record_ids", STRINGS, "Those of them in train, from which the pattern was fitted"),
+        _required("examples", STRINGS, "Representative notes, the most typical first"),
+        _required("keywords", STRINGS, "Words that set the notes apart (c-TF-IDF)"),
+        _optional("confidence", pa.float64(), "Mean membership strength [0, 1]"),
+        _optional("stability", pa.float64(), "Bootstrap Jaccard co-membership [0, 1]; null where not computed"),
+        _required("method", pa.string(), "The clustering method that really ran"),
+        _required("notes_fingerprint", pa.string(), "Fingerprint of the notes that were clustered"),
+    ]
+)
+
+MISALIGNMENTS: Final = pa.schema(
+    [
+        _required("record_id", pa.string(), "The record on which judge and people differ"),
+        _required("split", pa.string(), "train, dev or test"),
+        _required("kind", pa.string(), "false_positive (judge accepts, people reject) or false_negative"),
+        _required("query", pa.string(), "The query"),
+        _required("output", pa.string(), "The output"),
+        _optional("reference", pa.string(), "The reference answer"),
+        _required("human_score", pa.int8(), "The people's verdict"),
+        _required("llm_score", pa.int8(), "The judge's verdict"),
+        _optional("human_notes", pa.string(), "The people's notes"),
+        _optional("llm_reasoning", pa.string(), "The judge's reasoning"),
+        _optional("confidence", pa.float64(), "The judge's confidence in its verdict"),
+        _optional("severity", pa.float64(), "How bad the error is"),
+        _optional("pattern_id", pa.string(), "The pattern that the note belongs to; null without a note"),
+        _optional("pattern_name", pa.string(), "Its name"),
+    ]
+)
+
+SUGGESTION: Final = pa.struct(
+    [
+        _required("aspect", pa.string(), "What the suggestion is about"),
+        _required("suggestion", pa.string(), "What to change"),
+        _required("rationale", pa.string(), "Why"),
+        _optional("expected_improvement", pa.string(), "What should get better"),
+        _required("pattern_ids", STRINGS, "The patterns it comes from"),
+        _required("record_ids", STRINGS, "The records it comes from"),
+    ]
+)
+
+OPTIMIZED_CRITERIA: Final = pa.schema(
+    [
+        _required("criteria_version", pa.string(), "The version that was decided upon"),
+        _optional("base", pa.string(), "The version it was compared with; null for a first one"),
+        _required("round", pa.int32(), "Proposals since a person's file"),
+        _required("decision", pa.string(), "baseline, promoted, rejected or undecided"),
+        _required("decision_reason", pa.string(), "The decision in words"),
+        _required("champion", pa.string(), "The champion after the decision"),
+        _optional("base_kappa", pa.float64(), "The base's Cohen's kappa on dev, over records judged under both"),
+        _optional("kappa", pa.float64(), "This version's Cohen's kappa on the same records"),
+        _optional("p_value", pa.float64(), "One-sided paired permutation test of the gain, whole groups swapped"),
+        _required("n_compared", pa.int64(), "Dev records judged under both versions"),
+        _required("n_groups", pa.int64(), "Groups among them"),
+        _required("is_proposed", pa.bool_(), "A next version was written"),
+        _required("proposal_reason", pa.string(), "What was proposed, or why nothing was"),
+        _optional("stop_reason", pa.string(), "Why the loop ended here; null where it goes on"),
+        _optional("proposed_version", pa.string(), "The version that was written"),
+        _optional("proposal_base", pa.string(), "The version that the proposal edits"),
+        _optional("strategy", pa.string(), "The strategy that wrote the proposal"),
+        _optional("proposed_criteria", pa.string(), "The proposed criteria text, clauses included"),
+        _required("suggestions", pa.list_(SUGGESTION), "What the proposal changes and from which evidence"),
+        _required("example_ids", STRINGS, "Train records that the proposal shows as examples"),
+    ]
+)
+
+_FIGURES: Final = [
+    ("n", pa.int64(), "judged and annotated records, examples left out"),
+    ("accuracy", pa.float64(), "accuracy"),
+    ("precision", pa.float64(), "precision of accepts"),
+    ("recall", pa.float64(), "recall of accepts"),
+    ("specificity", pa.float64(), "recall of rejects"),
+    ("f1_score", pa.float64(), "F1 of accepts"),
+    ("cohen_kappa", pa.float64(), "Cohen's kappa"),
+    ("true_positives", pa.int64(), "both accept"),
+    ("true_negatives", pa.int64(), "both reject"),
+    ("false_positives", pa.int64(), "judge accepts, people reject"),
+    ("false_negatives", pa.int64(), "judge rejects, people accept"),
+]
+
+CALIBRATION_HISTORY: Final = pa.schema(
+    [
+        _required("criteria_version", pa.string(), "The evaluated version"),
+        _required("evaluated_at", UTC_TIMESTAMP, "When it was evaluated"),
+        _optional("base", pa.string(), "The version it was compared with"),
+        _required("round", pa.int32(), "Proposals since a person's file"),
+        _required("decision", pa.string(), "baseline, promoted, rejected or undecided"),
+        _required("decision_reason", pa.string(), "The decision in words"),
+        _required("champion", pa.string(), "The champion after the decision"),
+        _optional("stop_reason", pa.string(), "Why the loop ended here"),
+        _required("n_failed", pa.int64(), "Annotated records without a verdict"),
+        _required("n_examples", pa.int64(), "Records shown to the judge as examples, left out of its figures"),
+        *(
+            _optional(f"{split}_{name}", type_, f"On {split}: {description}")
+            for split in ("all", "dev", "test")
+            for name, type_, description in _FIGURES
+        ),
+        _required("is_test_sealed", pa.bool_(), "The test figures are withheld: a person's or promoted version only"),
+        _required("records_fingerprint", pa.string(), "Fingerprint of the records"),
+        _required("annotations_fingerprint", pa.string(), "Fingerprint of the annotations"),
+        _required("criteria_fingerprint", pa.string(), "Fingerprint of the criteria"),
+    ]
+)
+
+SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
+    {
+        "records": RECORDS,
+        "rejected_records": REJECTED_ROWS,
+        "annotations": ANNOTATIONS,
+        "rejected_annotations": REJECTED_ROWS,
+        "judge_scores": JUDGE_SCORES,
+        "alignment_metrics": ALIGNMENT_METRICS,
+        "patterns": PATTERNS,
+        "misalignments": MISALIGNMENTS,
+        "optimized_criteria": OPTIMIZED_CRITERIA,
+        "calibration_history": CALIBRATION_HISTORY,
+    }
+)
+
+
+def conform_table(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
+    """Return the table with exactly the schema's columns, order and types.
+
+    Raises:
+        SchemaError: a column is missing or unknown, a value does not fit its type, or a required one is null. The
+            message names every fault at once.
+    """
+    faults = [f"column '{c}' is missing" for c in schema.names if c not in table.column_names]
+    faults += [f"column '{c}' is not in the schema" for c in table.column_names if c not in schema.names]
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            continue
+        column = table.column(field.name)
+        try:
+            column = column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            faults.append(f"column '{field.name}' is not {field.type}: {error}")
+        if not field.nullable and column.null_count:
+            faults.append(f"column '{field.name}' has {column.null_count} nulls and allows none")
+        columns.append(column)
+    if faults:
+        raise SchemaError(f"table '{name}' breaks its schema: {'; '.join(faults)}")
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def frame_from_arrow(table: pa.Table) -> pd.DataFrame:
+    """The table as pandas over Arrow, the form that every stage takes and returns."""
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def arrow_from_frame(frame: pd.DataFrame, name: str) -> pa.Table:
+    """The frame as an Arrow table of the schema declared under `name`.
+
+    Raises:
+        SchemaError: as `conform_table`.
+    """
+    schema = SCHEMAS[name]
+    arrays = {c: pa.array(frame[c], from_pandas=True) for c in map(str, frame.columns)}
+    return conform_table(pa.table(arrays), schema, name)
+
+
+def conform_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The frame with the types of the schema declared under `name`.
+
+    Raises:
+        SchemaError: as `conform_table`.
+    """
+    return frame_from_arrow(arrow_from_frame(frame, name))
+
+
+def empty_frame(name: str) -> pd.DataFrame:
+    """A frame of the schema declared under `name`, without rows."""
+    return frame_from_arrow(SCHEMAS[name].empty_table())
