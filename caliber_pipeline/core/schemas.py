@@ -21,7 +21,13 @@ def _optional(name: str, type_: pa.DataType, description: str) -> pa.Field:
 STRINGS: Final = pa.list_(pa.string())
 UTC_TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
-RATING: Final = pa.struct([_required("annotator", pa.string(), ""), _required("score", pa.int8(), "")])
+RATING: Final = pa.struct(
+    [
+        _required("annotator", pa.string(), "Who judged"),
+        _required("score", pa.int8(), "1 accept, 0 reject"),
+        _optional("notes", pa.string(), "Why"),
+    ]
+)
 
 RECORDS: Final = pa.schema(
     [
@@ -34,7 +40,7 @@ RECORDS: Final = pa.schema(
         _required("ratings", pa.list_(RATING), "Verdicts of single annotators that came in the records file"),
         _optional("llm_score", pa.int8(), "A recorded judge's verdict: 1 accept, 0 reject"),
         _optional("llm_reasoning", pa.string(), "A recorded judge's reasoning"),
-        _optional("metadata", pa.string(), "Every other column of the row, as a JSON object"),
+        _required("metadata", pa.map_(pa.string(), pa.string()), "Every other column of the row, by name"),
         _required("group", pa.string(), "What belongs together: never split between train, dev and test"),
         _required("split", pa.string(), "train, dev or test, by a stable hash of the group"),
         _required("line", pa.int64(), "The line of the input file on which the row starts"),

@@ -1,0 +1,142 @@
+"""What columns may be called, and how the text of a column becomes a typed one."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from caliber_pipeline.core.errors import InputError
+
+RECORD_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "record_id": ("record_id", "item_id", "id"),
+    "query": ("query", "input", "question", "prompt"),
+    "output": ("output", "actual_output", "response", "answer"),
+    "reference": ("reference", "expected_output", "ground_truth", "expected"),
+    "human_score": ("human_score", "judgment"),
+    "human_notes": ("human_notes", "notes"),
+    "llm_score": ("llm_score", "score", "llm_judgment"),
+    "llm_reasoning": ("llm_reasoning", "reasoning", "explanation", "llm_explanation"),
+}
+ANNOTATION_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "record_id": ("record_id", "item_id", "id"),
+    "score": ("score", "human_score", "judgment"),
+    "notes": ("notes", "human_notes", "note"),
+    "annotator": ("annotator", "rater"),
+    "severity": ("severity",),
+    "created_at": ("created_at", "timestamp"),
+    "criteria_version": ("criteria_version",),
+    "inclusion_probability": ("inclusion_probability",),
+}
+_RATER_COLUMN: Final = re.compile(r"(rater_?\w+?)_(score|notes)")
+_SCORE_WORDS: Final = {
+    "1": 1, "1.0": 1, "accept": 1, "accepted": 1, "pass": 1, "passed": 1, "true": 1, "yes": 1,
+    "0": 0, "0.0": 0, "reject": 0, "rejected": 0, "fail": 0, "failed": 0, "false": 0, "no": 0,
+}  # fmt: skip
+SCORE_FORMS: Final = "0/1, accept/reject, pass/fail, true/false or yes/no"
+
+
+def resolve_columns(
+    names: Sequence[str],
+    aliases: Mapping[str, tuple[str, ...]],
+    required: Sequence[str],
+    mapping: Mapping[str, str],
+    *,
+    source: str,
+) -> dict[str, str]:
+    """Which column of a file holds which of our columns.
+
+    An explicit mapping wins, then the first alias that the file has, upper and lower case alike.
+
+    Raises:
+        InputError: the mapping names an unknown column, or a required column is missing.
+    """
+    for ours, theirs in mapping.items():
+        if ours not in aliases:
+            raise InputError(f"{source}: unknown column name '{ours}'; map one of {', '.join(aliases)}")
+        if theirs not in names:
+            raise InputError(f"{source}: has no column '{theirs}' for '{ours}'; it has {', '.join(names)}")
+    by_lower = {name.strip().lower(): name for name in reversed(names)}
+    resolved = {}
+    for ours, alternatives in aliases.items():
+        found = next((by_lower[a] for a in alternatives if a in by_lower), None)
+        theirs = mapping.get(ours, found)
+        if theirs is not None and (ours in mapping or theirs not in mapping.values()):
+            resolved[ours] = theirs
+    missing = [name for name in required if name not in resolved]
+    if missing:
+        raise InputError(
+            f"{source}: no column for {' and '.join(missing)} among {', '.join(names)}; "
+            f"name it with --column {missing[0]}=COLUMN"
+        )
+    return resolved
+
+
+def rater_columns(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Per annotator the file's columns of his score and notes, e.g. {'rater1': {'score': 'rater1_score'}}."""
+    raters: dict[str, dict[str, str]] = {}
+    for name in names:
+        if match := _RATER_COLUMN.fullmatch(name.strip().lower()):
+            raters.setdefault(match[1], {})[match[2]] = name
+    return {annotator: columns for annotator, columns in raters.items() if "score" in columns}
+
+
+def parse_scores(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Parse a text column into 0, 1 or null (blank).
+
+    Returns:
+        The scores (int8) and whether each text is none of the known forms (bool).
+    """
+    texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    at = pc.index_in(texts, pa.array(_SCORE_WORDS.keys(), pa.string()))
+    scores = pc.take(pa.array(_SCORE_WORDS.values(), pa.int8()), at)
+    is_wrong = pc.and_(pc.invert(is_blank(column)), pc.is_null(at))
+    return scores, is_wrong
+
+
+def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each text is null or white space."""
+    return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
+
+
+def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with white space in place of a text as null."""
+    return pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
+
+
+class Faults:
+    """Collects why rows are rejected; a row may have several reasons."""
+
+    def __init__(self, n_rows: int) -> None:
+        """Start with no faults.
+
+        Args:
+            n_rows: How many rows there are.
+        """
+        self._reasons = pa.array([""] * n_rows, pa.string()) if n_rows else pa.array([], pa.string())
+
+    def add(self, is_wrong: pa.ChunkedArray | pa.Array, reason: str | pa.Array | pa.ChunkedArray) -> None:
+        """Add a reason (one for all, or one per row) to the rows that are wrong."""
+        if not pc.any(is_wrong).as_py():
+            return
+        joined = pc.if_else(
+            pc.equal(self._reasons, ""), reason, pc.binary_join_element_wise(self._reasons, reason, "; ")
+        )
+        reasons = pc.if_else(is_wrong, joined, self._reasons)
+        self._reasons = reasons.combine_chunks() if isinstance(reasons, pa.ChunkedArray) else reasons
+
+    def add_values(self, is_wrong: pa.ChunkedArray, name: str, values: pa.ChunkedArray, expected: str) -> None:
+        """Add to the wrong rows a reason that quotes their value."""
+        reason = pc.binary_join_element_wise(f"{name} '", pc.fill_null(values, ""), f"' is not {expected}", "")
+        self.add(is_wrong, reason)
+
+    @property
+    def is_faulty(self) -> pa.Array:
+        """Whether each row has a fault."""
+        return pc.not_equal(self._reasons, "")
+
+    @property
+    def reasons(self) -> pa.Array:
+        """The reasons of the faulty rows, in their order."""
+        return self._reasons.filter(self.is_faulty)
