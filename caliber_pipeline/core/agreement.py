@@ -1,0 +1,210 @@
+"""Agreement between a judge and people, from the four cells alone."""
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Final, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Scores: TypeAlias = npt.NDArray[np.int8]
+
+CELLS: Final = ("true_positives", "true_negatives", "false_positives", "false_negatives")
+
+# Landis & Koch (1977), Biometrics 33:159-174, table on p. 165: upper ends of the bands, in their words.
+_KAPPA_BANDS: Final = ((0.2, "slight"), (0.4, "fair"), (0.6, "moderate"), (0.8, "substantial"))
+
+
+def interpret_kappa(value: float | None) -> str:
+    """The strength of agreement in the words of Landis & Koch (1977); "undefined" without a value."""
+    if value is None:
+        return "undefined"
+    if value < 0:
+        return "poor"
+    return next((word for upper, word in _KAPPA_BANDS if value <= upper), "almost perfect")
+
+
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
+    """Element-wise quotient, NaN where the denominator is not positive."""
+    above, below = np.broadcast_arrays(
+        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    )
+    quotient = np.full(above.shape, np.nan)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient
+
+
+def kappa_from_rates(recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike) -> Floats:
+    """Cohen's kappa that a judge of these rates has where people accept a share `prevalence`.
+
+    Agreement po = πTPR + (1-π)TNR, judge's accept rate pj = πTPR + (1-π)(1-TNR), chance agreement
+    pe = πpj + (1-π)(1-pj), kappa = (po - pe) / (1 - pe). NaN where chance agreement is 1 or a rate is NaN.
+    """
+    share = np.asarray(prevalence, dtype=np.float64)
+    hits = share * np.asarray(recall, dtype=np.float64)
+    correct_rejects = (1 - share) * np.asarray(specificity, dtype=np.float64)
+    accept_rate = hits + (1 - share) - correct_rejects
+    chance = share * accept_rate + (1 - share) * (1 - accept_rate)
+    return ratio(hits + correct_rejects - chance, 1 - chance)
+
+
+def point_metrics(cells: npt.ArrayLike) -> dict[str, Floats]:
+    """Every figure that four cells define, vectorised.
+
+    Formulas: Cohen (1960), Educ. Psychol. Meas. 20:37-46 for kappa; Gwet (2008), Br. J. Math. Stat. Psychol.
+    61:29-48 for AC1, whose chance agreement is 2q(1-q) with q the mean of the two accept rates; Matthews (1975) for
+    MCC.
+
+    Args:
+        cells: Shape (..., 4), in the order of `CELLS`; counts, weighted counts or shares.
+
+    Returns:
+        Arrays of shape (...), NaN where undefined. Kappa is undefined only where chance agreement is 1: a judge that
+        always gives the same verdict has 0.
+    """
+    tp, tn, fp, fn = np.moveaxis(np.asarray(cells, dtype=np.float64), -1, 0)
+    n = tp + tn + fp + fn
+    accuracy = ratio(tp + tn, n)
+    prevalence, accept_rate = ratio(tp + fn, n), ratio(tp + fp, n)
+    recall, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+    mean_rate = (prevalence + accept_rate) / 2
+    ac1_chance = 2 * mean_rate * (1 - mean_rate)
+    margins = np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tp + fp) * np.sqrt(tn + fn)
+    baseline = np.maximum(prevalence, 1 - prevalence)
+    return {
+        "accuracy": accuracy,
+        "precision": ratio(tp, tp + fp),
+        "recall": recall,
+        "specificity": specificity,
+        "f1_score": ratio(2 * tp, 2 * tp + fp + fn),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "mcc": ratio(tp * tn - fp * fn, margins),
+        "cohen_kappa": ratio(2 * (tp * tn - fp * fn), (tp + fn) * (tn + fn) + (tp + fp) * (tn + fp)),
+        "gwet_ac1": ratio(accuracy - ac1_chance, 1 - ac1_chance),
+        "prevalence": prevalence,
+        "accept_rate": accept_rate,
+        "bias": accept_rate - prevalence,
+        "majority_baseline": baseline,
+        "lift": accuracy - baseline,
+    }
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Counts of the four outcomes; positive means accept. Figures are None where undefined, never 0.
+
+    Attributes:
+        true_positives: Judge and people accept.
+        true_negatives: Judge and people reject.
+        false_positives: Judge accepts, people reject.
+        false_negatives: Judge rejects, people accept.
+    """
+
+    true_positives: int
+    true_negatives: int
+    false_positives: int
+    false_negatives: int
+
+    @classmethod
+    def from_scores(cls, human: Scores, llm: Scores) -> Self:
+        """Count the cells of two arrays of 0 and 1, one entry per record in the same order.
+
+        Raises:
+            ValueError: the arrays differ in length.
+        """
+        if human.shape != llm.shape:
+            raise ValueError(f"{human.size} human scores and {llm.size} judge scores; give one of each per record")
+        tp = int(np.count_nonzero(human & llm))
+        n_human, n_llm = int(np.count_nonzero(human)), int(np.count_nonzero(llm))
+        return cls(tp, human.size - n_human - n_llm + tp, n_llm - tp, n_human - tp)
+
+    @property
+    def cells(self) -> tuple[int, int, int, int]:
+        """The counts in the order of `CELLS`."""
+        return astuple(self)
+
+    @property
+    def n(self) -> int:
+        """All counted records."""
+        return sum(self.cells)
+
+    @property
+    def figures(self) -> Mapping[str, float | None]:
+        """Every figure by name, None where undefined."""
+        return {name: to_optional(float(value)) for name, value in point_metrics(self.cells).items()}
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of records on which judge and people agree."""
+        return self.figures["accuracy"]
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the judge's accepts that people accept."""
+        return self.figures["precision"]
+
+    @property
+    def recall(self) -> float | None:
+        """Share of people's accepts that the judge accepts."""
+        return self.figures["recall"]
+
+    @property
+    def specificity(self) -> float | None:
+        """Share of people's rejects that the judge rejects."""
+        return self.figures["specificity"]
+
+    @property
+    def f1_score(self) -> float | None:
+        """Harmonic mean of precision and recall."""
+        return self.figures["f1_score"]
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of recall and specificity."""
+        return self.figures["balanced_accuracy"]
+
+    @property
+    def mcc(self) -> float | None:
+        """Matthews correlation; None where either side gives one verdict only."""
+        return self.figures["mcc"]
+
+    @property
+    def cohen_kappa(self) -> float | None:
+        """Cohen's kappa; None only where chance agreement is 1, 0 for a constant judge."""
+        return self.figures["cohen_kappa"]
+
+    @property
+    def gwet_ac1(self) -> float | None:
+        """Gwet's AC1."""
+        return self.figures["gwet_ac1"]
+
+    @property
+    def prevalence(self) -> float | None:
+        """Share of records that people accept."""
+        return self.figures["prevalence"]
+
+    @property
+    def accept_rate(self) -> float | None:
+        """Share of records that the judge accepts."""
+        return self.figures["accept_rate"]
+
+    @property
+    def bias(self) -> float | None:
+        """The judge's accept rate less people's: above 0 the judge is too lenient."""
+        return self.figures["bias"]
+
+    @property
+    def majority_baseline(self) -> float | None:
+        """Accuracy of always giving people's more frequent verdict."""
+        return self.figures["majority_baseline"]
+
+    @property
+    def lift(self) -> float | None:
+        """Accuracy above the majority baseline."""
+        return self.figures["lift"]
+
+
+def to_optional(value: float) -> float | None:
+    """The value, or None for NaN."""
+    return None if np.isnan(value) else value
