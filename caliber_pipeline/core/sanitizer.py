@@ -1,0 +1,59 @@
+"""Redaction: what may not leave in a text - e-mail addresses, phone numbers, card numbers and tokens."""
+
+import re
+from typing import Final
+
+_EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.)+[a-z]{2,24}\b", re.IGNORECASE)
+_DIGITS: Final = re.compile(r"(?<![\w.-])(?:\+|\(|00)?\d(?:[ ().\u2010-\u2013/-]{0,2}\d){6,24}(?![\w-]|\.\d)")
+_TOKENS: Final = (
+    re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+)?"),  # JSON web token
+    re.compile(r"\b(?:sk|pk|rk)[-_](?:[a-z0-9]+[-_])*[A-Za-z0-9]{12,}"),  # model and payment providers' keys
+    re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|hf_|npm_|pypi-)[\w-]{10,}"),
+    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    re.compile(r"\bAIza[\w-]{30,}"),
+    re.compile(r"(?i)(?<=\bbearer )[\w.~+/-]{12,}=*"),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+)
+_SECRET_VALUE: Final = re.compile(
+    r"(?i)\b(api[_ -]?key|access[_ -]?token|token|secret|password|passwd|pwd)(\s*[:=]\s*)([\"']?)([^\s\"',;]{4,})\3"
+)
+_URL_CREDENTIALS: Final = re.compile(r"(?i)(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")
+_RANDOM: Final = re.compile(r"(?<![\w/+=-])(?=[\w/+-]*[A-Za-z])(?=[\w/+-]*\d)[\w/+-]{32,}={0,2}(?![\w/+=-])")
+_DATE: Final = re.compile(r"(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{4})(?:[ T]\d{1,2})?")
+
+MIN_PHONE_DIGITS: Final = 7  # the shortest local numbers; shorter runs are amounts and counts
+MAX_PHONE_DIGITS: Final = 15  # ITU-T E.164
+_CARD_DIGITS: Final = range(13, 20)  # ISO/IEC 7812
+
+
+def redact(text: str) -> str:
+    """The text with each e-mail address, phone number, card number and token replaced by its kind in brackets.
+
+    Card numbers are runs of 13 to 19 digits that pass the Luhn check, or come in groups of four, and any longer than a
+    phone number. A run of 7 to 15 digits is a phone number where it is written like one: with a plus, a leading zero, or in groups. Dates, prices,
+    years and order numbers such as LK-48213 stay. Redacting twice changes nothing more.
+    """
+    for pattern in _TOKENS:
+        text = pattern.sub("[TOKEN]", text)
+    text = _SECRET_VALUE.sub(lambda m: m[0] if m[4].startswith("[") else f"{m[1]}{m[2]}[TOKEN]", text)
+    text = _URL_CREDENTIALS.sub("[TOKEN]", text)
+    text = _EMAIL.sub("[EMAIL]", text)
+    text = _RANDOM.sub("[TOKEN]", text)
+    return _DIGITS.sub(_redact_digits, text)
+
+
+def _redact_digits(match: re.Match[str]) -> str:
+    run = match.group()
+    digits = re.sub(r"\D", "", run)
+    if len(digits) in _CARD_DIGITS and (_passes_luhn(digits) or re.fullmatch(r"(?:\d{4}[ -]){3}\d{1,7}", run)):
+        return "[CARD]"
+    if _DATE.fullmatch(run) or not MIN_PHONE_DIGITS <= len(digits) <= MAX_PHONE_DIGITS:
+        return run if len(digits) <= MAX_PHONE_DIGITS else "[CARD]"
+    is_phone = run[0] in "+(0" or len(re.findall(r"\d+", run)) > 1
+    return "[PHONE]" if is_phone else run
+
+
+def _passes_luhn(digits: str) -> bool:
+    """Whether the check digit fits (ISO/IEC 7812-1, annex B)."""
+    doubled = (int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits)))
+    return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
