@@ -29,9 +29,9 @@ _CARD_DIGITS: Final = range(13, 20)  # ISO/IEC 7812
 def redact(text: str) -> str:
     """The text with each e-mail address, phone number, card number and token replaced by its kind in brackets.
 
-    Card numbers are runs of 13 to 19 digits that pass the Luhn check, or come in groups of four, and any longer than a
-    phone number. A run of 7 to 15 digits is a phone number where it is written like one: with a plus, a leading zero, or in groups. Dates, prices,
-    years and order numbers such as LK-48213 stay. Redacting twice changes nothing more.
+    Card numbers are runs of 13 to 19 digits that pass the Luhn check, or come in groups of four, and any run longer
+    than a phone number. A run of 7 to 15 digits is a phone number where it is written like one: with a plus, a leading
+    zero, or in groups. Dates, prices, years and order numbers such as LK-48213 stay. Redacting twice changes nothing.
     """
     for pattern in _TOKENS:
         text = pattern.sub("[TOKEN]", text)
