@@ -21,5 +21,9 @@ class JudgeError(CaliberError):
     """The judge as a whole cannot work (no key, unknown model, refused connection); single failures are rows."""
 
 
+class ReplyError(CaliberError):
+    """A language model's reply is not of the form that it was asked for."""
+
+
 class MissingStepError(CaliberError):
     """A step was asked for before the step that it needs."""
