@@ -171,6 +171,11 @@ OPTIMIZED_CRITERIA: Final = pa.schema(
         _optional("p_value", pa.float64(), "One-sided paired permutation test of the gain, whole groups swapped"),
         _required("n_compared", pa.int64(), "Dev records judged under both versions"),
         _required("n_groups", pa.int64(), "Groups among them"),
+        *(
+            _optional(f"test_{cell}", pa.int64(), f"On test: {cell.replace('_', ' ')}; null where test is sealed")
+            for cell in ("true_positives", "true_negatives", "false_positives", "false_negatives")
+        ),
+        _required("decided_at", UTC_TIMESTAMP, "When it was decided"),
         _required("is_proposed", pa.bool_(), "A next version was written"),
         _required("proposal_reason", pa.string(), "What was proposed, or why nothing was"),
         _optional("stop_reason", pa.string(), "Why the loop ended here; null where it goes on"),

@@ -43,6 +43,11 @@ class Judge(Protocol):
         """Whether a verdict is worth keeping: False where reading it again costs nothing."""
         ...
 
+    @property
+    def max_examples(self) -> int:
+        """How many examples it reads with profit; proposals show it no more."""
+        ...
+
     def identity(self, criteria: Criteria) -> Mapping[str, str | int | float | None]:
         """Everything on the judge's side that a verdict depends on: provider, model, sampling, template version."""
         ...

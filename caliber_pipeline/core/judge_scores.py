@@ -1,0 +1,71 @@
+"""Stage `judge_scores`: what is judged, and how verdicts and people's labels come together."""
+
+from typing import Final
+
+import pandas as pd
+
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import CriteriaError
+from caliber_pipeline.core.fingerprints import content_hashes
+
+MIN_COVERAGE: Final = 0.95  # below it the figures describe the records that happened to get a verdict, not the judge
+_EXAMPLE_COLUMNS: Final = ["record_id", "query", "output", "reference", "human_score", "human_notes"]
+
+
+def select_judged(records: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The records to judge: those with a label, sorted by id."""
+    labelled = labels.loc[labels["human_score"].notna(), "record_id"]
+    return records[records["record_id"].isin(labelled)].sort_values("record_id", ignore_index=True)
+
+
+def resolve_examples(criteria: Criteria, records: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The records that the criteria show as examples, in their order: id, texts, human_score, human_notes.
+
+    Raises:
+        CriteriaError: an example is no labelled record, or its text is not the one that the criteria were written with.
+    """
+    wanted = [example.record_id for example in criteria.examples]
+    texts = records.drop(columns=["human_score", "human_notes"]).merge(labels, on="record_id")
+    texts = texts.loc[texts["human_score"].notna(), _EXAMPLE_COLUMNS].set_index("record_id", drop=False)
+    missing = [record_id for record_id in wanted if record_id not in texts.index]
+    if missing:
+        raise CriteriaError(
+            f"{len(missing)} examples of the criteria are no labelled records, e.g. {missing[:3]}; "
+            "restore them or write a version without them"
+        )
+    examples = texts.loc[wanted].reset_index(drop=True)
+    stored = [example.content_hash for example in criteria.examples]
+    changed = [
+        record_id for record_id, old, new in zip(wanted, stored, content_hashes(examples), strict=True) if old != new
+    ]
+    if changed:
+        raise CriteriaError(
+            f"{len(changed)} examples of the criteria changed their text, e.g. {changed[:3]}; "
+            "restore them or write a version with the new texts"
+        )
+    return examples
+
+
+def join_labels(judge_scores: pd.DataFrame, labels: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """One row per judged record with its label, ready for metrics and comparisons.
+
+    Returns:
+        Sorted by record_id: record_id, group, split, human_score, human_notes, severity, weight (1 / inclusion
+        probability), llm_score, llm_reasoning, confidence, vote_share, status, is_example.
+    """
+    labelled = labels.loc[labels["human_score"].notna()]
+    verdicts = judge_scores[
+        ["record_id", "llm_score", "llm_reasoning", "confidence", "vote_share", "status", "is_example"]
+    ]
+    scored = (
+        labelled.merge(verdicts, on="record_id")
+        .merge(records[["record_id", "group", "split"]], on="record_id")
+        .sort_values("record_id", ignore_index=True)
+    )
+    scored["weight"] = 1 / scored["inclusion_probability"]
+    return scored
+
+
+def coverage(judge_scores: pd.DataFrame) -> float | None:
+    """Share of the annotated records that got a verdict; None without any."""
+    return float((judge_scores["status"] == "scored").mean()) if len(judge_scores) else None

@@ -1,0 +1,152 @@
+"""Writing the next criteria from what people wrote about the judge's errors on train, without an LLM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, ExampleRef
+from caliber_pipeline.core.example_selection import choose_strategy, select_examples
+from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.sanitizer import redact
+
+MAX_CLAUSES: Final = 12  # a rubric that a person still reads
+MIN_ERRORS_PER_CLAUSE: Final = 2  # one error is an accident, two with the same note are a rule that is missing
+MAX_QUOTES: Final = 5  # per clause
+MAX_QUOTE_CHARS: Final = 200
+MAX_TRAIN_SHARE: Final = 0.75  # shown as examples; the rest of train must stay unseen to reveal the next errors
+
+
+@dataclass(frozen=True)
+class TrainEvidence:
+    """All that a proposal may look at: train alone.
+
+    Attributes:
+        scored: The champion's verdicts with labels, as `join_labels` gives it, train rows only.
+        misalignments: The champion's errors on train.
+        patterns: Patterns, of which only train members and examples are read.
+        records: The texts of the train records.
+    """
+
+    scored: pd.DataFrame
+    misalignments: pd.DataFrame
+    patterns: pd.DataFrame
+    records: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A next version, and where each of its changes comes from.
+
+    Attributes:
+        criteria: What the file will hold.
+        clauses: The clauses that it adds.
+        strategy: Who wrote it.
+        summary: What it changes, in words.
+    """
+
+    criteria: Criteria
+    clauses: tuple[Clause, ...]
+    strategy: str
+    summary: str
+
+
+def select_train(
+    scored: pd.DataFrame, misalignments: pd.DataFrame, patterns: pd.DataFrame, records: pd.DataFrame
+) -> TrainEvidence:
+    """Keep of the evidence what belongs to train."""
+    return TrainEvidence(
+        scored=scored[scored["split"] == "train"],
+        misalignments=misalignments[misalignments["split"] == "train"],
+        patterns=patterns[~patterns["is_unclustered"].astype(bool)],
+        records=records[records["split"] == "train"],
+    )
+
+
+def propose_by_rules(
+    champion: Criteria, champion_version: str, evidence: TrainEvidence, *, round_: int, max_examples: int
+) -> Proposal | None:
+    """Write the next criteria: a clause per pattern among the errors, and examples chosen from train.
+
+    Args:
+        champion: The criteria to edit.
+        champion_version: Their version.
+        evidence: The champion's errors and all labelled records of train.
+        round_: The round of the proposal; another round chooses other examples.
+        max_examples: How many the judge reads with profit.
+
+    Returns:
+        None where the champion makes no error on train that it was not shown.
+    """
+    if evidence.misalignments.empty:
+        return None
+    clauses = _clauses(champion, evidence)
+    examples = _examples(champion, evidence, round_=round_, max_examples=max_examples)
+    criteria = champion.model_copy(
+        update={
+            "clauses": (*champion.clauses, *clauses),
+            "examples": examples,
+            "base": champion_version,
+            "round": round_,
+            "author": "optimizer",
+        }
+    )
+    if not clauses and examples == champion.examples:
+        return None
+    summary = f"{len(clauses)} clauses added, {len(examples)} examples from train (before: {len(champion.examples)})"
+    return Proposal(criteria, tuple(clauses), "rules", summary)
+
+
+def _clauses(champion: Criteria, evidence: TrainEvidence) -> list[Clause]:
+    covered = {clause.evidence.pattern_id for clause in champion.clauses}
+    notes_by_id = evidence.misalignments.set_index("record_id")["human_notes"]
+    errors = evidence.misalignments.groupby("pattern_id")["record_id"].agg(sorted)
+    by_size = sorted(errors.items(), key=lambda item: (-len(item[1]), str(item[0])))
+    patterns = evidence.patterns.set_index("pattern_id")
+    clauses = []
+    for pattern_id, record_ids in by_size:
+        if pattern_id in covered or len(record_ids) < MIN_ERRORS_PER_CLAUSE or pattern_id not in patterns.index:
+            continue
+        pattern = patterns.loc[pattern_id]
+        quotes = _quotes([notes_by_id[record_id] for record_id in record_ids])
+        verdict = 0 if pattern["polarity"] == "reject" else 1
+        clauses.append(
+            Clause(
+                text=_clause_text(verdict, quotes),
+                verdict=verdict,
+                evidence=Evidence(
+                    pattern_id=str(pattern_id),
+                    pattern=redact(str(pattern["name"])),
+                    record_ids=tuple(record_ids),
+                    quotes=tuple(quotes),
+                ),
+            )
+        )
+    return clauses[: max(MAX_CLAUSES - len(champion.clauses), 0)]
+
+
+def _quotes(notes: Sequence[str]) -> list[str]:
+    """Different notes, sanitized, shortened, at most `MAX_QUOTES`."""
+    return list(dict.fromkeys(redact(note)[:MAX_QUOTE_CHARS].strip() for note in notes))[:MAX_QUOTES]
+
+
+def _clause_text(verdict: int, quotes: Sequence[str]) -> str:
+    quoted = "; ".join(f"“{quote}”" for quote in quotes[:3])
+    if verdict == 0:
+        return f"Score 0 where a reviewer would object as in: {quoted}"
+    return f"Score 1 even so where a reviewer would say as in: {quoted}"
+
+
+def _examples(champion: Criteria, evidence: TrainEvidence, *, round_: int, max_examples: int) -> tuple[ExampleRef, ...]:
+    """Examples for the judge: those it has stay, its errors come first, at most a share of train in all."""
+    limit = min(max_examples, int(MAX_TRAIN_SHARE * len(evidence.scored)))
+    kept = champion.examples[:limit]
+    kept_ids = {example.record_id for example in kept}
+    candidates = evidence.scored[~evidence.scored["record_id"].isin(kept_ids)]
+    strategy = choose_strategy(len(evidence.misalignments), len(evidence.patterns))
+    chosen = select_examples(candidates, limit - len(kept), strategy, seed=round_).examples
+    texts = evidence.records.set_index("record_id", drop=False).loc[sorted(chosen["record_id"])]
+    hashes = content_hashes(texts)
+    added = (ExampleRef(record_id=i, content_hash=h) for i, h in zip(texts["record_id"], hashes, strict=True))
+    return (*kept, *added)
