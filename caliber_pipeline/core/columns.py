@@ -30,7 +30,7 @@ ANNOTATION_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "inclusion_probability": ("inclusion_probability",),
 }
 _RATER_COLUMN: Final = re.compile(r"(rater_?\w+?)_(score|notes)")
-_SCORE_WORDS: Final = {
+SCORE_BY_WORD: Final = {
     "1": 1, "1.0": 1, "accept": 1, "accepted": 1, "pass": 1, "passed": 1, "true": 1, "yes": 1,
     "0": 0, "0.0": 0, "reject": 0, "rejected": 0, "fail": 0, "failed": 0, "false": 0, "no": 0,
 }  # fmt: skip
@@ -68,7 +68,7 @@ def resolve_columns(
     if missing:
         raise InputError(
             f"{source}: no column for {' and '.join(missing)} among {', '.join(names)}; "
-            f"name it with --column {missing[0]}=COLUMN"
+            f"name it with --column {missing[0]}=COLUMN or column_mapping={{'{missing[0]}': 'COLUMN'}}"
         )
     return resolved
 
@@ -89,8 +89,8 @@ def parse_scores(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedAr
         The scores (int8) and whether each text is none of the known forms (bool).
     """
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-    at = pc.index_in(texts, pa.array(_SCORE_WORDS.keys(), pa.string()))
-    scores = pc.take(pa.array(_SCORE_WORDS.values(), pa.int8()), at)
+    at = pc.index_in(texts, pa.array(SCORE_BY_WORD.keys(), pa.string()))
+    scores = pc.take(pa.array(SCORE_BY_WORD.values(), pa.int8()), at)
     is_wrong = pc.and_(pc.invert(is_blank(column)), pc.is_null(at))
     return scores, is_wrong
 

@@ -1,0 +1,83 @@
+"""Reads a record, annotation or verdict from whatever a caller holds it in: a dict or any object with attributes."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from caliber_pipeline.core.errors import InputError
+
+Item: TypeAlias = Any
+"""A mapping, or an object with attributes."""
+
+ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "record_id": ("record_id", "id", "item_id"),
+    "query": ("query", "input", "question", "prompt"),
+    "output": ("output", "actual_output", "response", "answer"),
+    "reference": ("reference", "expected_output", "ground_truth", "expected"),
+    "human_score": ("human_score", "judgment"),
+    "human_notes": ("human_notes", "notes"),
+    "llm_score": ("llm_score", "score"),
+    "llm_reasoning": ("llm_reasoning", "explanation", "llm_explanation", "reasoning"),
+}
+"""Our names of a record's fields, and what callers call them, in the order in which they are looked for."""
+
+
+def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN401 - fields are of any type
+    """The first of a field's aliases that the item has with a value that is not None."""
+    for alias in ALIASES.get(name, (name,)):
+        value = item.get(alias) if isinstance(item, Mapping) else getattr(item, alias, None)
+        if value is not None:
+            return value
+    return default
+
+
+def read_id(item: Item) -> str:
+    """The item's id as text, so that 1 and '1' are the same record.
+
+    Raises:
+        InputError: it has none.
+    """
+    value = read_field(item, "record_id")
+    if value is None or not str(value).strip():
+        raise InputError(f"an item of type {type(item).__name__} has no record_id or id: {_shorten(repr(item))}")
+    return str(value).strip()
+
+
+def parse_score(value: object, *, what: str) -> int:
+    """0 or 1 from a number, a bool or a word such as 'accept'.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    score = find_score(value)
+    if score is None:
+        raise InputError(f"{what} is {value!r}; give 1 to accept or 0 to reject")
+    return score
+
+
+def find_score(value: object) -> int | None:
+    """0 or 1 from a number, a bool or a word such as 'accept', None from anything else."""
+    from caliber_pipeline.core.columns import SCORE_BY_WORD
+
+    text = str(int(value)) if isinstance(value, bool | float) and value in (0, 1) else str(value)
+    return SCORE_BY_WORD.get(text.strip().lower())
+
+
+def index_by_id(items: Iterable[Item]) -> dict[str, Item]:
+    """The items by id.
+
+    Raises:
+        InputError: an id repeats or is missing.
+    """
+    by_id: dict[str, Item] = {}
+    repeated = []
+    for item in items:
+        record_id = read_id(item)
+        if by_id.setdefault(record_id, item) is not item:
+            repeated.append(record_id)
+    if repeated:
+        raise InputError(f"{len(repeated)} record ids repeat, e.g. {repeated[:3]}; rename or drop the repeats")
+    return by_id
+
+
+def _shorten(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,213 @@
+"""The records and annotations that callers of the Python API hold in their hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from caliber_pipeline.api.fields import ALIASES, Item, parse_score, read_field, read_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+GOLD: Final = "gold"
+"""The annotator whose verdict is the label, whatever others say."""
+
+_KNOWN: Final = frozenset({"metadata"}.union(*ALIASES.values()))
+
+
+class UploadedRecord(BaseModel):
+    """One query and answer, with what came along: labels, a recorded verdict, other columns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    record_id: str
+    query: str
+    output: str
+    reference: str | None = None
+    human_score: Literal[0, 1] | None = None
+    human_notes: str | None = None
+    llm_score: Literal[0, 1] | None = None
+    llm_reasoning: str | None = None
+    metadata: dict[str, str | None] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_aliases(cls, data: Any) -> Any:  # noqa: ANN401 - Pydantic hands over what it was given
+        if not isinstance(data, Mapping):
+            return data
+        ours = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+        return {ours.get(key, key): value for key, value in data.items()}
+
+    @property
+    def id(self) -> str:
+        """The record's id."""
+        return self.record_id
+
+    @property
+    def actual_output(self) -> str:
+        """The output."""
+        return self.output
+
+    @property
+    def expected_output(self) -> str | None:
+        """The reference."""
+        return self.reference
+
+
+class Annotation(BaseModel):
+    """A person's verdict on a record.
+
+    Attributes:
+        record_id: The record.
+        score: 1 accept, 0 reject.
+        notes: Why.
+        annotator: Who; 'gold' where the verdict is the label itself.
+        severity: How bad a wrong verdict here would be.
+        created_at: When, in UTC.
+        criteria_version: The criteria that the person saw.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    record_id: str
+    score: Literal[0, 1]
+    notes: str | None = None
+    annotator: str = GOLD
+    severity: float | None = None
+    created_at: datetime | None = None
+    criteria_version: str | None = None
+
+    @field_validator("notes")
+    @classmethod
+    def _blank_is_none(cls, notes: str | None) -> str | None:
+        return notes.strip() or None if notes else None
+
+    @property
+    def human_score(self) -> int:
+        """The score."""
+        return self.score
+
+    @property
+    def human_notes(self) -> str | None:
+        """The notes."""
+        return self.notes
+
+
+def records_from_table(table: pd.DataFrame) -> list[UploadedRecord]:
+    """One model per row of a `records` table."""
+    from caliber_pipeline.core.schemas import arrow_from_frame
+
+    names = [name for name in UploadedRecord.model_fields if name != "metadata"]
+    arrow = arrow_from_frame(table, "records")
+    columns = [arrow.column(name).to_pylist() for name in names]
+    metadata = (dict(pairs) for pairs in arrow.column("metadata").to_pylist())
+    # the table was checked row by row when it was made: checking again would triple the time
+    return [
+        UploadedRecord.model_construct(**dict(zip(names, row, strict=True)), metadata=other)
+        for row, other in zip(zip(*columns, strict=True), metadata, strict=True)
+    ]
+
+
+def rows_from_records(records: Iterable[Item]) -> list[dict[str, Any]]:
+    """Each record as a dict under our names, from dicts or objects with any of the aliases.
+
+    A dict's other keys and the items of `metadata` stand beside them.
+    """
+    rows = []
+    for record in records:
+        row = {name: read_field(record, name) for name in ALIASES}
+        row["record_id"] = read_id(record)
+        other = read_field(record, "metadata")
+        others = dict(other) if isinstance(other, Mapping) else {}
+        if isinstance(record, Mapping):
+            others |= {str(key): value for key, value in record.items() if key not in _KNOWN}
+        rows.append(others | row)
+    return rows
+
+
+def annotations_from(annotations: Mapping[Any, Any] | Iterable[Item]) -> list[Annotation]:
+    """Annotations from `{id: 0/1}`, `{id: Annotation}`, or a list of annotations as dicts or objects.
+
+    Raises:
+        InputError: a score is neither 0 nor 1, or an item has no id.
+    """
+    if isinstance(annotations, Mapping):
+        return [_annotation(str(key), value) for key, value in annotations.items()]
+    return [_annotation(read_id(item), item) for item in annotations]
+
+
+def annotations_table(annotations: Sequence[Annotation]) -> pd.DataFrame:
+    """The `annotations` table of these."""
+    import pyarrow as pa
+
+    from caliber_pipeline.core.schemas import ANNOTATIONS, frame_from_arrow
+
+    columns = {name: [getattr(a, name) for a in annotations] for name in Annotation.model_fields}
+    columns["inclusion_probability"] = [None] * len(annotations)
+    columns["is_gold"] = [a.annotator == GOLD for a in annotations]
+    return frame_from_arrow(pa.table({name: columns[name] for name in ANNOTATIONS.names}, schema=ANNOTATIONS))
+
+
+def annotations_from_table(table: pd.DataFrame) -> list[Annotation]:
+    """One model per row of an `annotations` table."""
+    from caliber_pipeline.core.schemas import arrow_from_frame
+
+    rows = arrow_from_frame(table, "annotations").select(list(Annotation.model_fields)).to_pylist()
+    return [Annotation.model_construct(**row) for row in rows]
+
+
+def column_values(column: pd.Series) -> list[Any]:
+    """A column's values as plain Python ones, None where missing."""
+    import pyarrow as pa
+
+    return list(pa.array(column, from_pandas=True).to_pylist())
+
+
+def text_rows(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Columns of any values as text, the form in which files are read; None, NaN and blank are null."""
+    import pyarrow as pa
+
+    return pa.table({str(name): pa.array(map(_to_text, values), pa.string()) for name, values in columns.items()})
+
+
+def _to_text(value: object) -> str | None:
+    import json
+
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if value is None or pd.isna(value):  # type: ignore[call-overload]  # any scalar will do
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # integer columns with gaps arrive as floats
+    return str(value)
+
+
+def _annotation(record_id: str, value: Item) -> Annotation:
+    if isinstance(value, Annotation):
+        return value.model_copy(update={"record_id": record_id})
+    if isinstance(value, bool | int | float | str):
+        return Annotation.model_validate(
+            {"record_id": record_id, "score": parse_score(value, what=f"the score of '{record_id}'")}
+        )
+    score = read_field(value, "human_score", read_field(value, "score"))
+    found = {name: read_field(value, name) for name in ("annotator", "severity", "created_at", "criteria_version")}
+    return Annotation.model_validate(
+        {
+            "record_id": record_id,
+            "score": parse_score(score, what=f"the score of '{record_id}'"),
+            "notes": read_field(value, "human_notes"),
+            **{name: value for name, value in found.items() if value is not None},
+        }
+    )
