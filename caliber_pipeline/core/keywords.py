@@ -2,13 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
+from caliber_pipeline.core.notes import STAND_IN, mask_names
+
 _WORD: Final = re.compile(r"[^\W\d_](?:[\w'\u2019-]*\w)?")
+_CLAUSE_END: Final = re.compile(r"[.,;:?!\n\u2014\u2013]+\s*|\s-\s")
+_OPENERS: Final = frozenset(
+    {"no", "not", "too", "never", "without", "why", "who", "what", "how", "when", "where", "only"}
+)
+_MAX_SPAN_WORDS: Final = 5
+_MAX_CLAUSE_WORDS: Final = 8
+_PAIR_BONUS: Final = 1.2  # two words tell more than one
+_QUOTES: Final = re.compile(r"[\"()\[\]\u201c\u201d]|\B'|'\B")
+_NAMING_NOTES: Final = 8
 _STOP_TEXT: Final = """
 a about above after again all also am an and any anything are aren't as at be because been before being below
 between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each even
@@ -19,7 +30,7 @@ should shouldn't so some still such t than that that's the their them then there
 those though through to too under until up upon us very was wasn't we we're well were weren't what when where
 whether which while who whom whose why will with without won't would wouldn't you you're your yours
 """
-_STOP_WORDS: Final = frozenset(_STOP_TEXT.split())
+_STOP_WORDS: Final = frozenset({*_STOP_TEXT.split(), STAND_IN})
 
 
 def split_words(text: str) -> list[str]:
@@ -28,33 +39,32 @@ def split_words(text: str) -> list[str]:
     return [word for word in words if len(word) > 1 and word not in _STOP_WORDS]
 
 
-def _terms(text: str) -> set[str]:
+def _terms(text: str) -> list[str]:
     """Words and pairs of neighbouring words, each once per text, so that one long note does not outweigh many."""
     words = split_words(text)
-    return {*words, *(f"{a} {b}" for a, b in pairwise(words) if a != b)}
+    return list(dict.fromkeys([*words, *(f"{a} {b}" for a, b in pairwise(words) if a != b)]))
 
 
 def select_keywords(groups: Sequence[Sequence[str]], *, n_keywords: int = 6) -> list[list[str]]:
     """The keywords of each group of texts, the most telling first.
 
     A term's weight is its share of the group's texts times log(1 + A / f), f being the sum over groups of such
-    shares and A the mean of f (class-based TF-IDF, Grootendorst 2022, on document rather than term counts). A term
-    that only one text of a larger group has is no keyword; a term inside a chosen pair, or a pair that adds nothing
-    to a chosen word, is passed over.
+    shares and A the mean of f (class-based TF-IDF, Grootendorst 2022, on shares of texts rather than term counts).
+    Names of people and places are passed over, and so is a term that shares a word with a chosen one; of equal
+    terms the one that comes first is taken, so give the most typical texts first.
     """
-    counts = [Counter(term for text in texts for term in sorted(_terms(text))) for texts in groups]
+    counts = [Counter(term for text in texts for term in _terms(mask_names(text))) for texts in groups]
     shares = [{term: n / len(texts) for term, n in count.items()} for count, texts in zip(counts, groups, strict=True)]
     totals: Counter[str] = Counter()
     for share in shares:
         totals.update(share)
     average = float(np.mean(list(totals.values()))) if totals else 0.0
     chosen = []
-    for count, share, texts in zip(counts, shares, groups, strict=True):
-        least = 2 if len(set(texts)) > 2 else 1
+    for count, share in zip(counts, shares, strict=True):
         weights = {
-            term: share[term] * float(np.log1p(average / totals[term])) * (1.2 if " " in term else 1.0)
+            term: share[term] * float(np.log1p(average / totals[term])) * (_PAIR_BONUS if " " in term else 1.0)
             for term, n in count.items()
-            if n >= least
+            if n > 1 or " " not in term
         }
         chosen.append(_select_distinct(weights, n_keywords))
     return chosen
@@ -63,7 +73,7 @@ def select_keywords(groups: Sequence[Sequence[str]], *, n_keywords: int = 6) -> 
 def _select_distinct(weights: dict[str, float], n_keywords: int) -> list[str]:
     chosen: list[str] = []
     taken: set[str] = set()
-    for term in sorted(weights, key=lambda t: (-weights[t], t)):
+    for term in sorted(weights, key=lambda t: -weights[t]):
         words = term.split()
         if any(_stem(word) in taken for word in words):
             continue
@@ -72,6 +82,56 @@ def _select_distinct(weights: dict[str, float], n_keywords: int) -> list[str]:
         if len(chosen) == n_keywords:
             break
     return chosen
+
+
+def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
+    """A short name in people's own words.
+
+    Where one keyword runs through at least half of the notes: the span of two to five words, of the most typical
+    notes, that holds most of the keywords; else the shortest clause of the three most typical notes.
+
+    Args:
+        keywords: The most telling first.
+        notes: The most typical first.
+    """
+    shared = [term for term in keywords if sum(term in " ".join(split_words(note)) for note in notes) * 2 >= len(notes)]
+    name = _best_span(keywords, notes) if shared else ""
+    if not name:
+        clauses = [clause for note in notes[:3] for clause in _clauses(note)]
+        fitting = [clause for clause in clauses if 2 <= len(clause.split()) <= _MAX_CLAUSE_WORDS]
+        name = fitting[0] if fitting else " ".join(" ".join(notes[0].split()).split()[:_MAX_CLAUSE_WORDS]) + "\u2026"
+    return name[:1].upper() + name[1:]
+
+
+def _best_span(keywords: Sequence[str], notes: Sequence[str]) -> str:
+    worth = {_stem(word): 1.0 / (1 + i) for i, term in reversed(list(enumerate(keywords))) for word in term.split()}
+    best, best_score = "", 0.0
+    for i, note in enumerate(notes[:_NAMING_NOTES]):
+        for span in _spans(note):
+            held = {_stem(word) for word in split_words(span)}
+            score = sum(worth.get(word, 0.0) for word in held) * 0.97**i * 0.94 ** len(span.split())
+            if score > best_score:
+                best, best_score = span, score
+    return best
+
+
+def _clauses(note: str) -> list[str]:
+    return [" ".join(clause.split()) for clause in _CLAUSE_END.split(_QUOTES.sub("", note))]
+
+
+def _spans(note: str) -> Iterator[str]:
+    """Runs of 2 to `_MAX_SPAN_WORDS` words between punctuation marks that begin and end with telling words."""
+    for clause in _clauses(note):
+        words = clause.split()
+        for start in range(len(words)):
+            for end in range(start + min(2, len(words)), min(start + _MAX_SPAN_WORDS, len(words)) + 1):
+                span = words[start:end]
+                if _opens(span[0]) and split_words(span[-1]):
+                    yield " ".join(span)
+
+
+def _opens(word: str) -> bool:
+    return bool(split_words(word)) or word.lower() in _OPENERS
 
 
 def _stem(word: str) -> str:

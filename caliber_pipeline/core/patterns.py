@@ -9,50 +9,55 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.clustering import UNCLUSTERED, Clusters, Labels, fit_clusters, unit
+from caliber_pipeline.core.clustering import MAX_SAMPLE, MAX_SMALL, UNCLUSTERED, Clusters, fit_clusters
+from caliber_pipeline.core.consensus import Labels, Matrix, unit
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import fingerprint_frame
-from caliber_pipeline.core.keywords import select_keywords
+from caliber_pipeline.core.notes import normalise_note
 from caliber_pipeline.core.schemas import conform_frame, empty_frame
+from caliber_pipeline.core.stability import bootstrap_jaccard
+from caliber_pipeline.core.themes import N_EXAMPLES, Theme, describe_themes
 
 POLARITIES: Final = ("reject", "accept")
-N_EXAMPLES: Final = 5
-_NAME_WORDS: Final = 3
+N_RESAMPLES: Final = 20
+N_LARGE_RESAMPLES: Final = 3  # with HDBSCAN, whose clusters are larger and whose fits take seconds
 
 
 @dataclass(frozen=True)
-class _Notes:
-    """The notes of one polarity, reduced to the distinct ones.
+class DistinctNotes:
+    """The notes of one polarity, reduced to the distinct ones, in an order that their texts alone fix.
 
     Attributes:
-        record_ids: Per note, sorted.
-        key: Per note the index of its distinct note.
+        record_ids: Per record, sorted.
+        key: Per record the index of its distinct note.
+        is_train: Per record.
         texts: Per distinct note the text of its first record.
         rows: Per distinct note its unit vector.
-        is_train: Per note.
         weights: Per distinct note how many records of train it stands for.
     """
 
     record_ids: list[str]
     key: Labels
-    texts: list[str]
-    rows: NDArray[np.float64]
     is_train: NDArray[np.bool_]
+    texts: list[str]
+    rows: Matrix
     weights: Labels
 
 
-def discover_patterns(notes: pd.DataFrame, vectors: NDArray[np.floating], *, seed: int = 0) -> pd.DataFrame:
+def discover_patterns(
+    notes: pd.DataFrame, vectors: NDArray[np.floating], *, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> pd.DataFrame:
     """Find the themes that notes have in common, rejects and accepts apart.
 
     Patterns are fitted on the notes of train alone, and their names, keywords and examples come from these; the
-    other notes join the nearest pattern or stay unclustered. A polarity with fewer than two distinct train notes
-    has no patterns. The result depends on neither the order of the rows nor, but for notes beyond the sample that
-    a large fit uses, the seed.
+    other notes join the nearest pattern or stay unclustered. A polarity with fewer than two train notes has no
+    patterns: notes of dev and test never stand in for them. The result does not depend on the order of the rows.
 
     Args:
         notes: One row per record: record_id, text, polarity ('reject' or 'accept'), split.
-        vectors: Shape (len(notes), dimensions), in the rows' order.
-        seed: Draws the sample that a large fit uses.
+        vectors: Of `notes.theme_texts(texts)`, shape (len(notes), dimensions), in the rows' order.
+        seed: Draws the resamples of fit and stability, and the sample that a large fit uses.
+        n_resamples: Bootstrap samples for the patterns' stability; 0 leaves it null.
 
     Returns:
         A frame of the `patterns` schema; every record id is in exactly one row.
@@ -65,7 +70,10 @@ def discover_patterns(notes: pd.DataFrame, vectors: NDArray[np.floating], *, see
     for polarity in POLARITIES:
         chosen = (notes["polarity"] == polarity).to_numpy(dtype=bool)
         if chosen.any():
-            frames.append(_discover(notes[chosen], np.asarray(vectors)[chosen], polarity, seed))
+            distinct = reduce_notes(notes[chosen], np.asarray(vectors)[chosen])
+            rows = _discover(distinct, polarity, seed, n_resamples)
+            fingerprint = fingerprint_frame(notes[chosen], ["record_id", "text", "polarity", "split"])
+            frames.append(pd.DataFrame(rows).assign(notes_fingerprint=fingerprint))
     if not frames:
         return empty_frame("patterns")
     return conform_frame(pd.concat(frames, ignore_index=True), "patterns")
@@ -82,89 +90,94 @@ def _check(notes: pd.DataFrame, vectors: NDArray[np.floating]) -> None:
         raise InputError(f"{len(repeated)} record ids repeat, e.g. {list(repeated[:3])}; give one note per record")
 
 
-def normalise_note(text: str) -> str:
-    """What makes two notes identical: their words, whatever the case, spacing and closing punctuation."""
-    return " ".join(text.casefold().split()).strip(" .!?;,\"'")
-
-
-def _reduce(notes: pd.DataFrame, vectors: NDArray[np.floating]) -> _Notes:
+def reduce_notes(notes: pd.DataFrame, vectors: NDArray[np.floating]) -> DistinctNotes:
+    """Merge the identical notes of one polarity: record_id, text, split."""
     order = np.argsort(notes["record_id"].to_numpy(dtype=object), kind="stable")
     texts = notes["text"].to_numpy(dtype=object)[order]
     normalised = np.array([normalise_note(text) for text in texts], dtype=object)
     key, _ = pd.factorize(normalised, sort=True)
     _, first = np.unique(key, return_index=True)
     is_train = (notes["split"] == "train").to_numpy(dtype=bool)[order]
-    return _Notes(
+    return DistinctNotes(
         record_ids=notes["record_id"].to_numpy(dtype=object)[order].tolist(),
         key=key.astype(np.int64),
+        is_train=is_train,
         texts=texts[first].tolist(),
         rows=unit(vectors[order[first]]),
-        is_train=is_train,
         weights=np.bincount(key[is_train], minlength=len(first)),
     )
 
 
-def _discover(notes: pd.DataFrame, vectors: NDArray[np.floating], polarity: str, seed: int) -> pd.DataFrame:
-    fingerprint = fingerprint_frame(notes, ["record_id", "text", "polarity", "split"])
-    reduced = _reduce(notes, vectors)
-    in_train = np.unique(reduced.key[reduced.is_train])
-    clusters = fit_clusters(reduced.rows[in_train], reduced.weights[in_train], seed=seed)
-    labels = clusters.assign(reduced.rows)
+def _discover(notes: DistinctNotes, polarity: str, seed: int, n_resamples: int) -> list[dict[str, Any]]:
+    in_train = np.flatnonzero(notes.weights)
+    rows, weights = notes.rows[in_train], notes.weights[in_train]
+    clusters = fit_clusters(rows, weights, seed=seed)
+    stability = measure_stability(rows, weights, clusters, seed=seed, n_resamples=n_resamples)
+    strengths = clusters.strengths(rows)
+    themes = describe_themes([notes.texts[i] for i in in_train], weights, clusters.labels, strengths)
+    labels = clusters.assign(notes.rows)
     labels[in_train] = clusters.labels
-    frame = _describe(reduced, in_train, clusters, labels, polarity)
-    return frame.assign(method=clusters.method, notes_fingerprint=fingerprint)
-
-
-def _describe(notes: _Notes, in_train: Labels, clusters: Clusters, labels: Labels, polarity: str) -> pd.DataFrame:
-    n_patterns = len(clusters.centroids)
-    fitted = [in_train[clusters.labels == c] for c in range(n_patterns)]
-    keywords = select_keywords(
-        [[notes.texts[i] for i in members for _ in range(notes.weights[i])] for members in fitted]
-    )
-    members_by_label = _members_by_label(labels[notes.key], n_patterns)
-    rows = []
-    for c, members in enumerate(fitted):
-        similarity = notes.rows[members] @ clusters.centroids[c]
-        examples = [notes.texts[i] for i in members[np.argsort(-similarity, kind="stable")][:N_EXAMPLES]]
-        rows.append(
-            _row(notes, members_by_label[c], polarity)
-            | {
-                "pattern_id": f"{polarity}-{_short_hash([notes.texts[i] for i in members])}",
-                "name": name_pattern(keywords[c], examples),
-                "description": describe_pattern(keywords[c], examples),
-                "examples": examples,
-                "keywords": keywords[c],
-                "confidence": float(similarity.mean()),
-            }
-        )
-    rows.sort(key=lambda row: (-len(row["record_ids"]), row["pattern_id"]))
-    rest = members_by_label[UNCLUSTERED]
+    members = _members_by_label(labels[notes.key], len(themes))
+    patterns = []
+    for c, theme in enumerate(themes):
+        own_texts = [notes.texts[i] for i in in_train[clusters.labels == c]]
+        pattern_id = f"{polarity}-{_short_hash(own_texts)}"
+        patterns.append(_row(notes, members[c], theme) | {"pattern_id": pattern_id, "stability": stability[c]})
+    patterns.sort(key=lambda row: (-row["count"], row["pattern_id"]))
+    rest = members[UNCLUSTERED]
     if len(rest):
-        rows.append(_unclustered_row(notes, rest, polarity))
-    return pd.DataFrame(rows)
+        patterns.append(_unclustered_row(notes, rest) | {"pattern_id": f"unclustered-{polarity}"})
+    return [row | {"polarity": polarity, "method": clusters.method} for row in patterns]
 
 
-def _row(notes: _Notes, members: Labels, polarity: str) -> dict[str, Any]:
-    return {
-        "polarity": polarity,
+def measure_stability(
+    rows: Matrix, weights: Labels, clusters: Clusters, *, seed: int, n_resamples: int
+) -> list[float | None]:
+    """The bootstrap Jaccard of each cluster, None where it was not computed."""
+    rng = np.random.default_rng([seed, 1])
+    sample = np.arange(len(rows))
+    if len(rows) > MAX_SMALL:
+        n_resamples = min(n_resamples, N_LARGE_RESAMPLES)
+    if len(rows) > MAX_SAMPLE:
+        sample = np.sort(rng.choice(len(rows), MAX_SAMPLE, replace=False))
+
+    def refit(chosen: Labels, new_seed: int) -> Labels:
+        return fit_clusters(rows[sample[chosen]], weights[sample[chosen]], seed=new_seed).labels
+
+    found = bootstrap_jaccard(clusters.labels[sample], refit, n_resamples=n_resamples, rng=rng)
+    found = np.pad(found, (0, len(clusters.centroids) - len(found)), constant_values=np.nan)
+    return [None if np.isnan(value) else float(value) for value in found]
+
+
+def _row(notes: DistinctNotes, members: Labels, theme: Theme) -> dict[str, Any]:
+    return _members(notes, members) | {
+        "name": theme.name,
+        "description": theme.description,
         "is_unclustered": False,
-        "count": len(members),
-        "record_ids": [notes.record_ids[i] for i in members],
-        "train_record_ids": [notes.record_ids[i] for i in members if notes.is_train[i]],
-        "stability": None,
+        "examples": list(theme.examples),
+        "keywords": list(theme.keywords),
+        "confidence": theme.confidence,
     }
 
 
-def _unclustered_row(notes: _Notes, members: Labels, polarity: str) -> dict[str, Any]:
+def _unclustered_row(notes: DistinctNotes, members: Labels) -> dict[str, Any]:
     texts = sorted({notes.texts[notes.key[i]] for i in members if notes.is_train[i]})
-    return _row(notes, members, polarity) | {
-        "pattern_id": f"unclustered-{polarity}",
+    return _members(notes, members) | {
         "name": "Unclustered",
         "description": "Notes that belong to no pattern",
         "is_unclustered": True,
         "examples": texts[:N_EXAMPLES],
         "keywords": [],
         "confidence": None,
+        "stability": None,
+    }
+
+
+def _members(notes: DistinctNotes, members: Labels) -> dict[str, Any]:
+    return {
+        "count": len(members),
+        "record_ids": [notes.record_ids[i] for i in members],
+        "train_record_ids": [notes.record_ids[i] for i in members if notes.is_train[i]],
     }
 
 
@@ -178,20 +191,3 @@ def _members_by_label(labels: Labels, n_patterns: int) -> list[Labels]:
 
 def _short_hash(texts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(sorted(map(normalise_note, texts))).encode()).hexdigest()[:8]
-
-
-def name_pattern(keywords: Sequence[str], examples: Sequence[str]) -> str:
-    """A short name: the first keywords, or the most typical note where there are none."""
-    words = ", ".join(keywords[:_NAME_WORDS]) or _shorten(examples[0], 60)
-    return words[:1].upper() + words[1:]
-
-
-def describe_pattern(keywords: Sequence[str], examples: Sequence[str]) -> str:
-    """What the notes have in common: keywords and the most typical note."""
-    about = f"Notes about {', '.join(keywords)}; for example: " if keywords else "For example: "
-    return f"{about}“{_shorten(examples[0], 200)}”"
-
-
-def _shorten(text: str, length: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1].rsplit(" ", 1)[0] + "…"

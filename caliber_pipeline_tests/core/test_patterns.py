@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from caliber_pipeline.core import patterns as stage
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.patterns import discover_patterns, normalise_note
+from caliber_pipeline.core.notes import normalise_note
 
 _WORDS = ["refund", "tone", "rude", "wrong", "policy", "slow", "hazard", "unplug", "vague", "steps", "Refund"]
 _texts = st.lists(st.sampled_from(_WORDS), min_size=1, max_size=4).map(" ".join)
@@ -31,6 +32,10 @@ def _notes(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
         },
         dtype="string[pyarrow]",
     )
+
+
+def discover_patterns(notes: pd.DataFrame, vectors: NDArray[np.float64]) -> pd.DataFrame:
+    return stage.discover_patterns(notes, vectors, n_resamples=2)
 
 
 def _word_vector(word: str) -> NDArray[np.float64]:

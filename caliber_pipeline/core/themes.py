@@ -1,0 +1,69 @@
+"""Themes: groups of distinct notes with a name, a description, examples and keywords."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caliber_pipeline.core.consensus import Labels
+from caliber_pipeline.core.keywords import select_keywords, select_name
+
+N_EXAMPLES: Final = 5
+_EXAMPLE_LENGTH: Final = 200  # characters of the note that a description quotes
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a group of notes has in common.
+
+    Attributes:
+        name: A few words.
+        description: A sentence.
+        examples: Representative notes, the most typical first.
+        keywords: Words that set the notes apart, the most telling first.
+        confidence: Mean similarity [0, 1] of the notes to their centre; None where not known.
+    """
+
+    name: str
+    description: str
+    examples: tuple[str, ...]
+    keywords: tuple[str, ...]
+    confidence: float | None
+
+
+def describe_themes(
+    texts: Sequence[str], weights: Labels, labels: Labels, strengths: NDArray[np.float64] | None
+) -> list[Theme]:
+    """One theme per label 0 … k-1.
+
+    Args:
+        texts: The distinct notes.
+        weights: How many records each stands for.
+        labels: Per note its label, -1 for the unclustered.
+        strengths: Per note its similarity to the centre of its group; None where the groups have no centre, then
+            notes come in the order given.
+    """
+    n_themes = int(labels.max(initial=-1)) + 1
+    order = np.arange(len(texts)) if strengths is None else np.argsort(-strengths, kind="stable")
+    groups = [order[labels[order] == c] for c in range(n_themes)]
+    keywords = select_keywords([[texts[i] for i in np.repeat(group, weights[group]).tolist()] for group in groups])
+    themes = []
+    for group, words in zip(groups, keywords, strict=True):
+        notes = [texts[i] for i in group.tolist()]
+        confidence = None if strengths is None else float(np.clip(strengths[group], 0, 1).mean())
+        name = select_name(words, notes)
+        themes.append(Theme(name, _describe(words, notes), tuple(notes[:N_EXAMPLES]), tuple(words), confidence))
+    return themes
+
+
+def _describe(keywords: Sequence[str], notes: Sequence[str]) -> str:
+    about = f"Notes about {', '.join(keywords)}; for example: " if keywords else "For example: "
+    return f"{about}\u201c{shorten(notes[0], _EXAMPLE_LENGTH)}\u201d"
+
+
+def shorten(text: str, length: int) -> str:
+    """The text on one line of at most `length` characters, cut between words."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1].rsplit(" ", 1)[0] + "\u2026"
