@@ -22,6 +22,8 @@ def make_records(texts: Mapping[str, str]) -> pd.DataFrame:
         "reference": pa.nulls(len(texts), pa.string()),
         "llm_score": pa.nulls(len(texts), pa.int8()),
         "llm_reasoning": pa.nulls(len(texts), pa.string()),
+        "human_score": pa.nulls(len(texts), pa.int8()),
+        "human_notes": pa.nulls(len(texts), pa.string()),
     }
     return schemas.frame_from_arrow(pa.table(columns))
 

@@ -1,0 +1,194 @@
+"""Settings of the OpenAI-compatible judge, from the environment or from Python alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.pricing import FREE, Price, price_of
+from caliber_pipeline.judges.providers import CUSTOM, PROVIDERS, Provider, is_own_url
+
+Transport = Literal["direct", "package"]
+_NO_KEY: Final = "none"  # the package insists on a key; endpoints that need none ignore it
+
+
+@dataclass(frozen=True)
+class OpenAIJudgeSettings:
+    """How to reach the judge, and how hard it may be driven.
+
+    Attributes:
+        provider: A name of the provider table.
+        model: The model; None is an error as soon as a judge is made.
+        base_url: Instead of the provider's own; one that is not the provider's makes the provider "custom".
+        api_key: Instead of the provider's own environment variable.
+        api_version: Azure's API version.
+        max_concurrency: Calls under way at once at most; fewer while the endpoint answers 429.
+        max_retries: Further attempts after a call that failed in a way that may pass.
+        attempt_timeout_s: Seconds for one call.
+        record_timeout_s: Seconds for all calls of one record with the waits between them; waits that the endpoint
+            asked for do not count.
+        max_wait_s: The longest wait that an endpoint may ask for; a longer one ends the run.
+        requests_per_minute: The endpoint's limit, kept on this side; None for no limit.
+        tokens_per_minute: The same for tokens, sent and received.
+        max_cost_usd: Spending cap of a run; None for no cap.
+        input_price: US dollars per million tokens sent, instead of the price table's.
+        output_price: The same for tokens received.
+        max_output_tokens: Limit of a reply where the criteria file gives none.
+        logprobs: Ask for token probabilities; None where the provider is known to give them.
+        transport: "direct" repeats the request that the `openai` package made for the first call; "package" has the
+            package make every request.
+        keys: Keys by provider, for criteria files that name another provider.
+    """
+
+    provider: str = "openai"
+    model: str | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = field(default=None, repr=False)
+    api_version: str = "2024-10-21"
+    max_concurrency: int = 32
+    max_retries: int = 6
+    attempt_timeout_s: float = 60.0
+    record_timeout_s: float = 300.0
+    max_wait_s: float = 600.0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_cost_usd: float | None = None
+    input_price: float | None = None
+    output_price: float | None = None
+    max_output_tokens: int = 2048
+    logprobs: bool | None = None
+    transport: Transport = "direct"
+    keys: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the value."""
+        if self.provider not in PROVIDERS:
+            raise JudgeError(f"unknown provider '{self.provider}'; known are {', '.join(PROVIDERS)}")
+        if self.transport not in get_args(Transport):
+            raise JudgeError(f"transport is '{self.transport}'; it must be one of {', '.join(get_args(Transport))}")
+        for name in ("max_concurrency", "attempt_timeout_s", "record_timeout_s", "max_wait_s", "max_output_tokens"):
+            if getattr(self, name) <= 0:
+                raise JudgeError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("max_retries", "max_cost_usd", "input_price", "output_price"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise JudgeError(f"{name} is {value}; it must not be below 0")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise JudgeError(f"{name} is {value}; it must be above 0, or left out for no limit")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **arguments: object) -> Self:
+        """Settings from `CALIBER_<NAME>` variables and the providers' own; arguments that are not None go before both.
+
+        Raises:
+            JudgeError: a value cannot be read or used; the message names its variable.
+        """
+        values: dict[str, Any] = {}
+        for setting in fields(cls):
+            variable = f"CALIBER_{setting.name.upper()}"
+            text = environ.get(variable, "").strip()
+            if text and setting.name != "keys":
+                values[setting.name] = _parse_setting(variable, text, str(setting.type))
+        values |= {name: value for name, value in arguments.items() if value is not None}
+        if isinstance(values.get("api_key"), str):
+            values["api_key"] = SecretStr(values["api_key"])
+        own_url = {"openai": "OPENAI_BASE_URL", "azure": "AZURE_OPENAI_ENDPOINT"}
+        provider = values.get("provider", "openai")
+        if "base_url" not in values and environ.get(own_url.get(provider, ""), "").strip():
+            values["base_url"] = environ[own_url[provider]].strip()
+        if "api_version" not in values and environ.get("OPENAI_API_VERSION", "").strip():
+            values["api_version"] = environ["OPENAI_API_VERSION"].strip()
+        keys = {
+            provider.name: SecretStr(environ[variable].strip())
+            for provider in PROVIDERS.values()
+            for variable in reversed(provider.key_variables)
+            if environ.get(variable, "").strip()
+        }
+        return cls(**{"keys": keys, **values})
+
+    def with_judge(self, provider: str | None, model: str | None) -> Self:
+        """The same settings for the provider and model that a criteria version is bound to; None changes nothing."""
+        changed = replace(self, model=model or self.model)
+        if provider is None or provider in {self.provider, self.provider_name}:
+            return changed
+        return replace(changed, provider=provider, base_url=None, api_key=None, logprobs=None)
+
+    @property
+    def table_entry(self) -> Provider:
+        """What is known of the endpoint."""
+        return PROVIDERS[self.provider_name]
+
+    @property
+    def provider_name(self) -> str:
+        """The provider that answers: "custom" where the base URL is not the named provider's own."""
+        provider = PROVIDERS[self.provider]
+        if self.base_url is None or provider.is_local or is_own_url(provider, self.base_url):
+            return self.provider
+        return CUSTOM
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where calls go.
+
+        Raises:
+            JudgeError: the provider has no URL of its own and none was given.
+        """
+        url = self.base_url or PROVIDERS[self.provider].base_url
+        if not url:
+            where = "AZURE_OPENAI_ENDPOINT" if self.provider == "azure" else "CALIBER_BASE_URL"
+            raise JudgeError(f"provider '{self.provider}' has no base URL of its own; set {where}")
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise JudgeError(f"base URL '{shown_url(url)}' is not an http or https URL")
+        return url
+
+    @property
+    def key(self) -> str:
+        """The key, or a stand-in where the endpoint needs none.
+
+        Raises:
+            JudgeError: the provider needs a key and there is none.
+        """
+        found = self.api_key or self.keys.get(self.provider)
+        if found is not None and found.get_secret_value():
+            return found.get_secret_value()
+        entry = PROVIDERS[self.provider]
+        if entry.is_local or self.provider_name == CUSTOM:
+            return _NO_KEY
+        names = " or ".join((*entry.key_variables, "CALIBER_API_KEY"))
+        raise JudgeError(f"no key for provider '{self.provider}'; set {names}")
+
+    @property
+    def price(self) -> Price | None:
+        """What tokens cost; None where it is not known."""
+        if self.input_price is not None and self.output_price is not None:
+            return Price(self.input_price, self.output_price)
+        if self.table_entry.is_local:
+            return FREE
+        return price_of(self.model or "")
+
+
+def shown_url(url: str) -> str:
+    """The URL without user, password and query, fit to be shown and stored."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _parse_setting(variable: str, text: str, annotation: str) -> object:
+    kind = annotation.split(" | ")[0]
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+    except (ValueError, KeyError):
+        names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        raise JudgeError(f"{variable} is '{text}'; it must be {names[kind]}") from None
+    return SecretStr(text) if kind == "SecretStr" else text
