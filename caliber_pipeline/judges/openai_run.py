@@ -63,6 +63,8 @@ class OpenAIRun:
         self._settings = settings
         self._dialect = dialect
         self._task = task
+        self._provider = settings.provider_name
+        self._has_price = settings.price is not None
         self._n_votes = task.criteria.sampling.n_votes
         self._prefix = build_prefix(task.criteria, task.examples)
         self._results: queue.SimpleQueue[list[Row] | BaseException | None] = queue.SimpleQueue()
@@ -194,14 +196,13 @@ class OpenAIRun:
             return Vote("skipped")
 
     def _row(self, record_id: str, votes: list[Vote], tally: Tally) -> Row:
-        settings = self._settings
         share, n_votes = None, None
         verdict = votes[0]
         if self._n_votes > 1 and verdict.status != "skipped":
             verdict, share, n_votes = _count(votes)
         was_called = tally.n_attempts > 0
         tokens = (tally.prompt_tokens, tally.completion_tokens) if was_called and tally.is_counted else (None, None)
-        cost = usd(tally.spent) if was_called and tally.is_counted and settings.price is not None else None
+        cost = usd(tally.spent) if was_called and tally.is_counted and self._has_price else None
         latency = time.perf_counter() - tally.started_at if tally.started_at is not None else None
         return (
             record_id,
@@ -212,8 +213,8 @@ class OpenAIRun:
             share,
             n_votes,
             verdict.reason,
-            settings.provider_name,
-            settings.model,
+            self._provider,
+            self._settings.model,
             *tokens,
             cost,
             latency,

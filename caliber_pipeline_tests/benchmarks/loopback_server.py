@@ -36,7 +36,8 @@ class LoopbackConfig:
         window_calls: Calls admitted per window of `window_s` seconds; the others get 429 until it ends.
         formats: Accepted types of response_format; another one is a 400.
         refused_parameters: A 400 if sent.
-        api_key: Calls without this bearer key get 401.
+        api_key: Calls without this key, as a bearer token or an `api-key` header, get 401.
+        echoes_key: The message of such a 401 holds the key that was sent.
         model: Calls for another model get 404.
         reject_if: The verdict is 0 where this text is in the last message, else 1; empty for a hash of the message.
         replies: Message texts by a text in the last message, instead of a verdict.
@@ -61,6 +62,7 @@ class LoopbackConfig:
     formats: tuple[str, ...] = ("json_schema", "json_object", "text")
     refused_parameters: tuple[str, ...] = ()
     api_key: str | None = None
+    echoes_key: bool = False
     model: str | None = None
     reject_if: str = ""
     replies: Mapping[str, str] = field(default_factory=dict)
@@ -102,10 +104,10 @@ class Endpoint:
         config = self.config
         reply = self._fault()
         if reply is None:
-            if config.api_key is not None and f"bearer {config.api_key}".encode() not in headers.replace(
-                b"Bearer", b"bearer"
-            ):
-                reply = _error(401, "invalid_api_key", "Incorrect API key provided")
+            key = _key_of(headers)
+            if config.api_key is not None and key != config.api_key:
+                shown = f": {key}" if config.echoes_key else ""
+                reply = _error(401, "invalid_api_key", f"Incorrect API key provided{shown}")
             else:
                 reply = self._completion(json.loads(body))
         self.counts[str(reply.status)] += 1
@@ -205,6 +207,14 @@ class Endpoint:
         }
         body = json.dumps(completion).encode()
         return Reply(200, body[: len(body) // 2] if cut_body else body)
+
+
+def _key_of(headers: bytes) -> str:
+    for line in headers.decode().split("\r\n"):
+        name, _, value = line.partition(": ")
+        if name.lower() in {"authorization", "api-key"}:
+            return value.removeprefix("Bearer ")
+    return ""
 
 
 def _logprobs(content: str) -> list[dict[str, Any]]:
