@@ -1,1 +1,25 @@
 """The Dagster assets: one module per stage, each a thin layer over the core module of the same name."""
+
+from caliber_pipeline.assets.alignment_metrics import alignment_metrics
+from caliber_pipeline.assets.annotations import annotations
+from caliber_pipeline.assets.calibration_history import calibration_history
+from caliber_pipeline.assets.criteria import criteria
+from caliber_pipeline.assets.judge_scores import judge_scores
+from caliber_pipeline.assets.misalignments import misalignments
+from caliber_pipeline.assets.optimized_criteria import optimized_criteria
+from caliber_pipeline.assets.patterns import patterns
+from caliber_pipeline.assets.records import records
+
+ALL_ASSETS = [
+    criteria,
+    records,
+    annotations,
+    judge_scores,
+    alignment_metrics,
+    patterns,
+    misalignments,
+    optimized_criteria,
+    calibration_history,
+]
+
+__all__ = ["ALL_ASSETS"]

@@ -187,3 +187,12 @@ def _coverage(n_judged: int, n_annotated: int) -> Figure:
         return Figure("coverage", None, None, None, 0, "no record is annotated")
     low, high = wilson_interval(n_judged, n_annotated)
     return Figure("coverage", n_judged / n_annotated, float(low), float(high), n_annotated)
+
+
+def seal_test(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The metrics with those on test withheld, for a version that has not earned a look at them."""
+    sealed = metrics.copy()
+    is_test = (sealed["split"] == "test").to_numpy(dtype=bool)
+    sealed.loc[is_test, ["value", "ci_low", "ci_high"]] = None
+    sealed.loc[is_test, "reason"] = "sealed: test is reported for versions that people wrote or that were promoted"
+    return sealed

@@ -1,6 +1,6 @@
 """What to do next in the calibration loop: the decision that sensor and command line share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -19,6 +19,9 @@ class LoopState:
         invalid: By file name why a criteria file cannot be used.
         evaluated: Fingerprints of the criteria by version, for versions that were judged.
         decided: The versions whose evaluation is finished.
+        stale: The champion and its base, base first, as far as they were evaluated before the latest ingestion.
+        running: The versions whose evaluation is under way.
+        failed: The versions whose evaluation failed and was not asked for again.
         registered: The versions that are known as partitions.
     """
 
@@ -28,6 +31,9 @@ class LoopState:
     invalid: Mapping[str, str] = field(default_factory=dict)
     evaluated: Mapping[str, str] = field(default_factory=dict)
     decided: frozenset[str] = frozenset()
+    stale: tuple[str, ...] = ()
+    running: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
     registered: frozenset[str] = frozenset()
 
 
@@ -38,14 +44,14 @@ class LoopPlan:
     Attributes:
         should_ingest: Ingest first; evaluate when that is done.
         register: Versions that are not known as partitions yet.
-        evaluate: Versions to evaluate, in this order.
+        evaluate: The version to evaluate next; one at a time, since each decision is what the next builds upon.
         warnings: Files that are left aside, and why.
         skip_reason: Why there is nothing to do; None where there is.
     """
 
     should_ingest: bool = False
     register: tuple[str, ...] = ()
-    evaluate: tuple[str, ...] = ()
+    evaluate: str | None = None
     warnings: tuple[str, ...] = ()
     skip_reason: str | None = None
 
@@ -57,19 +63,31 @@ def plan_next(state: LoopState) -> LoopPlan:
             return LoopPlan(skip_reason=state.missing_input)
         return LoopPlan(should_ingest=True)
     warnings = [f"skipped: {reason}" for reason in state.invalid.values()]
-    pending = []
+    sound = []
     for version, criteria in sorted(state.criteria.items()):
         fault = find_fault(version, criteria, state)
-        if fault is not None:
+        if fault is None:
+            sound.append(version)
+        else:
             warnings.append(fault)
-        elif version not in state.decided:
-            pending.append(version)
-    register = tuple(version for version in pending if version not in state.registered)
-    if pending:
-        return LoopPlan(register=register, evaluate=tuple(pending), warnings=tuple(warnings))
-    n_usable = len(state.criteria)
-    reason = f"nothing new among {n_usable} criteria versions" if n_usable else "the criteria folder has no version yet"
-    return LoopPlan(warnings=tuple(warnings), skip_reason="; ".join([reason, *warnings]))
+    warnings += [
+        f"the evaluation of '{v}' failed; run the job 'calibration' for it again" for v in sorted(state.failed)
+    ]
+    waiting = [*state.stale, *(version for version in sound if version not in state.decided)]
+    ready = [v for v in waiting if v in sound and v not in state.failed and _is_base_ready(state.criteria[v], state)]
+    register = tuple(version for version in sound if version not in state.registered)
+    if state.running:
+        reason = f"being evaluated: {', '.join(sorted(state.running))}"
+    elif ready:
+        return LoopPlan(register=register, evaluate=ready[0], warnings=tuple(warnings))
+    else:
+        n = len(state.criteria)
+        reason = f"nothing new among {n} criteria versions" if n else "the criteria folder has no version yet"
+    return LoopPlan(register=register, warnings=tuple(warnings), skip_reason="; ".join([reason, *warnings]))
+
+
+def _is_base_ready(criteria: Criteria, state: LoopState) -> bool:
+    return criteria.base is None or criteria.base in state.decided
 
 
 def find_fault(version: str, criteria: Criteria, state: LoopState) -> str | None:
@@ -90,17 +108,15 @@ def describe_change(version: str, before: str, now: str) -> str:
     )
 
 
-def select_stale(champion: str | None, base: str | None, data: Mapping[str, str], now: str) -> tuple[str, ...]:
-    """The champion and its base, base first, where either was evaluated on other data than there is now.
+def select_stale(versions: Sequence[str | None], ingestions: Mapping[str, str], latest: str) -> tuple[str, ...]:
+    """Of the champion and its base those that were evaluated before the latest ingestion, in the given order.
 
     Args:
-        champion: The champion, if there is one.
-        base: The version that it was compared with, if any.
-        data: The data fingerprint that each version was evaluated on.
-        now: The data fingerprint of the stored records and annotations.
+        versions: The base, then the champion; None where there is none.
+        ingestions: By version when the data that it was evaluated on were ingested.
+        latest: When data were last ingested.
     """
-    versions = tuple(version for version in (base, champion) if version is not None)
-    return versions if any(data.get(version) != now for version in versions) else ()
+    return tuple(v for v in versions if v is not None and v in ingestions and ingestions[v] != latest)
 
 
 def data_fingerprint(attrs: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison, decide
+from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.proposals import Proposal
 from caliber_pipeline.core.schemas import conform_frame
 from caliber_pipeline.core.splits import MIN_GROUPS
@@ -102,6 +103,7 @@ def find_stop(
     champion_dev_kappa: float | None,
     n_groups: int,
     decided: Mapping[str, pd.DataFrame],
+    data: str,
     settings: LoopSettings,
 ) -> str | None:
     """Why the loop ends with this version, or None where a next one is worth trying.
@@ -112,6 +114,7 @@ def find_stop(
         champion_dev_kappa: Cohen's kappa of the champion on dev.
         n_groups: Groups among all labelled records.
         decided: The rows of the other decided versions.
+        data: The data fingerprint of this evaluation: proposals that failed on other data do not count.
         settings: When the loop ends.
     """
     if settings.max_iterations == 0:
@@ -122,12 +125,16 @@ def find_stop(
         return f"aligned: kappa on dev {champion_dev_kappa:.3f} reaches the target {settings.kappa_target:g}"
     if criteria.round >= settings.max_iterations:
         return f"all {settings.max_iterations} rounds are used up"
-    if decision.decision not in WINNING:
-        rows = [frame.iloc[0] for frame in decided.values()]
-        siblings = [row for row in rows if row["base"] == decision.base and row["round"] > 0]
-        n_failures = 1 + sum(row["decision"] not in WINNING for row in siblings)
-        if n_failures >= MAX_FAILURES_IN_A_ROW:
-            return f"no improvement {n_failures} times over {decision.base}"
+    losers = [
+        version
+        for version, frame in decided.items()
+        if frame["base"].iloc[0] == decision.champion
+        and frame["decision"].iloc[0] not in WINNING
+        and data_fingerprint(frame.attrs) == data
+    ]
+    n_failures = len(losers) + (decision.decision not in WINNING)
+    if n_failures >= MAX_FAILURES_IN_A_ROW:
+        return f"no improvement {n_failures} times over {decision.champion}"
     return None
 
 

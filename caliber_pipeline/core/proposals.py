@@ -1,6 +1,6 @@
 """Writing the next criteria from what people wrote about the judge's errors on train, without an LLM."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,6 +96,13 @@ def propose_by_rules(
         return None
     summary = f"{len(clauses)} clauses added, {len(examples)} examples from train (before: {len(champion.examples)})"
     return Proposal(criteria, tuple(clauses), "rules", summary)
+
+
+def find_twin(criteria: Criteria, versions: Mapping[str, Criteria]) -> str | None:
+    """The version that tells a judge the same, if there is one."""
+    told = {"criteria", "system_prompt", "clauses", "examples", "model", "provider", "sampling"}
+    wanted = criteria.model_dump(include=told)
+    return next((version for version, other in versions.items() if other.model_dump(include=told) == wanted), None)
 
 
 def _clauses(champion: Criteria, evidence: TrainEvidence) -> list[Clause]:

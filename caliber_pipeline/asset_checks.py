@@ -1,0 +1,41 @@
+"""The gates of the pipeline: what must hold before the next stage is worth running."""
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.core.judge_scores import MIN_COVERAGE, coverage
+from caliber_pipeline.core.splits import MIN_GROUPS
+
+
+@dg.asset_check(
+    asset="judge_scores",
+    blocking=True,
+    description=f"At least {MIN_COVERAGE:.0%} of the labelled records got a verdict; below that, see failure_reason.",
+)
+def judge_coverage(judge_scores: pd.DataFrame) -> dg.AssetCheckResult:
+    """Block the run where too many verdicts are missing."""
+    share = coverage(judge_scores)
+    reasons = judge_scores["failure_reason"].dropna().value_counts().head(3)
+    what = "no labelled record to judge" if share is None else f"{share:.1%} of {len(judge_scores)} records judged"
+    return dg.AssetCheckResult(
+        passed=share is not None and share >= MIN_COVERAGE,
+        description="; ".join([what, *(f"{n} of: {reason}" for reason, n in reasons.items())]),
+        metadata={"coverage": share if share is not None else 0.0},
+    )
+
+
+@dg.asset_check(
+    asset="records", description=f"At least {MIN_GROUPS} groups, so that a split of them can decide something."
+)
+def enough_groups(records: pd.DataFrame) -> dg.AssetCheckResult:
+    """Warn where the gate will refuse to decide."""
+    n_groups = int(records["group"].nunique())
+    return dg.AssetCheckResult(
+        passed=n_groups >= MIN_GROUPS,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{n_groups} groups; under {MIN_GROUPS} splits describe but decide nothing",
+        metadata={"n_groups": n_groups},
+    )
+
+
+ALL_CHECKS = [judge_coverage, enough_groups]

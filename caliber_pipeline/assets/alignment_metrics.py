@@ -1,0 +1,37 @@
+"""Stage `alignment_metrics`: how well the judge agrees with people."""
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.assets.definition import criteria_versions, describe, with_attrs
+from caliber_pipeline.assets.scored import load_records
+from caliber_pipeline.core.agreement import interpret_kappa
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value, seal_test
+from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.resources import Project
+
+PLOTTED = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
+
+
+@dg.asset(
+    partitions_def=criteria_versions,
+    description="Agreement between judge and people on train, dev, test and all, with 95 % intervals.",
+    **describe("alignment_metrics", "evaluation", {"pandas"}),
+)
+def alignment_metrics(
+    context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame, judge_scores: pd.DataFrame
+) -> dg.Output[pd.DataFrame]:
+    """Measure the agreement under one criteria version."""
+    records = load_records(project, judge_scores)
+    metrics = compute_alignment_metrics(join_labels(judge_scores, resolve_labels(annotations), records))
+    if project.criteria_files.load(context.partition_key).author == "optimizer":
+        metrics = seal_test(metrics)
+    figures = {f"{split}_{name}": metric_value(metrics, split, name) for split in ("dev", "all") for name in PLOTTED}
+    return dg.Output(
+        with_attrs(metrics, judge_scores),
+        metadata={
+            **{name: value for name, value in figures.items() if value is not None},
+            "agreement_on_dev": interpret_kappa(figures["dev_cohen_kappa"]),
+        },
+    )

@@ -1,0 +1,56 @@
+"""Stage `annotations`: people's verdicts, from the records file and from a file of their own."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.assets.definition import describe, one_line_failures
+from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_labels
+from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.ingest import load_annotations
+
+
+@dg.multi_asset(
+    name="annotations",
+    ins={"records": dg.AssetIn("records")},
+    outs={
+        "annotations": dg.AssetOut(
+            description="One row per judgment of a person: accept (1) or reject (0), and a note.",
+            **describe("annotations", "input", {"pandas"}),
+        ),
+        "rejected_annotations": dg.AssetOut(
+            description="Every row of the annotations file that is no annotation, with its line and the reason.",
+            **describe("rejected_annotations", "input", {"pandas"}),
+        ),
+    },
+)
+def annotations(
+    context: dg.AssetExecutionContext, project: Project, records: pd.DataFrame
+) -> Iterator[dg.Output[object]]:
+    """Read the annotations."""
+    with one_line_failures():
+        loaded = load_annotations(project.settings, records)
+    table, rejected = loaded.table, loaded.rejected
+    labels = resolve_labels(table)
+    table.attrs = rejected.attrs = {
+        "annotations_fingerprint": fingerprint_annotations(table),
+        "annotations_input_fingerprint": loaded.input_fingerprint,
+        "ingested_at": datetime.now(UTC).isoformat(),
+    }
+    yield dg.Output(
+        table,
+        output_name="annotations",
+        metadata={
+            "n_annotations": len(table),
+            "n_rejected": len(rejected),
+            "n_annotators": int(table.loc[~table["is_gold"], "annotator"].nunique()),
+            "n_labelled_records": int(labels["human_score"].notna().sum()),
+            "n_tied_records": int(labels["human_score"].isna().sum()),
+            "n_unannotated_records": len(records) - len(labels),
+            "n_noted_records": int(labels["human_notes"].notna().sum()),
+            "accept_rate": float(labels["human_score"].mean()) if labels["human_score"].notna().any() else None,
+        },
+    )
+    yield dg.Output(rejected, output_name="rejected_annotations", metadata={"n_rejected": len(rejected)})

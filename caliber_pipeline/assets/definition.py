@@ -1,0 +1,62 @@
+"""What all assets share: how they are declared, how bad input ends a run, how they tell of progress."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.core.errors import CaliberError
+from caliber_pipeline.core.schemas import SCHEMAS
+from caliber_pipeline.io_managers import table_schema
+
+criteria_versions: Final = dg.DynamicPartitionsDefinition(name="criteria_version")
+OWNERS: Final = ["team:calibration"]
+PROMOTION_POOL: Final = "promotion"
+PROGRESS_INTERVAL_S: Final = 2.0
+
+
+def describe(name: str, group: str, kinds: set[str], code_version: str = "1") -> dict[str, Any]:
+    """The arguments that every asset takes: group, kinds, owners, code version and the declared columns."""
+    return {
+        "group_name": group,
+        "kinds": {"parquet", *kinds},
+        "owners": OWNERS,
+        "code_version": code_version,
+        "metadata": {"dagster/column_schema": table_schema(SCHEMAS[name])},
+    }
+
+
+@contextmanager
+def one_line_failures() -> Iterator[None]:
+    """Turn errors that tell a person what to do into failures of the run that no retry would mend."""
+    try:
+        yield
+    except CaliberError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def log_progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:
+    """A progress callback that logs a line every two seconds, with the rate and the time left."""
+    started = time.monotonic()
+    last = started
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PROGRESS_INTERVAL_S and done < total:
+            return
+        last = now
+        rate = done / max(now - started, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
+        context.log.info(f"{what}: {done} of {total} ({rate:.0f}/s{left})")
+
+    return report
+
+
+def with_attrs(frame: pd.DataFrame, *sources: pd.DataFrame, **attrs: str) -> pd.DataFrame:
+    """The frame with the attrs of what it was made from, and its own."""
+    frame.attrs = {key: value for source in sources for key, value in source.attrs.items()} | attrs
+    return frame

@@ -1,0 +1,30 @@
+"""Stage `misalignments`: where judge and people differ."""
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.assets.definition import criteria_versions, describe, with_attrs
+from caliber_pipeline.assets.scored import load_records
+from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.misalignments import find_misalignments
+from caliber_pipeline.resources import Project
+
+
+@dg.asset(
+    partitions_def=criteria_versions,
+    description="Every false positive and false negative, with both verdicts, the note and its pattern.",
+    **describe("misalignments", "discovery", {"pandas"}),
+)
+def misalignments(
+    project: Project, annotations: pd.DataFrame, judge_scores: pd.DataFrame, patterns: pd.DataFrame
+) -> dg.Output[pd.DataFrame]:
+    """List the misalignments of one criteria version."""
+    records = load_records(project, judge_scores)
+    scored = join_labels(judge_scores, resolve_labels(annotations), records)
+    found = find_misalignments(scored, records, patterns)
+    kinds = found["kind"].value_counts()
+    return dg.Output(
+        with_attrs(found, judge_scores),
+        metadata={f"n_{kind}s": int(kinds.get(kind, 0)) for kind in ("false_positive", "false_negative")},
+    )

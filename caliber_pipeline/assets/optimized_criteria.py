@@ -1,0 +1,138 @@
+"""Stage `optimized_criteria`: decide about a version, and write the next one where that is worth trying."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.assets.definition import (
+    PROMOTION_POOL,
+    criteria_versions,
+    describe,
+    one_line_failures,
+    with_attrs,
+)
+from caliber_pipeline.assets.scored import load_records, load_scored
+from caliber_pipeline.core import optimized_criteria as core
+from caliber_pipeline.core.alignment_metrics import metric_value
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.gate import Comparison, compare_versions
+from caliber_pipeline.core.loop import data_fingerprint
+from caliber_pipeline.core.proposals import Proposal, find_twin, propose_by_rules, select_train
+from caliber_pipeline.resources import Project
+
+
+@dg.asset(
+    partitions_def=criteria_versions,
+    pool=PROMOTION_POOL,
+    description="Whether the version is better than its base on dev, who is champion, and the next version to try.",
+    **describe("optimized_criteria", "optimization", {"yaml"}),
+)
+def optimized_criteria(
+    context: dg.AssetExecutionContext,
+    project: Project,
+    misalignments: pd.DataFrame,
+    patterns: pd.DataFrame,
+    alignment_metrics: pd.DataFrame,
+) -> dg.Output[pd.DataFrame]:
+    """Decide about one criteria version."""
+    with one_line_failures():
+        row = decide_and_propose(project, context.partition_key, misalignments, patterns, alignment_metrics)
+    decided = row.iloc[0]
+    numbers = {name: decided[name] for name in ("base_kappa", "kappa", "p_value") if not pd.isna(decided[name])}
+    return dg.Output(
+        with_attrs(row, alignment_metrics),
+        metadata={
+            **{name: str(decided[name]) for name in ("decision", "decision_reason", "champion", "proposal_reason")},
+            **{name: float(value) for name, value in numbers.items()},
+            "n_compared": int(decided["n_compared"]),
+        },
+    )
+
+
+def decide_and_propose(
+    project: Project, version: str, misalignments: pd.DataFrame, patterns: pd.DataFrame, metrics: pd.DataFrame
+) -> pd.DataFrame:
+    """The version's row: the decision, and the next version where one is written."""
+    files, tables = project.criteria_files, project.tables
+    listing = files.load_all()
+    criteria = files.load(version)
+    decided = tables.load_versions("optimized_criteria")
+    previous = decided.pop(version, None)
+    champion = core.current_champion(decided)
+    base = core.select_base(version, criteria, list(listing.valid), champion)
+    verdicts = tables.load("judge_scores", version)
+    assert verdicts is not None  # noqa: S101 - it is upstream of this stage
+    scored = load_scored(project, verdicts)
+    comparison = _compare(project, base, scored, verdicts)
+    decision = core.decide_version(version, base, champion, comparison, previous, project.loop)
+    dev_kappa = metric_value(_metrics_of(project, decision.champion, version, metrics), "dev", "cohen_kappa")
+    n_groups = int(scored["group"].nunique())
+    stop_reason = core.find_stop(
+        decision, criteria, dev_kappa, n_groups, decided, data_fingerprint(metrics.attrs), project.loop
+    )
+    if stop_reason is None and (pending := _pending(listing.valid, decided, version)):
+        stop_reason = f"{', '.join(pending)} still to be evaluated"
+    proposal = None
+    if stop_reason is None:
+        proposal = _propose(project, decision.champion, version, criteria, scored, misalignments, patterns)
+        if proposal is None:
+            stop_reason = "the champion makes no error on train that it was not shown"
+        elif (twin := find_twin(proposal.criteria, listing.valid)) is not None:
+            proposal, stop_reason = None, f"the next proposal would repeat {twin}"
+    proposed_version = files.add(proposal.criteria) if proposal else None
+    now = datetime.now(UTC)
+    return core.build_row(version, criteria, decision, scored, proposal, proposed_version, stop_reason, now)
+
+
+def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts: pd.DataFrame) -> Comparison | None:
+    """Compare with the base on the same data; None where there is no base that was evaluated."""
+    if base is None:
+        return None
+    base_verdicts = project.tables.load("judge_scores", base)
+    if base_verdicts is None:
+        raise dg.Failure(
+            f"the base '{base}' is not evaluated yet; run the job 'calibration' for it first", allow_retries=False
+        )
+    for key in ("records_fingerprint", "annotations_fingerprint"):
+        if base_verdicts.attrs[key] != verdicts.attrs[key]:
+            raise dg.Failure(
+                f"'{base}' was evaluated on other data; run the job 'calibration' for it first", allow_retries=False
+            )
+    return compare_versions(load_scored(project, base_verdicts), scored)
+
+
+def _metrics_of(project: Project, champion: str, version: str, metrics: pd.DataFrame) -> pd.DataFrame:
+    stored = None if champion == version else project.tables.load("alignment_metrics", champion)
+    return metrics if stored is None else stored
+
+
+def _pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> list[str]:
+    """Versions whose evaluation would come before that of a proposal."""
+    return [other for other in valid if other not in decided and other != version]
+
+
+def _propose(
+    project: Project,
+    champion: str,
+    version: str,
+    criteria: Criteria,
+    scored: pd.DataFrame,
+    misalignments: pd.DataFrame,
+    patterns: pd.DataFrame,
+) -> Proposal | None:
+    """A proposal that edits the champion, from its own errors."""
+    verdicts = project.tables.load("judge_scores", champion)
+    assert verdicts is not None  # noqa: S101 - a champion was judged
+    records = load_records(project, verdicts)
+    if champion != version:
+        scored = load_scored(project, verdicts)
+        stored = project.tables.load("misalignments", champion), project.tables.load("patterns", champion)
+        misalignments, patterns = (
+            t if t is not None else f for t, f in zip(stored, (misalignments, patterns), strict=True)
+        )
+    evidence = select_train(scored, misalignments, patterns, records)
+    max_examples = project.build_judge().max_examples
+    champion_criteria = project.criteria_files.load(champion)
+    return propose_by_rules(champion_criteria, champion, evidence, round_=criteria.round + 1, max_examples=max_examples)

@@ -1,0 +1,38 @@
+"""Stage `patterns`: the themes in people's notes."""
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.assets.definition import criteria_versions, describe, log_progress, one_line_failures, with_attrs
+from caliber_pipeline.assets.scored import load_records
+from caliber_pipeline.core.annotations import resolve_labels, select_notes
+from caliber_pipeline.core.patterns import discover_patterns
+from caliber_pipeline.resources import Project
+
+
+@dg.asset(
+    partitions_def=criteria_versions,
+    description="Themes in the notes, fitted on train, the others assigned; versions on the same notes share them.",
+    **describe("patterns", "discovery", {"scikitlearn", "huggingface"}),
+)
+def patterns(
+    context: dg.AssetExecutionContext,
+    project: Project,
+    annotations: pd.DataFrame,
+    alignment_metrics: pd.DataFrame,
+) -> dg.Output[pd.DataFrame]:
+    """Find the patterns in the notes."""
+    notes = select_notes(resolve_labels(annotations), load_records(project, alignment_metrics))
+    with one_line_failures():
+        encoder = project.build_encoder(log_progress(context, "notes encoded"))
+        found = project.fits.load_or_fit(notes, encoder, discover_patterns)
+    is_unclustered = found["is_unclustered"].astype(bool)
+    return dg.Output(
+        with_attrs(found, alignment_metrics),
+        metadata={
+            "n_notes": len(notes),
+            "n_patterns": int((~is_unclustered).sum()),
+            "n_unclustered": int(found.loc[is_unclustered, "count"].sum()),
+            "names": list(found.loc[~is_unclustered, "name"].astype(str)),
+        },
+    )

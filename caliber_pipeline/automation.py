@@ -1,0 +1,152 @@
+"""What starts runs: the sensor that closes the loop, the weekly recalibration, and the jobs they request."""
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import RUN_KEY_TAG
+
+from caliber_pipeline.assets.definition import criteria_versions
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import CaliberError
+from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale
+from caliber_pipeline.core.optimized_criteria import current_champion
+from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.ingest import find_missing_input
+
+SENSOR_INTERVAL_S = 15
+_UNSUCCESSFUL = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+INGEST = ("records", "rejected_records", "annotations", "rejected_annotations")
+CALIBRATION = ("judge_scores", "alignment_metrics", "patterns", "misalignments", "optimized_criteria")
+HISTORY = ("calibration_history",)
+
+# Each step of a multiprocess run imports everything again, which takes longer than all seven stages do.
+ingest_job = dg.define_asset_job(
+    "ingest",
+    selection=dg.AssetSelection.assets(*INGEST),
+    executor_def=dg.in_process_executor,
+    description="Read the records and the annotations.",
+)
+calibration_job = dg.define_asset_job(
+    "calibration",
+    selection=dg.AssetSelection.assets(*CALIBRATION),
+    executor_def=dg.in_process_executor,
+    description="Evaluate one criteria version end to end, on the data as ingested.",
+)
+recalibration_job = dg.define_asset_job(
+    "recalibration",
+    selection=dg.AssetSelection.assets(*INGEST),
+    executor_def=dg.in_process_executor,
+    description="Read the input again; the sensor then has the champion and its base evaluated on it.",
+)
+history_job = dg.define_asset_job(
+    "history",
+    selection=dg.AssetSelection.assets(*HISTORY),
+    executor_def=dg.in_process_executor,
+    description="Add the finished evaluations to the history.",
+)
+
+
+def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
+    """What is there: input, stored tables, criteria files, known partitions, runs.
+
+    Raises:
+        InputError: the criteria folder cannot be read.
+    """
+    tables = project.tables
+    judged = {version: tables.load_attrs("judge_scores", version) or {} for version in tables.versions("judge_scores")}
+    listing = project.criteria_files.load_all()
+    decided = tables.load_versions("optimized_criteria")
+    champion = current_champion(decided)
+    latest = (tables.load_attrs("annotations") or {}).get("ingested_at", "")
+    ingestions = {version: decided[version].attrs["ingested_at"] for version in decided}
+    runs = {v: _run_status(instance, evaluation_key(v, c, latest)) for v, c in listing.valid.items()}
+    return LoopState(
+        missing_input=find_missing_input(project.settings),
+        is_ingested=all(tables.path(name).exists() for name in ("records", "annotations")),
+        criteria=listing.valid,
+        invalid=listing.invalid,
+        evaluated={version: attrs["criteria_fingerprint"] for version, attrs in judged.items()},
+        decided=frozenset(decided),
+        stale=select_stale((champion_base(decided, champion), champion), ingestions, latest),
+        running=frozenset(v for v, status in runs.items() if status in IN_PROGRESS_RUN_STATUSES),
+        failed=frozenset(v for v, status in runs.items() if status in _UNSUCCESSFUL),
+        registered=frozenset(instance.get_dynamic_partitions(str(criteria_versions.name))),
+    )
+
+
+def evaluation_key(version: str, criteria: Criteria, ingested_at: str) -> str:
+    """Identifies the evaluation of a version on the data as ingested, so that it is requested once."""
+    return f"{version}:{criteria.fingerprint}:{ingested_at}"
+
+
+def _run_status(instance: dg.DagsterInstance, key: str) -> dg.DagsterRunStatus | None:
+    runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: key}), limit=1)
+    return runs[0].status if runs else None
+
+
+def materialization_of(project: Project, version: str) -> dg.AssetMaterialization:
+    """The event that makes a criteria file part of the lineage."""
+    criteria = project.criteria_files.load(version)
+    return dg.AssetMaterialization(
+        asset_key="criteria",
+        partition=version,
+        description=f"{version} by a {criteria.author}",
+        metadata={
+            "criteria": dg.MetadataValue.md(_quote(criteria.full_text)),
+            "author": criteria.author,
+            "base": criteria.base or "none",
+            "round": criteria.round,
+            "n_clauses": len(criteria.clauses),
+            "n_examples": len(criteria.examples),
+            "criteria_fingerprint": criteria.fingerprint,
+        },
+    )
+
+
+@dg.sensor(
+    jobs=[ingest_job, calibration_job],
+    minimum_interval_seconds=SENSOR_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sees new criteria files, from a person or from the optimizer, and has each evaluated.",
+)
+def criteria_sensor(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult | dg.SkipReason:
+    """Request what the loop needs next."""
+    try:
+        plan = plan_next(observe_state(project, context.instance))
+    except CaliberError as error:
+        return dg.SkipReason(str(error))
+    for warning in plan.warnings:
+        context.log.warning(warning)
+    if plan.skip_reason is not None and not plan.register:
+        return dg.SkipReason(plan.skip_reason)
+    return dg.SensorResult(
+        run_requests=_requests(project, plan),
+        dynamic_partitions_requests=[criteria_versions.build_add_request(list(plan.register))] if plan.register else [],
+        asset_events=[materialization_of(project, version) for version in plan.register],
+    )
+
+
+def _requests(project: Project, plan: LoopPlan) -> list[dg.RunRequest]:
+    """The request for the next piece of work; its key keeps a failed one from being requested again and again."""
+    if plan.should_ingest:
+        return [dg.RunRequest(run_key="ingest", job_name="ingest")]
+    if plan.evaluate is None:
+        return []
+    ingested_at = (project.tables.load_attrs("annotations") or {})["ingested_at"]
+    key = evaluation_key(plan.evaluate, project.criteria_files.load(plan.evaluate), ingested_at)
+    return [dg.RunRequest(run_key=key, job_name="calibration", partition_key=plan.evaluate)]
+
+
+def _quote(text: str) -> str:
+    """Text as a Markdown code block that it cannot leave."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def build_recalibration_schedule(cron: str) -> dg.ScheduleDefinition:
+    """Recalibration at the times of a cron expression."""
+    return dg.ScheduleDefinition(
+        name="recalibration_schedule",
+        job=recalibration_job,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reads the input again, so that the champion is measured on the latest annotations.",
+    )

@@ -1,0 +1,52 @@
+"""The `caliber` command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from caliber_pipeline.commands import run
+from caliber_pipeline.core.errors import CaliberError, InputError
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_BAD_INPUT: Final = 2
+COMMANDS: Final = (run,)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="caliber", description="Calibrate an LLM judge against people.")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 on success, 2 on bad input, 1 on anything else.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.execute(arguments)
+    except CaliberError as error:
+        if arguments.verbose:
+            raise
+        sys.stderr.write(f"caliber: {error}\n")
+        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("caliber: stopped; what was judged is kept\n")
+        return EXIT_FAILED
+    except Exception as error:  # the last resort: one line for a person, the traceback for who asks
+        if arguments.verbose:
+            raise
+        sys.stderr.write(f"caliber: {type(error).__name__}: {error}; run again with --verbose to see where\n")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""`caliber run`: the whole calibration loop, on the Dagster instance that `dagster dev` shows."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES, Settings, parse_columns
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from caliber_pipeline.runs import Report
+
+_EXAMPLE = """example:
+  caliber run                                   the sample, with the embedded judge
+  caliber run --records answers.csv --annotations labels.csv --output runs/answers
+  caliber run --records judged.csv --judge recorded --group-by conversation --output runs/judged
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="ingest, judge, measure, find patterns, optimize, and round again until aligned",
+        description="Run the calibration loop until judge and people agree, or nothing improves any more.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
+    add("--annotations", type=Path, metavar="FILE", help="people's verdicts, where they are not in the records file")
+    add("--criteria", type=Path, metavar="FILE", help="the first criteria version, for an output without any")
+    add("--output", type=Path, metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
+    add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
+    add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
+    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add("--max-iterations", type=int, metavar="N", help="proposals since a person's criteria (default: 3)")
+    add("--kappa-target", type=float, metavar="K", help="kappa on dev that counts as aligned (default: 0.6)")
+    add("--json", action="store_true", help="end with one JSON object on stdout")
+    add("--verbose", action="store_true", help="show the runs' logs, and tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Run the loop and show what came of it.
+
+    Raises:
+        InputError: input or criteria cannot be used.
+        RunFailedError: a run failed for another reason.
+    """
+    settings = build_settings(arguments)
+    console = _console()
+    with console.status("starting") as status:
+        report = _reporter(console, status.update)
+        _run_loop(settings, arguments, report)
+    _show(settings, as_json=arguments.json)
+
+
+def build_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings of the environment, overridden by those of the command line.
+
+    Raises:
+        InputError: a value does not fit.
+    """
+    values = Settings.from_env(os.environ).model_dump()
+    names = ("records", "annotations", "output", "judge", "group_by", "max_iterations", "kappa_target")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.column:
+        given["columns"] = parse_columns(arguments.column)
+    return Settings.checked(values | given)
+
+
+def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report") -> None:
+    from caliber_pipeline.core.criteria import parse_criteria
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.instances import open_instance
+    from caliber_pipeline.resources import Project
+    from caliber_pipeline.runs import JobRunner, seed_criteria
+    from caliber_pipeline.stores.ingest import find_missing_input
+
+    if (missing := find_missing_input(settings)) is not None:
+        raise InputError(missing)
+    project = Project.from_settings(settings)
+    first = None
+    if arguments.criteria is not None:
+        try:
+            text = arguments.criteria.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{arguments.criteria}: cannot be read ({error})") from error
+        first = parse_criteria(text, source=str(arguments.criteria))
+    seed_criteria(project, first)
+    with open_instance(settings) as instance:
+        level = logging.DEBUG if arguments.verbose else logging.INFO
+        JobRunner(settings, instance, report=report, log_level=level).run_loop()
+
+
+def _show(settings: Settings, *, as_json: bool) -> None:
+    from caliber_pipeline.renderers.calibration import print_summary
+    from caliber_pipeline.resources import Project
+    from caliber_pipeline.summary import load_summary
+
+    summary = load_summary(Project.from_settings(settings))
+    if as_json:
+        sys.stdout.write(json.dumps(summary.to_dict()) + "\n")
+    else:
+        print_summary(summary)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _reporter(console: "Console", update: "Report") -> "Report":
+    """Progress: one changing line on a terminal, a line each elsewhere."""
+    return update if console.is_terminal else lambda line: console.print(line, markup=False, soft_wrap=True)

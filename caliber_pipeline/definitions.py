@@ -1,0 +1,44 @@
+"""The Dagster code location: wiring only."""
+
+import os
+
+import dagster as dg
+
+from caliber_pipeline.asset_checks import ALL_CHECKS
+from caliber_pipeline.assets import ALL_ASSETS
+from caliber_pipeline.automation import (
+    build_recalibration_schedule,
+    calibration_job,
+    criteria_sensor,
+    history_job,
+    ingest_job,
+    recalibration_job,
+)
+from caliber_pipeline.io_managers import ParquetIOManager
+from caliber_pipeline.resources import Project
+from caliber_pipeline.settings import Settings
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """The definitions of a project with these settings."""
+    return dg.Definitions(
+        assets=ALL_ASSETS,
+        asset_checks=ALL_CHECKS,
+        jobs=[ingest_job, calibration_job, recalibration_job, history_job],
+        schedules=[build_recalibration_schedule(settings.recalibration_cron)],
+        sensors=[
+            criteria_sensor,
+            dg.AutomationConditionSensorDefinition(
+                "history_sensor",
+                target=dg.AssetSelection.assets("calibration_history"),
+                default_status=dg.DefaultSensorStatus.RUNNING,
+            ),
+        ],
+        resources={
+            "io_manager": ParquetIOManager(output_dir=str(settings.output)),
+            "project": Project.from_settings(settings),
+        },
+    )
+
+
+defs = build_definitions(Settings.from_env(os.environ))

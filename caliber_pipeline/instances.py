@@ -1,0 +1,34 @@
+"""Which Dagster instance a project uses: the one that `dagster dev` shows for it."""
+
+import os
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+
+from caliber_pipeline.settings import Settings
+
+FOLDER = ".dagster"
+
+
+def instance_folder(settings: Settings) -> Path:
+    """The instance's folder.
+
+    For the project's own output `DAGSTER_HOME`, else `.dagster` beside `data`, which the project's `.env` gives to
+    `dagster dev` too. Another output has an instance of its own: runs into different outputs never meet.
+    """
+    if not settings.is_default_output:
+        return settings.output.resolve() / FOLDER
+    home = os.environ.get("DAGSTER_HOME")
+    return Path(home).expanduser() if home else Path.cwd() / FOLDER
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """Open the instance of a project; its folder is made where missing."""
+    folder = instance_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "dagster.yaml"
+    if not config.exists():
+        shutil.copyfile(str(files("caliber_pipeline") / "dagster_instance.yaml"), config)
+    return dg.DagsterInstance.from_config(str(folder))

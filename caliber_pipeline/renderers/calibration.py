@@ -1,0 +1,73 @@
+"""The outcome of the loop on a terminal."""
+
+from typing import Any, Protocol
+
+from caliber_pipeline.core.agreement import interpret_kappa
+
+
+class LoopSummary(Protocol):
+    """What is shown: see `caliber_pipeline.summary.Summary`."""
+
+    champion: str
+    versions: list[dict[str, Any]]
+    patterns: list[dict[str, Any]]
+    stop_reason: str | None
+    n_records: int
+    n_rejected_records: int
+    n_rejected_annotations: int
+    n_unclustered: int
+    output: str
+
+
+def print_summary(summary: LoopSummary) -> None:
+    """Print versions, patterns and where the tables lie."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, title="Criteria versions", title_justify="left", pad_edge=False)
+    for name in ("version", "base"):
+        table.add_column(name, no_wrap=True)
+    for name in ("acc. dev", "kappa dev", "acc. test", "kappa test", "FP", "FN"):
+        table.add_column(name, justify="right")
+    table.add_column("decision")
+    for version in summary.versions:
+        table.add_row(*_cells(version, is_champion=version["criteria_version"] == summary.champion))
+    console.print(table)
+    for version in summary.versions:
+        console.print(f"  {version['criteria_version']}: {version['decision_reason']}", markup=False)
+    if summary.stop_reason:
+        console.print(f"\nThe loop ended: {escape(summary.stop_reason)}.")
+    patterns = Table(box=box.SIMPLE_HEAD, title="Patterns in the notes", title_justify="left", pad_edge=False)
+    patterns.add_column("records", justify="right")
+    patterns.add_column("pattern")
+    for pattern in summary.patterns:
+        patterns.add_row(str(pattern["count"]), escape(pattern["name"]))
+    patterns.add_row(str(summary.n_unclustered), "(in no pattern)")
+    console.print(patterns)
+    console.print(
+        f"{summary.n_records} records, {summary.n_rejected_records} rejected rows; "
+        f"{summary.n_rejected_annotations} rejected annotations. Champion: [bold]{escape(summary.champion)}[/bold]."
+    )
+    console.print(f"Parquet: {summary.output}", markup=False, soft_wrap=True)
+
+
+def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
+    dev, test = version["splits"]["dev"], version["splits"]["test"]
+    return [
+        version["criteria_version"] + (" *" if is_champion else ""),
+        version["base"] or "-",
+        _number(dev["accuracy"]),
+        f"{_number(dev['cohen_kappa'])} {interpret_kappa(dev['cohen_kappa'])}",
+        _number(test["accuracy"]) if test else "sealed",
+        _number(test["cohen_kappa"]) if test else "sealed",
+        str(version["false_positives"]),
+        str(version["false_negatives"]),
+        version["decision"],
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"

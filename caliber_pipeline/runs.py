@@ -1,0 +1,132 @@
+"""Runs the project's Dagster jobs in this process, one after the other, until the loop has nothing left to do."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.storage.tags import RUN_KEY_TAG
+
+from caliber_pipeline.automation import evaluation_key, materialization_of, observe_state
+from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
+from caliber_pipeline.core.errors import CaliberError, InputError
+from caliber_pipeline.core.loop import plan_next
+from caliber_pipeline.definitions import build_definitions
+from caliber_pipeline.resources import Project
+from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.ingest import is_ingested
+
+Report = Callable[[str], None]
+FIRST_VERSION: Final = "v001"
+
+
+class RunFailedError(CaliberError):
+    """A Dagster run ended without success."""
+
+
+class JobRunner:
+    """Runs jobs of one project on one Dagster instance."""
+
+    def __init__(
+        self, settings: Settings, instance: dg.DagsterInstance, *, report: Report, log_level: int = logging.INFO
+    ) -> None:
+        """Wire the definitions of the project.
+
+        Args:
+            settings: The project.
+            instance: Where runs and events are kept.
+            report: Called with a line of progress at a time.
+            log_level: What of the runs' logs is reported.
+        """
+        self._project = Project.from_settings(settings)
+        self._instance = instance
+        self._report = report
+        logger = _report_logger(report, log_level)
+        self._definitions = dg.Definitions.merge(
+            build_definitions(settings), dg.Definitions(loggers={"console": logger})
+        )
+
+    def run_loop(self) -> None:
+        """Ingest where the input is new, then evaluate version after version until there is nothing left to do.
+
+        Raises:
+            InputError: input or criteria cannot be used.
+            RunFailedError: a run failed for another reason.
+        """
+        settings = self._project.settings
+        if not is_ingested(settings, self._project.tables):
+            self._report("reading records and annotations")
+            self._run("ingest")
+        n_evaluated = 0
+        while True:
+            # what failed or was interrupted before is tried again: somebody is here to ask for it
+            state = replace(observe_state(self._project, self._instance), failed=frozenset(), running=frozenset())
+            plan = plan_next(state)
+            for version in plan.register:
+                self._instance.add_dynamic_partitions("criteria_version", [version])
+                self._instance.report_runless_asset_event(materialization_of(self._project, version))
+            if plan.evaluate is None:
+                break
+            self._report(f"evaluating {plan.evaluate}")
+            ingested_at = (self._project.tables.load_attrs("annotations") or {})["ingested_at"]
+            key = evaluation_key(plan.evaluate, state.criteria[plan.evaluate], ingested_at)
+            self._run("calibration", partition_key=plan.evaluate, tags={RUN_KEY_TAG: key})
+            n_evaluated += 1
+        for warning in plan.warnings:
+            self._report(f"warning: {warning}")
+        if not state.criteria:
+            raise InputError(f"{self._project.criteria_files.folder}: no usable criteria; {'; '.join(plan.warnings)}")
+        if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
+            self._run("history")
+
+    def _run(self, job_name: str, *, partition_key: str | None = None, tags: dict[str, str] | None = None) -> None:
+        job = self._definitions.resolve_job_def(job_name)
+        try:
+            result = job.execute_in_process(instance=self._instance, partition_key=partition_key, tags=tags)
+        except dg.Failure as failure:
+            if isinstance(failure.__cause__, CaliberError):
+                raise failure.__cause__ from failure
+            raise RunFailedError(failure.description or str(failure)) from failure
+        except DagsterAssetCheckFailedError as error:
+            raise RunFailedError(self._describe_failed_checks(error)) from error
+        if not result.success:
+            raise RunFailedError(f"the run of job '{job_name}' failed; see it with `dagster dev`")
+
+    def _describe_failed_checks(self, error: DagsterAssetCheckFailedError) -> str:
+        return f"a blocking check failed: {error}"
+
+
+def seed_criteria(project: Project, first: Criteria | None) -> None:
+    """Make sure that there is a first version: the given one, or a general default in a folder without any.
+
+    Raises:
+        InputError: the folder has another first version already.
+    """
+    files = project.criteria_files
+    path = files.folder / f"{FIRST_VERSION}.yaml"
+    if first is not None:
+        if not files.add_as(FIRST_VERSION, first) and files.load(FIRST_VERSION).fingerprint != first.fingerprint:
+            raise InputError(
+                f"{path} exists and differs from the given criteria; name another --output, or add a version"
+            )
+    elif not files.folder.exists() or not any(files.folder.glob("*.y*ml")):
+        files.add_as(FIRST_VERSION, Criteria(criteria=DEFAULT_CRITERIA))
+
+
+def _report_logger(report: Report, level: int) -> dg.LoggerDefinition:
+    """A Dagster logger that hands what the stages tell to `report`."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", {})
+            report(meta.get("orig_message") or record.getMessage())
+
+    @dg.logger
+    def report_logger(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("caliber", level)
+        logger.addHandler(Handler())
+        return logger
+
+    return report_logger

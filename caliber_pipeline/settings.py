@@ -1,0 +1,109 @@
+"""Where things lie and how the loop runs: the settings that the environment, the command line and Dagster share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from caliber_pipeline.core.errors import InputError
+
+DEFAULT_OUTPUT: Final = Path("data/assets")
+DEFAULT_CRITERIA_DIR: Final = Path("data/criteria")
+DEFAULT_INPUT_DIR: Final = Path("data/input")
+PREFIX: Final = "CALIBER_"
+JUDGES: Final = ("local", "recorded", "openai")
+
+
+class Settings(BaseModel):
+    """All settings of a project; none of them is a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: Path = DEFAULT_OUTPUT
+    records: Path | None = None
+    annotations: Path | None = None
+    criteria_dir: Path | None = None
+    judge: Literal["local", "recorded", "openai"] = "local"
+    group_by: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    kappa_target: float = Field(default=0.6, gt=-1, le=1)
+    max_iterations: int = Field(default=3, ge=0)
+    recalibration_cron: str = "0 6 * * 1"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read CALIBER_OUTPUT, CALIBER_RECORDS, … ; CALIBER_COLUMNS is a list of NAME=COLUMN with commas between.
+
+        Raises:
+            InputError: a value does not fit; the message names the variable.
+        """
+        values: dict[str, object] = {
+            name: environ[PREFIX + name.upper()] for name in cls.model_fields if environ.get(PREFIX + name.upper())
+        }
+        if isinstance(text := values.get("columns"), str):
+            values["columns"] = parse_columns(text.split(","))
+        return cls.checked(values, prefix=PREFIX)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, object], *, prefix: str = "") -> Self:
+        """Build settings with one line for all that is wrong.
+
+        Raises:
+            InputError: a value does not fit.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            faults = "; ".join(f"{prefix}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+            raise InputError(f"settings: {faults}") from error
+
+    @property
+    def is_default_output(self) -> bool:
+        """Whether this is the project's own output, with the criteria folder and the Dagster instance beside it."""
+        return self.output.resolve() == DEFAULT_OUTPUT.resolve()
+
+    @property
+    def criteria_folder(self) -> Path:
+        """The criteria folder: the project's own for the project's own output, else inside the output."""
+        if self.criteria_dir is not None:
+            return self.criteria_dir
+        return DEFAULT_CRITERIA_DIR if self.is_default_output else self.output / "criteria"
+
+    @property
+    def records_file(self) -> Path:
+        """The records: as set, else the one that lies in data/input."""
+        return self.records or _find_input("records")
+
+    @property
+    def annotations_file(self) -> Path | None:
+        """The annotations: as set; else those in data/input, where the records are from there too."""
+        if self.annotations is not None:
+            return self.annotations
+        found = _find_input("annotations")
+        return found if self.records is None and found.exists() else None
+
+    @property
+    def uses_own_input(self) -> bool:
+        """Whether the records are those of the project's own input folder."""
+        return self.records is None or self.records.resolve() == _find_input("records").resolve()
+
+
+def parse_columns(pairs: list[str]) -> dict[str, str]:
+    """Parse NAME=COLUMN pairs.
+
+    Raises:
+        InputError: a pair has no '='.
+    """
+    columns = {}
+    for pair in pairs:
+        name, separator, column = pair.partition("=")
+        if not separator or not name.strip() or not column.strip():
+            raise InputError(f"column mapping '{pair}' is not NAME=COLUMN, e.g. output=bot_reply")
+        columns[name.strip()] = column.strip()
+    return columns
+
+
+def _find_input(stem: str) -> Path:
+    candidates = [DEFAULT_INPUT_DIR / f"{stem}{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
+    return next((path for path in candidates if path.exists()), candidates[0])

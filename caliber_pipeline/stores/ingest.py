@@ -1,0 +1,113 @@
+"""From input files to records and annotations, and to the rows that are neither."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from caliber_pipeline.core.annotations import annotations_from_records, combine_annotations, parse_annotations
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.records import ParsedRows, parse_records
+from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
+from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.input_files import RawRows, load_rows, rejected_rows, render_raw
+from caliber_pipeline.stores.tables import TableStore
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of an input file.
+
+    Attributes:
+        table: The accepted rows.
+        rejected: The others, with line, reason and raw text.
+        input_fingerprint: What was read, and how: equal as long as reading again would give the same.
+    """
+
+    table: pd.DataFrame
+    rejected: pd.DataFrame
+    input_fingerprint: str
+
+
+def load_records(settings: Settings) -> Loaded:
+    """Read the records file of a project.
+
+    Raises:
+        InputError: the file as a whole cannot be used, or no row of it.
+    """
+    path = settings.records_file
+    fingerprint = input_fingerprint(settings, path)
+    rows = load_rows(path)
+    parsed = parse_records(
+        rows.table, rows.lines, source=rows.source, mapping=settings.columns, group_by=settings.group_by
+    )
+    rejected = _rejected(rows, parsed)
+    if parsed.table.empty:
+        raise InputError(
+            f"{path}: none of its {len(rejected)} rows is a record; the first: {rejected['reason'].iloc[0]}"
+        )
+    return Loaded(parsed.table, rejected, fingerprint)
+
+
+def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
+    """Read the annotations of a project: those that came with the records, and those of the annotations file.
+
+    Raises:
+        InputError: the file as a whole cannot be used.
+    """
+    inline = annotations_from_records(records)
+    path = settings.annotations_file
+    if path is None:
+        return Loaded(inline, empty_frame("rejected_annotations"), records.attrs.get("records_input_fingerprint", ""))
+    fingerprint = input_fingerprint(settings, path)
+    rows = load_rows(path)
+    parsed = parse_annotations(rows.table, rows.lines, records["record_id"], source=rows.source)
+    return Loaded(combine_annotations(inline, parsed.table), _rejected(rows, parsed), fingerprint)
+
+
+def input_fingerprint(settings: Settings, path: Path) -> str:
+    """Identifies a file by name, size and time of change, with the settings that say how to read it."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file") from None
+    how = {"columns": settings.columns, "group_by": settings.group_by}
+    what = [str(path.resolve()), status.st_size, status.st_mtime_ns, how]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def is_ingested(settings: Settings, tables: TableStore) -> bool:
+    """Whether records and annotations are stored, and reading the input again would give the same."""
+    records, annotations = tables.load_attrs("records"), tables.load_attrs("annotations")
+    if records is None or annotations is None:
+        return False
+    fingerprint = input_fingerprint(settings, settings.records_file)
+    path = settings.annotations_file
+    of_annotations = fingerprint if path is None else input_fingerprint(settings, path)
+    return (
+        records.get("records_input_fingerprint") == fingerprint
+        and annotations.get("annotations_input_fingerprint") == of_annotations
+    )
+
+
+def find_missing_input(settings: Settings) -> str | None:
+    """What is missing of the input files, in words."""
+    for name, path in (("records", settings.records_file), ("annotations", settings.annotations_file)):
+        if path is not None and not path.is_file():
+            return f"{path}: no such file; put the {name} there"
+    return None
+
+
+def _rejected(rows: RawRows, parsed: ParsedRows) -> pd.DataFrame:
+    """All rejected rows in the order of the file."""
+    faulty = rejected_rows(
+        rows.source,
+        rows.lines.filter(parsed.is_rejected).to_pylist(),
+        parsed.reasons.to_pylist(),
+        render_raw(rows.table.filter(parsed.is_rejected)),
+    )
+    both = pa.concat_tables([rows.broken, faulty]).cast(REJECTED_ROWS)
+    return frame_from_arrow(both).sort_values("line", ignore_index=True)

@@ -1,0 +1,34 @@
+"""Fitted patterns, kept under the fingerprint of their notes, so that criteria versions share their themes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from numpy.typing import NDArray
+from upath import UPath
+
+from caliber_pipeline.core.fingerprints import digest, fingerprint_frame
+from caliber_pipeline.encoders.protocol import Encoder
+from caliber_pipeline.stores.tables import TableStore
+
+_NOTE_COLUMNS = ("record_id", "text", "polarity", "split")
+
+
+class PatternFits:
+    """A folder of fits, one Parquet file each."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder, which need not exist yet."""
+        self._tables = TableStore(UPath(folder))
+
+    def load_or_fit(
+        self, notes: pd.DataFrame, encoder: Encoder, fit: Callable[[pd.DataFrame, NDArray], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """The patterns of the notes: those of an earlier fit on the same notes and encoder, else a new fit."""
+        key = digest(fingerprint_frame(notes, _NOTE_COLUMNS), encoder.name)
+        path = self._tables.path("patterns", key)
+        if path.exists():
+            return self._tables.load_path(path)
+        found = fit(notes, encoder.encode(list(notes["text"])))
+        self._tables.save(found, path, "patterns")
+        return found
