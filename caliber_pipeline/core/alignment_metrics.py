@@ -10,27 +10,45 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix, Floats, point_metrics, to_optional
-from caliber_pipeline.core.intervals import bootstrap_intervals, wilson_interval
+from caliber_pipeline.core.agreement import (
+    CELLS,
+    ConfusionMatrix,
+    Floats,
+    interpret_kappa,
+    kappa_from_rates,
+    point_metrics,
+    to_optional,
+)
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.intervals import (
+    MIN_GROUPS,
+    PROPORTIONS,
+    STANDARD_PREVALENCE,
+    CellSample,
+    mean_interval,
+    metric_intervals,
+    proportion_interval,
+)
+from caliber_pipeline.core.planning import (
+    DECISIVE_HALF_WIDTH,
+    labels_for_half_width,
+    missing_labels,
+    plausible_shares,
+)
 from caliber_pipeline.core.schemas import conform_frame
+from caliber_pipeline.core.splits import SPLITS
 
-SPLITS: Final = ("train", "dev", "test")
 ALL: Final = "all"
+
+MIN_SLICE_SIZE: Final = 30  # below it the interval of a share near one half is wider than 0.34
+MAX_SLICES: Final = 100  # more values make no slices but an identifier
+NO_VALUE: Final = "(none)"
 
 # Outcome of a record: the index of its cell in CELLS, or one of these.
 _UNJUDGED, _EXAMPLE, _N_OUTCOMES = 4, 5, 6
 # By 2 * human_score + llm_score, with _UNJUDGED in the place of a missing llm_score.
 _OUTCOME_BY_SCORES: Final = np.array([1, 2, 3, 0, 4, 4, 4], dtype=np.uint8)
 
-# Cells of the numerator and of the denominator, by index in CELLS.
-_PROPORTIONS: Final = {
-    "accuracy": ((0, 1), (0, 1, 2, 3)),
-    "precision": ((0,), (0, 2)),
-    "recall": ((0,), (0, 3)),
-    "specificity": ((1,), (1, 2)),
-    "prevalence": ((0, 3), (0, 1, 2, 3)),
-    "accept_rate": ((0, 2), (0, 1, 2, 3)),
-}
 _UNDEFINED: Final = {
     "precision": "the judge accepts none of the records",
     "recall": "people accept none of the records",
@@ -39,28 +57,43 @@ _UNDEFINED: Final = {
     "balanced_accuracy": "people give one verdict only",
     "mcc": "people or the judge give one verdict only",
     "cohen_kappa": "people and the judge give one and the same verdict throughout: chance agreement is 1",
+    "standardised_kappa": "people give one verdict only",
 }
+_NOTHING: Final = "no record is both annotated and judged"
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """What the figures of one split need.
-
-    Attributes:
-        counts: Records by outcome, shape (6,).
-        vectors: Distinct cell vectors, shape (k, 4): of single records (the unit vectors) or of whole groups, weighted.
-        multiplicities: How often each occurs.
-        is_simple: Records are independent and weigh the same, so that counts are all there is to know.
-    """
-
-    counts: npt.NDArray[np.int64]
-    vectors: Floats
-    multiplicities: Floats
-    is_simple: bool
+class _Columns:
+    outcomes: npt.NDArray[np.uint8]
+    splits: npt.NDArray[np.int8]
+    groups: npt.NDArray[np.int32] | None
+    weights: Floats | None
+    vote_shares: Floats | None
 
     @property
-    def cells(self) -> Floats:
-        return self.multiplicities @ self.vectors
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Records by split and outcome, shape (3, 6)."""
+        keys = self.splits.astype(np.uint8) * np.uint8(_N_OUTCOMES) + self.outcomes
+        return np.bincount(keys, minlength=len(SPLITS) * _N_OUTCOMES).reshape(len(SPLITS), _N_OUTCOMES)
+
+    @property
+    def has_only_counts(self) -> bool:
+        return self.groups is None and self.weights is None and self.vote_shares is None
+
+    def in_split(self, split: str) -> "_Columns":
+        """The rows of a split; all rows where the counts are all that is asked of them."""
+        if split == ALL or self.has_only_counts:
+            return self
+        return self.where(self.splits == SPLITS.index(split))
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "_Columns":
+        return _Columns(
+            self.outcomes[chosen],
+            self.splits[chosen],
+            None if self.groups is None else self.groups[chosen],
+            None if self.weights is None else self.weights[chosen],
+            None if self.vote_shares is None else self.vote_shares[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -82,24 +115,25 @@ def compute_alignment_metrics(
 
     Args:
         scored: One row per annotated record: split, human_score (0 or 1), llm_score (null: no verdict), is_example
-            (left out of all figures but counted) and, where there, group (records that belong together) and weight
-            (1 / inclusion probability).
+            (left out of all figures but counted) and, where there, group (records that belong together), weight
+            (1 / inclusion probability; null counts as 1) and vote_share.
         seed: Of the bootstrap.
         slice_columns: Columns of `scored` by whose values the figures are given too.
 
     Returns:
         A frame of the `alignment_metrics` schema.
+
+    Raises:
+        InputError: a slice column is missing or has more than 100 values.
     """
-    outcomes = _outcomes(scored)
-    splits = _codes(scored["split"], SPLITS)
+    columns = _columns(scored)
+    parts = [(None, None, columns), *_slices(scored, columns, slice_columns)]
     rows = []
-    for split in (*SPLITS, ALL):
-        chosen = None if split == ALL else splits == SPLITS.index(split)
-        sample = _sample(outcomes, chosen)
-        rows += [
-            {"split": split, "slice_column": None, "slice_value": None, **vars(figure)}
-            for figure in _figures(sample, seed)
-        ]
+    for column, value, part in parts:
+        table = part.counts
+        for split, counts in zip((*SPLITS, ALL), (*table, table.sum(axis=0)), strict=True):
+            place = {"split": split, "slice_column": column, "slice_value": value}
+            rows += [place | vars(figure) for figure in _figures(part.in_split(split), counts, seed, column)]
     return conform_frame(pd.DataFrame(rows), "alignment_metrics")
 
 
@@ -109,16 +143,39 @@ def metric_value(metrics: pd.DataFrame, split: str, metric: str) -> float | None
     Raises:
         KeyError: the frame has no such figure.
     """
+    value = metric_row(metrics, split, metric)["value"]
+    return None if pd.isna(value) else float(value)
+
+
+def metric_row(metrics: pd.DataFrame, split: str, metric: str) -> pd.Series:
+    """The row of one figure over a whole split.
+
+    Raises:
+        KeyError: the frame has no such figure.
+    """
     rows = metrics[(metrics["split"] == split) & (metrics["metric"] == metric) & metrics["slice_column"].isna()]
     if len(rows) != 1:
         raise KeyError(f"{len(rows)} figures '{metric}' on '{split}'; the metrics are {sorted(set(metrics['metric']))}")
-    value = rows["value"].iloc[0]
-    return None if pd.isna(value) else float(value)
+    return rows.iloc[0]
 
 
 def confusion_matrix(metrics: pd.DataFrame, split: str) -> ConfusionMatrix:
     """The four cells of a split, as counted."""
     return ConfusionMatrix(*(int(metric_value(metrics, split, cell) or 0) for cell in CELLS))
+
+
+def label_verdict(metrics: pd.DataFrame, split: str) -> str:
+    """What the labels of a split can say about the version, in a sentence."""
+    missing = metric_row(metrics, split, "labels_missing")
+    if missing["value"] > 0:
+        return str(missing["reason"])
+    kappa = metric_row(metrics, split, "cohen_kappa")
+    low, high = (interpret_kappa(float(kappa[end])) for end in ("ci_low", "ci_high"))
+    words = low if low == high else f"{low} to {high}"
+    return (
+        f"{words} agreement: kappa {kappa['value']:.2f} ({kappa['ci_low']:.2f} to {kappa['ci_high']:.2f}) "
+        f"on {kappa['n']} labels"
+    )
 
 
 def _array(column: pd.Series) -> pa.Array:
@@ -131,50 +188,90 @@ def _small_numbers(column: pd.Series, fill: int) -> npt.NDArray[np.uint8]:
     return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.uint8)
 
 
-def _codes(column: pd.Series, values: Sequence[str]) -> npt.NDArray[np.int8]:
+def _encode(column: pd.Series) -> tuple[npt.NDArray[np.int32], list[str | None]]:
     encoded = _array(column)
     if not pa.types.is_dictionary(encoded.type):
-        encoded = encoded.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    unknown = sorted(set(names) - set(values))
+        encoded = encoded.dictionary_encode("encode")
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
+
+
+def _codes(column: pd.Series, values: Sequence[str]) -> npt.NDArray[np.int8]:
+    indices, names = _encode(column)
+    unknown = sorted(str(name) for name in set(names) - set(values))
     if unknown:
         raise ValueError(f"unknown values {unknown[:5]} in column '{column.name}'; expected {list(values)}")
-    places = np.array([values.index(name) for name in names], dtype=np.int8)
-    return places[encoded.indices.to_numpy(zero_copy_only=False)] if len(names) else np.empty(0, np.int8)
+    places = np.array([values.index(str(name)) for name in names] or [0], dtype=np.int8)
+    return np.asarray(places[indices] if len(indices) else np.empty(0), dtype=np.int8)
 
 
-def _outcomes(scored: pd.DataFrame) -> npt.NDArray[np.uint8]:
+def _columns(scored: pd.DataFrame) -> _Columns:
     human = _small_numbers(scored["human_score"], 0)
     llm = _small_numbers(scored["llm_score"], _UNJUDGED)
     outcomes: npt.NDArray[np.uint8] = _OUTCOME_BY_SCORES[2 * human + llm]
     outcomes[np.asarray(scored["is_example"], dtype=np.bool_)] = _EXAMPLE
-    return outcomes
-
-
-def _sample(outcomes: npt.NDArray[np.uint8], chosen: npt.NDArray[np.bool_] | None) -> _Sample:
-    counts = np.bincount(outcomes if chosen is None else outcomes[chosen], minlength=_N_OUTCOMES)
-    return _Sample(counts, np.eye(4), counts[:4].astype(np.float64), is_simple=True)
-
-
-def _figures(sample: _Sample, seed: int) -> Iterator[Figure]:
-    counts, cells = sample.counts, sample.cells
-    n_judged, n_failed, n_examples = int(counts[:4].sum()), int(counts[_UNJUDGED]), int(counts[_EXAMPLE])
-    occupied = sample.multiplicities > 0
-    intervals = (
-        bootstrap_intervals(sample.vectors[occupied], sample.multiplicities[occupied], seed=seed) if n_judged else {}
+    groups = _encode(scored["group"])[0] if "group" in scored else None
+    weights = _floats(scored, "weight", 1.0)
+    return _Columns(
+        outcomes,
+        _codes(scored["split"], SPLITS),
+        groups,
+        None if weights is None or (weights == weights[:1]).all() else weights,
+        _floats(scored, "vote_share", np.nan),
     )
-    for name, array in point_metrics(cells).items():
-        value, n, (low, high) = to_optional(float(array)), n_judged, intervals.get(name, (np.nan, np.nan))
-        if name in _PROPORTIONS:
-            hits, total = _PROPORTIONS[name]
-            n = int(counts[list(total)].sum())
-            if sample.is_simple:
-                low, high = map(float, wilson_interval(cells[list(hits)].sum(), cells[list(total)].sum()))
-        if value is None:
-            reason = _UNDEFINED.get(name) if n_judged else "no record is both annotated and judged"
-            yield Figure(name, None, None, None, n, reason)
-        else:
-            yield Figure(name, value, to_optional(low), to_optional(high), n)
+
+
+def _floats(scored: pd.DataFrame, name: str, fill: float) -> Floats | None:
+    if name not in scored or scored[name].isna().all():
+        return None
+    return np.asarray(scored[name].to_numpy(dtype=np.float64, na_value=fill), dtype=np.float64)
+
+
+def _slices(
+    scored: pd.DataFrame, columns: _Columns, slice_columns: Sequence[str]
+) -> Iterator[tuple[str, str, _Columns]]:
+    for name in slice_columns:
+        if name not in scored:
+            raise InputError(f"slice column '{name}' is missing; the columns are {sorted(map(str, scored.columns))}")
+        texts = scored[name].astype("string[pyarrow]").fillna(NO_VALUE)
+        indices, values = _encode(texts)
+        if len(values) > MAX_SLICES:
+            raise InputError(f"slice column '{name}' has {len(values)} values; name one with at most {MAX_SLICES}")
+        for i, value in sorted(enumerate(map(str, values)), key=lambda pair: pair[1]):
+            yield name, value, columns.where(indices == i)
+
+
+def _cell_sample(columns: _Columns, counts: npt.NDArray[np.int64]) -> CellSample:
+    if columns.groups is None and columns.weights is None:
+        return CellSample.from_counts(counts[:4])
+    judged = columns.where(columns.outcomes < _UNJUDGED)
+    cells = judged.outcomes.astype(np.int64)
+    if judged.groups is not None:
+        _, places, sizes = np.unique(judged.groups, return_inverse=True, return_counts=True)
+        if sizes.max(initial=0) > 1:
+            keys = 4 * places + cells
+            # Sums of weights in a fixed order, so that the order of rows cannot change a bit of them.
+            order = slice(None) if judged.weights is None else np.lexsort((judged.weights, keys))
+            weights = None if judged.weights is None else judged.weights[order]
+            totals = np.bincount(keys[order], weights=weights, minlength=4 * len(sizes))
+            return CellSample.from_units(totals.reshape(-1, 4).astype(np.float64))
+    if judged.weights is None:
+        return CellSample.from_counts(counts[:4])
+    return CellSample.from_units(np.eye(4)[cells] * judged.weights[:, None])
+
+
+def _figures(columns: _Columns, counts: npt.NDArray[np.int64], seed: int, slice_column: str | None) -> Iterator[Figure]:
+    n_judged, n_failed, n_examples = int(counts[:4].sum()), int(counts[_UNJUDGED]), int(counts[_EXAMPLE])
+    caution = None
+    if slice_column is not None and n_judged < MIN_SLICE_SIZE:
+        caution = f"a small slice of {n_judged} records: it describes, and decides nothing"
+    if n_judged:
+        yield from _agreement(_cell_sample(columns, counts), counts, seed, caution)
+    else:
+        for name in (*point_metrics(np.zeros(4)), "standardised_kappa"):
+            yield Figure(name, None, None, None, 0, _NOTHING)
+        needed = labels_for_half_width(np.full(4, 0.25), DECISIVE_HALF_WIDTH)
+        yield Figure("labels_missing", needed, None, None, 0, _missing_in_words(needed))
+    yield _repeat_stability(columns)
     yield _coverage(n_judged, n_judged + n_failed)
     for name, count in zip(CELLS, counts[:4].tolist(), strict=True):
         yield Figure(name, count, None, None, n_judged)
@@ -182,10 +279,50 @@ def _figures(sample: _Sample, seed: int) -> Iterator[Figure]:
     yield Figure("n_examples", n_examples, None, None, n_judged + n_failed + n_examples)
 
 
+def _agreement(sample: CellSample, counts: npt.NDArray[np.int64], seed: int, caution: str | None) -> Iterator[Figure]:
+    n = int(counts[:4].sum())
+    if not sample.is_simple and sample.n_units < MIN_GROUPS:
+        caution = caution or f"only {sample.n_units:.0f} groups: the interval may be too narrow"
+    values = point_metrics(sample.cells)
+    values["standardised_kappa"] = kappa_from_rates(values["recall"], values["specificity"], STANDARD_PREVALENCE)
+    intervals = metric_intervals(sample, seed=seed)
+    for name, array in values.items():
+        value, (low, high) = to_optional(float(array)), intervals[name]
+        n_used = int(counts[list(PROPORTIONS[name][1])].sum()) if name in PROPORTIONS else n
+        if value is None:
+            yield Figure(name, None, None, None, n_used, _UNDEFINED[name])
+        else:
+            yield Figure(name, value, to_optional(low), to_optional(high), n_used, caution)
+    low, high = intervals["cohen_kappa"]
+    if np.isnan(low):
+        shares = plausible_shares(counts[:4])
+        needed = labels_for_half_width(shares, DECISIVE_HALF_WIDTH, design_effect=sample.design_effect)
+        missing = max(1, needed - n)
+    else:
+        missing = missing_labels((high - low) / 2, n)
+    yield Figure("labels_missing", missing, None, None, n, _missing_in_words(missing) if missing else None)
+
+
+def _missing_in_words(missing: int) -> str:
+    return (
+        f"not enough labels to say: about {missing} more are needed for an interval of kappa of ±{DECISIVE_HALF_WIDTH}"
+    )
+
+
+def _repeat_stability(columns: _Columns) -> Figure:
+    if columns.vote_shares is None:
+        return Figure("repeat_stability", None, None, None, 0, "no verdict was voted upon")
+    shares = np.sort(columns.vote_shares[(columns.outcomes < _UNJUDGED) & ~np.isnan(columns.vote_shares)])
+    if not shares.size:
+        return Figure("repeat_stability", None, None, None, 0, "no verdict was voted upon")
+    low, high = mean_interval(float(shares.sum()), float((shares**2).sum()), shares.size)
+    return Figure("repeat_stability", float(shares.mean()), low, high, shares.size)
+
+
 def _coverage(n_judged: int, n_annotated: int) -> Figure:
     if not n_annotated:
         return Figure("coverage", None, None, None, 0, "no record is annotated")
-    low, high = wilson_interval(n_judged, n_annotated)
+    low, high = proportion_interval(n_judged, n_annotated)
     return Figure("coverage", n_judged / n_annotated, float(low), float(high), n_annotated)
 
 

@@ -1,16 +1,26 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from caliber_pipeline.core.agreement import ConfusionMatrix
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, confusion_matrix, metric_value
+from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
+from caliber_pipeline.core.alignment_metrics import (
+    compute_alignment_metrics,
+    confusion_matrix,
+    label_verdict,
+    metric_row,
+    metric_value,
+)
+from caliber_pipeline.core.errors import InputError
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 
 
-def scored_frame(human: list[int], llm: list[int | None], **columns: object) -> pd.DataFrame:
+def scored_frame(human: Sequence[int], llm: Sequence[int | None], **columns: object) -> pd.DataFrame:
     n = len(human)
     frame = {
         "record_id": [f"r{i}" for i in range(n)],
@@ -95,3 +105,155 @@ def test_figures_of_the_shared_data_sets(name: str, expected: ConfusionMatrix, a
     assert confusion_matrix(metrics, "all") == expected
     assert metric_value(metrics, "all", "accuracy") == pytest.approx(accuracy, abs=5e-5)
     assert metric_value(metrics, "all", "cohen_kappa") == pytest.approx(kappa, abs=5e-5)
+
+
+def test_copies_of_a_record_in_one_group_do_not_narrow_the_interval() -> None:
+    human, llm = [1] * 20 + [0] * 20, [1] * 16 + [0] * 20 + [1] * 4
+    single = scored_frame(human, llm, group=[f"g{i}" for i in range(40)])
+    copied = pd.concat([single] * 4)
+
+    def width(metrics: pd.DataFrame) -> float:
+        row = metric_row(metrics, "dev", "cohen_kappa")
+        return float(row["ci_high"] - row["ci_low"])
+
+    assert width(compute_alignment_metrics(copied)) == pytest.approx(width(compute_alignment_metrics(single)), rel=0.03)
+
+
+def test_groups_of_one_record_change_nothing() -> None:
+    human, llm = [1] * 20 + [0] * 20, [1] * 16 + [0] * 20 + [1] * 4
+    plain = compute_alignment_metrics(scored_frame(human, llm))
+
+    grouped = compute_alignment_metrics(scored_frame(human, llm, group=[f"g{i}" for i in range(40)]))
+
+    pd.testing.assert_frame_equal(plain, grouped)
+
+
+def test_few_groups_are_said_to_be_few() -> None:
+    scored = scored_frame([1, 1, 0, 0] * 6, [1, 0, 0, 0] * 6, group=["a", "b", "c"] * 8)
+
+    row = metric_row(compute_alignment_metrics(scored), "dev", "accuracy")
+
+    assert row["reason"] == "only 3 groups: the interval may be too narrow"
+    assert row["value"] == 0.75
+
+
+def test_weights_undo_active_sampling() -> None:
+    # Three agreeing records stand for 10 each, two disagreeing ones for 1 each: 30 of 32 agree.
+    scored = scored_frame([1, 1, 0, 1, 0], [1, 1, 0, 0, 1], weight=[10.0, 10.0, 10.0, 1.0, None])
+
+    metrics = compute_alignment_metrics(scored)
+
+    assert metric_value(metrics, "dev", "accuracy") == pytest.approx(30 / 32)
+    assert metric_value(metrics, "dev", "true_positives") == 2
+
+
+def test_weighted_figures_do_not_depend_on_the_order_of_rows() -> None:
+    rng = np.random.default_rng(0)
+    n = 300
+    scored = scored_frame(
+        rng.integers(0, 2, n).tolist(),
+        rng.integers(0, 2, n).tolist(),
+        weight=1 / rng.uniform(0.1, 1, n),
+        group=[f"g{i}" for i in rng.integers(0, 60, n)],
+        vote_share=rng.choice([0.6, 0.8, 1.0], n),
+    )
+
+    shuffled = compute_alignment_metrics(scored.sample(frac=1, random_state=3))
+
+    pd.testing.assert_frame_equal(compute_alignment_metrics(scored), shuffled)
+
+
+def test_slices_add_rows_and_small_ones_are_marked() -> None:
+    scored = scored_frame([1, 0] * 40, [1, 0] * 40, language=["en"] * 60 + ["de"] * 18 + [None] * 2)
+
+    metrics = compute_alignment_metrics(scored, slice_columns=["language"])
+
+    rows = metrics[(metrics["split"] == "dev") & (metrics["metric"] == "accuracy")]
+    assert rows.set_index(rows["slice_value"].fillna("whole"))["n"].to_dict() == {
+        "whole": 80,
+        "en": 60,
+        "de": 18,
+        "(none)": 2,
+    }
+    reasons = rows.set_index(rows["slice_value"].fillna("whole"))["reason"]
+    assert reasons["de"] == "a small slice of 18 records: it describes, and decides nothing"
+    assert pd.isna(reasons["en"])
+
+
+def test_a_slice_column_that_is_missing_or_an_identifier_is_refused() -> None:
+    scored = scored_frame([1] * 101, [1] * 101)
+
+    with pytest.raises(InputError, match="slice column 'tone' is missing"):
+        compute_alignment_metrics(scored, slice_columns=["tone"])
+    with pytest.raises(InputError, match="slice column 'record_id' has 101 values"):
+        compute_alignment_metrics(scored, slice_columns=["record_id"])
+
+
+def test_few_labels_say_how_many_are_missing() -> None:
+    few = compute_alignment_metrics(scored_frame([1, 0] * 10, [1, 0] * 8 + [0, 1] * 2))
+    many = compute_alignment_metrics(scored_frame([1, 0] * 200, [1, 0] * 160 + [0, 1] * 40))
+
+    assert label_verdict(few, "dev").startswith("not enough labels to say: about ")
+    assert metric_value(many, "dev", "labels_missing") == 0
+    assert label_verdict(many, "dev").startswith("moderate to substantial agreement: kappa 0.60 (0.5")
+
+
+def test_the_missing_labels_are_enough_once_they_are_there() -> None:
+    few = scored_frame([1, 0] * 15, [1, 0] * 12 + [0, 1] * 3)
+    missing = metric_value(compute_alignment_metrics(few), "dev", "labels_missing")
+    assert missing is not None
+
+    # As many records more, of the same kinds
+    times = int(np.ceil(1 + missing / 30))
+    more = compute_alignment_metrics(scored_frame(*(few[c].tolist() * times for c in ("human_score", "llm_score"))))
+
+    assert metric_value(more, "dev", "labels_missing") == 0
+
+
+@pytest.mark.parametrize(("human", "llm"), [([], []), ([1] * 30, [1] * 30)])
+def test_missing_labels_are_named_where_kappa_is_undefined(human: list[int], llm: list[int | None]) -> None:
+    metrics = compute_alignment_metrics(scored_frame(human, llm))
+
+    # Half of each verdict and no agreement: the variance of kappa is 1, so (1.96 / 0.2) squared = 96.04 labels.
+    expected = 97 if not human else 1
+    assert (metric_value(metrics, "dev", "labels_missing") or 0) >= expected
+
+
+def test_standardised_kappa_is_kappa_where_half_are_accepted() -> None:
+    metrics = compute_alignment_metrics(scored_frame([1] * 90 + [0] * 10, [1] * 81 + [0] * 9 + [0] * 8 + [1] * 2))
+
+    # TPR 0.9, TNR 0.8: at prevalence 1/2 chance agreement is 1/2 and agreement 0.85, so (0.85 - 0.5) / 0.5 = 0.7.
+    assert metric_value(metrics, "dev", "standardised_kappa") == pytest.approx(0.7, abs=1e-12)
+    # po = 0.89, accept rate 0.83, pe = 0.9 * 0.83 + 0.1 * 0.17 = 0.764, kappa = 0.126 / 0.236
+    assert metric_value(metrics, "dev", "cohen_kappa") == pytest.approx(0.126 / 0.236, abs=1e-12)
+
+
+def test_repeat_stability_is_the_mean_share_of_votes_for_the_verdict() -> None:
+    metrics = compute_alignment_metrics(scored_frame([1, 1, 0, 0], [1, 0, 0, None], vote_share=[1.0, 0.6, None, 0.9]))
+
+    assert metric_value(metrics, "dev", "repeat_stability") == pytest.approx(0.8)
+    assert metric_row(metrics, "dev", "repeat_stability")["n"] == 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1]), st.sampled_from([0, 1, None]), st.booleans(), st.sampled_from(["train", "test"])
+        ),
+        max_size=30,
+    )
+)
+def test_every_record_is_in_one_cell_or_counted_as_failed_or_example(
+    rows: list[tuple[int, int | None, bool, str]],
+) -> None:
+    split = [row[3] for row in rows]
+    metrics = compute_alignment_metrics(
+        scored_frame(
+            [row[0] for row in rows], [row[1] for row in rows], is_example=[row[2] for row in rows], split=split
+        )
+    )
+
+    for part, size in (("all", len(rows)), ("train", split.count("train")), ("test", split.count("test"))):
+        counts = [metric_value(metrics, part, name) for name in (*CELLS, "n_failed", "n_examples")]
+        assert sum(count or 0 for count in counts) == size

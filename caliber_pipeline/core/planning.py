@@ -1,0 +1,170 @@
+"""How many labels a statement about a judge needs, and which records to label next."""
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from caliber_pipeline.core.agreement import Floats, point_metrics
+from caliber_pipeline.core.intervals import normal_quantile
+
+# An interval of 0.4 spans two of Landis & Koch's bands at most: a wider one cannot tell fair from substantial.
+DECISIVE_HALF_WIDTH: Final = 0.2
+UNIFORM_FLOOR: Final = 0.2  # share of the sampling budget spread evenly, so that no weight exceeds 1 / 0.2 of uniform
+
+
+def expected_shares(prevalence: float, recall: float, specificity: float) -> Floats:
+    """Shares of the four cells, in the order of `CELLS`, at a prevalence and a judge's rates."""
+    rejects = 1 - prevalence
+    return np.array(
+        [prevalence * recall, rejects * specificity, rejects * (1 - specificity), prevalence * (1 - recall)]
+    )
+
+
+def kappa_variance(shares: npt.ArrayLike) -> float:
+    """Large-sample variance of Cohen's kappa times n: Fleiss, Cohen & Everitt (1969), Psychol. Bull. 72:323-327.
+
+    Args:
+        shares: The four cells in the order of `CELLS`; any positive scale.
+
+    Raises:
+        ValueError: chance agreement is 1, where kappa is undefined.
+    """
+    tp, tn, fp, fn = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+    human, judge = tp + fn, tp + fp
+    chance = human * judge + (1 - human) * (1 - judge)
+    if chance >= 1:
+        raise ValueError("people and the judge give one and the same verdict throughout: kappa is undefined")
+    kappa = (tp + tn - chance) / (1 - chance)
+    gap = 1 - kappa
+    agreeing = tp * (1 - (human + judge) * gap) ** 2 + tn * (1 - (2 - human - judge) * gap) ** 2
+    differing = gap**2 * (fn * (judge + 1 - human) ** 2 + fp * (human + 1 - judge) ** 2)
+    return float((agreeing + differing - (kappa - chance * gap) ** 2) / (1 - chance) ** 2)
+
+
+def labels_for_half_width(
+    shares: npt.ArrayLike, half_width: float, *, design_effect: float = 1.0, confidence: float = 0.95
+) -> int:
+    """Labels for an interval of kappa of this half-width, where the cells have these shares.
+
+    Args:
+        shares: The four cells in the order of `CELLS`.
+        half_width: Half of the interval's width, above 0.
+        design_effect: How many times more labels are needed because records come in groups.
+        confidence: Of the interval.
+    """
+    if not half_width > 0:
+        raise ValueError(f"the half-width is {half_width}; give a number above 0, such as 0.1")
+    z = normal_quantile(confidence)
+    return math.ceil(design_effect * kappa_variance(shares) * (z / half_width) ** 2)
+
+
+def power_of_gain(n: int, gain: float, discordance: float, *, alpha: float = 0.05) -> float:
+    """Probability that a one-sided exact McNemar test confirms a gain in accuracy between two versions.
+
+    Args:
+        n: Records judged under both versions.
+        gain: Accuracy of the new version less that of the old one.
+        discordance: Share of records on which exactly one version is right; at least `gain`.
+        alpha: One-sided level.
+
+    The number of discordant records is Binomial(n, discordance); given m of them, the new version wins
+    Binomial(m, (discordance + gain) / 2 / discordance), compared with Binomial(m, 1/2): Connor (1987), Biometrics
+    43:207-211, made exact.
+    """
+    if not 0 < discordance <= 1 or abs(gain) > discordance:
+        raise ValueError(
+            f"a gain of {gain} at a discordance of {discordance} is impossible: the gain is at most the discordance, "
+            "and that at most 1"
+        )
+    from scipy.stats import binom
+
+    sizes = np.arange(n + 1)
+    # The smallest number of wins whose one-sided p-value is at most alpha; above the size where none is.
+    critical = binom.isf(alpha, sizes, 0.5) + 1
+    wins = (discordance + gain) / 2 / discordance
+    return float(np.clip(binom.pmf(sizes, n, discordance) @ binom.sf(critical - 1, sizes, wins), 0.0, 1.0))
+
+
+def labels_for_gain(
+    gain: float, discordance: float, *, power: float = 0.8, alpha: float = 0.05, max_labels: int = 100_000
+) -> int | None:
+    """The fewest labels with which a gain is confirmed with this probability; None above `max_labels`."""
+    low, high = 1, 16
+    while power_of_gain(high, gain, discordance, alpha=alpha) < power:
+        low, high = high, 2 * high
+        if high > max_labels:
+            return None
+    while low < high:
+        middle = (low + high) // 2
+        if power_of_gain(middle, gain, discordance, alpha=alpha) < power:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def sampling_probabilities(uncertainty: npt.ArrayLike, budget: int, *, floor: float = UNIFORM_FLOOR) -> Floats:
+    """Inclusion probabilities for labelling about `budget` records, the uncertain ones more often.
+
+    A share `floor` of the budget is spread evenly, the rest in proportion to `uncertainty`; probabilities that would
+    exceed 1 are set to 1 and their excess is spread over the others. Zrnic & Candès (2024), Active statistical
+    inference, ICML: with each record drawn by its probability and weighted by its inverse, means stay unbiased.
+
+    Args:
+        uncertainty: One non-negative number per unlabelled record, such as 1 - confidence.
+        budget: How many labels one can afford, on average.
+        floor: Share of the budget spread evenly, (0, 1].
+    """
+    scores = np.asarray(uncertainty, dtype=np.float64)
+    if not 0 < floor <= 1:
+        raise ValueError(f"the floor is {floor}; give a share above 0 and at most 1, else estimates may be biased")
+    if scores.size and not (np.isfinite(scores).all() and (scores >= 0).all()):
+        raise ValueError("uncertainties must be finite and at least 0")
+    if budget >= scores.size:
+        return np.ones(scores.size)
+    total = scores.sum()
+    relative = scores / total if total > 0 else np.full(scores.size, 1 / scores.size)
+    mixed = floor / scores.size + (1 - floor) * relative
+    return _capped(mixed, float(budget))
+
+
+def _capped(relative: Floats, budget: float) -> Floats:
+    certain = np.zeros(relative.size, dtype=np.bool_)
+    while True:
+        rest = ~certain
+        scale = (budget - certain.sum()) / relative[rest].sum()
+        beyond = rest & (relative * scale >= 1)
+        if not beyond.any():
+            return np.where(certain, 1.0, relative * scale)
+        certain |= beyond
+
+
+def draw_sample(probabilities: Floats, *, seed: int) -> npt.NDArray[np.bool_]:
+    """Which records to label: systematic sampling, so that the number drawn is the expected one, give or take one.
+
+    Madow (1949), Ann. Math. Stat. 20:333-354, in a random order: each record is drawn with exactly its probability.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(probabilities.size)
+    steps = np.floor(np.cumsum(probabilities[order]) + rng.random())
+    drawn = np.zeros(probabilities.size, dtype=np.bool_)
+    drawn[order] = np.diff(steps, prepend=0.0) >= 1
+    return drawn
+
+
+def missing_labels(half_width: float, n: int, *, wanted: float = DECISIVE_HALF_WIDTH) -> int:
+    """Labels still missing for an interval of the wanted half-width, which shrinks with the root of their number."""
+    return 0 if half_width <= wanted else max(1, math.ceil(n * ((half_width / wanted) ** 2 - 1)))
+
+
+def plausible_shares(cells: npt.ArrayLike) -> Floats:
+    """Shares to plan with: the observed cells with half a record added to each, so that none is impossible."""
+    counts = np.asarray(cells, dtype=np.float64) + 0.5
+    return np.asarray(counts / counts.sum())
+
+
+def kappa_of(shares: npt.ArrayLike) -> float:
+    """Cohen's kappa at these cell shares."""
+    return float(point_metrics(shares)["cohen_kappa"])
