@@ -208,3 +208,15 @@ class ConfusionMatrix:
 def to_optional(value: float) -> float | None:
     """The value, or None for NaN."""
     return None if np.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure with its interval; value and ends are None where undefined, and the reason says why."""
+
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    reason: str | None = None

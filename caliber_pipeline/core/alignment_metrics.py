@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from caliber_pipeline.core.agreement import (
     CELLS,
     ConfusionMatrix,
+    Figure,
     Floats,
     interpret_kappa,
     kappa_from_rates,
@@ -94,18 +95,6 @@ class _Columns:
             None if self.weights is None else self.weights[chosen],
             None if self.vote_shares is None else self.vote_shares[chosen],
         )
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure with its interval; value and ends are None where undefined, and the reason says why."""
-
-    metric: str
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    reason: str | None = None
 
 
 def compute_alignment_metrics(

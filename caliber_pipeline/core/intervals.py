@@ -206,9 +206,7 @@ def metric_intervals(
     tail = expanded_tail(sample.n_effective_units, confidence)
     figures = point_metrics(draws)
     kappas = kappa_from_rates(figures["recall"], figures["specificity"], STANDARD_PREVALENCE)
-    intervals = {
-        name: _percentiles(values, tail) for name, values in (figures | {"standardised_kappa": kappas}).items()
-    }
+    intervals = {name: percentiles(values, tail) for name, values in (figures | {"standardised_kappa": kappas}).items()}
     if sample.is_simple:
         n = sample.cells.sum()
         for name, (hits, total) in PROPORTIONS.items():
@@ -242,7 +240,7 @@ def _lift_interval(sample: CellSample, draws: Floats, confidence: float) -> Inte
             parts.append(_as_interval(ends))
         else:
             gains = (draws[:, gained] - draws[:, lost]) / draws.sum(axis=1)
-            parts.append(_percentiles(gains, expanded_tail(sample.n_effective_units, narrowed)))
+            parts.append(percentiles(gains, expanded_tail(sample.n_effective_units, narrowed)))
     return min(low for low, _ in parts), min(high for _, high in parts)
 
 
@@ -263,6 +261,7 @@ def _as_interval(ends: tuple[Floats, Floats]) -> Interval:
     return float(ends[0]), float(ends[1])
 
 
-def _percentiles(values: Floats, tail: float) -> Interval:
+def percentiles(values: Floats, tail: float) -> Interval:
+    """The quantiles of the values at both tails."""
     low, high = np.quantile(values, (tail, 1 - tail))
     return float(low), float(high)

@@ -1,0 +1,360 @@
+"""Agreement among people: how far they agree, whom their labels follow, and how well a judge could agree at best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from caliber_pipeline.core.agreement import Figure, Floats, point_metrics, ratio, to_optional
+from caliber_pipeline.core.intervals import (
+    JEFFREYS,
+    N_DRAWS,
+    CellSample,
+    expanded_tail,
+    mean_interval,
+    metric_intervals,
+    percentiles,
+    proportion_interval,
+)
+
+EPSILON: Final = 0.2  # Calderon et al.'s value for expert annotators; they use 0.15 for trained people, 0.1 for crowds
+MIN_ALT_TEST_RECORDS: Final = 30  # the number below which Calderon et al. do not trust the t distribution
+MIN_ALT_TEST_ANNOTATORS: Final = 3
+PEOPLE_METRICS: Final = (
+    "krippendorff_alpha",
+    "human_human_kappa",
+    "judge_annotator_kappa",
+    "judge_consensus_kappa",
+    "judge_consensus_kappa_with_ties",
+)
+_SINGLE: Final = "no record has verdicts of two annotators"
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Annotators' latest verdicts.
+
+    Attributes:
+        record_ids: Shape (n,), sorted.
+        annotators: Names of the k annotators, sorted.
+        scores: Shape (n, k): 1, 0, or NaN where the annotator did not judge the record.
+    """
+
+    record_ids: npt.NDArray[np.object_]
+    annotators: tuple[str, ...]
+    scores: Floats
+
+    @property
+    def n_raters(self) -> npt.NDArray[np.int64]:
+        """Annotators per record."""
+        return np.asarray((~np.isnan(self.scores)).sum(axis=1), dtype=np.int64)
+
+    @property
+    def n_accepts(self) -> npt.NDArray[np.int64]:
+        """Accepting annotators per record."""
+        return np.asarray(np.nansum(self.scores, axis=1), dtype=np.int64)
+
+    def at(self, chosen: npt.NDArray[np.bool_]) -> "Ratings":
+        """The chosen records."""
+        return Ratings(self.record_ids[chosen], self.annotators, self.scores[chosen])
+
+    def align(self, values: Mapping[str, int | float | None]) -> Floats:
+        """One value per record, NaN where there is none."""
+        found = (values.get(str(record_id)) for record_id in self.record_ids)
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+
+def build_ratings(annotations: pd.DataFrame) -> Ratings:
+    """The annotators' verdicts as a matrix; of repeated verdicts the latest, gold labels left out."""
+    people = annotations[~annotations["is_gold"].astype(bool)]
+    latest = people.sort_values("created_at", na_position="first", kind="stable")
+    latest = latest.drop_duplicates(["record_id", "annotator"], keep="last")
+    rows, record_ids = pd.factorize(latest["record_id"].to_numpy(dtype=object), sort=True)
+    columns, names = pd.factorize(latest["annotator"].to_numpy(dtype=object), sort=True)
+    scores = np.full((len(record_ids), len(names)), np.nan)
+    scores[rows, columns] = latest["score"].to_numpy(dtype=np.float64)
+    return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores)
+
+
+def pairwise_agreement(ratings: Ratings, *, seed: int = 0) -> pd.DataFrame:
+    """Every pair of annotators on the records that both judged: n, agreement, cohen_kappa and its interval."""
+    rows = []
+    for i, j in combinations(range(len(ratings.annotators)), 2):
+        cells = _count_cells(ratings.scores[:, i], ratings.scores[:, j])
+        if not cells.sum():
+            continue
+        figures = point_metrics(cells)
+        low, high = metric_intervals(CellSample.from_counts(cells), seed=seed)["cohen_kappa"]
+        rows.append(
+            {
+                "annotator": ratings.annotators[i],
+                "other": ratings.annotators[j],
+                "n": int(cells.sum()),
+                "agreement": float(figures["accuracy"]),
+                "cohen_kappa": to_optional(float(figures["cohen_kappa"])),
+                "ci_low": to_optional(low),
+                "ci_high": to_optional(high),
+            }
+        )
+    columns = ["annotator", "other", "n", "agreement", "cohen_kappa", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def krippendorff_alpha(n_accepts: npt.ArrayLike, n_raters: npt.ArrayLike, weights: npt.ArrayLike = 1.0) -> Floats:
+    """Krippendorff's alpha for two verdicts: Krippendorff (2011), Computing Krippendorff's alpha-reliability.
+
+    Args:
+        n_accepts: Shape (k,): accepting annotators of each record (or kind of record).
+        n_raters: Shape (k,): all annotators of it; records with fewer than two do not count.
+        weights: Shape (..., k): how many such records there are.
+
+    Returns:
+        Shape (...); NaN where all verdicts are the same or no record has two.
+    """
+    accepts, raters = np.asarray(n_accepts, dtype=np.float64), np.asarray(n_raters, dtype=np.float64)
+    counted = raters >= 2
+    accepts, raters = accepts[counted], raters[counted]
+    amounts = np.broadcast_to(np.asarray(weights, dtype=np.float64), np.shape(weights)[:-1] + counted.shape)[
+        ..., counted
+    ]
+    total, accepted = amounts @ raters, amounts @ accepts
+    observed = amounts @ (2 * accepts * (raters - accepts) / np.maximum(raters - 1, 1))
+    expected = ratio(2 * accepted * (total - accepted), total - 1)
+    return 1 - ratio(observed, expected)
+
+
+def annotator_biases(ratings: Ratings) -> pd.DataFrame:
+    """Per annotator: n, accept_rate, and bias: own accept rate less the others', on records that others judged too."""
+    rows = []
+    for j, name in enumerate(ratings.annotators):
+        own = ratings.scores[:, j]
+        others = ratio(ratings.n_accepts - np.nan_to_num(own), ratings.n_raters - ~np.isnan(own))
+        shared = ~np.isnan(own) & ~np.isnan(others)
+        n, given = int(shared.sum()), int((~np.isnan(own)).sum())
+        row = {"annotator": name, "n": given, "accept_rate": float(np.nanmean(own)), "n_shared": n}
+        bias: tuple[float | None, float | None, float | None] = (None, None, None)
+        if n:
+            halves = np.sort(own[shared] - others[shared] + 1) / 2  # from [-1, 1] to [0, 1]
+            low, high = mean_interval(float(halves.sum()), float((halves**2).sum()), n)
+            bias = (float(2 * halves.mean() - 1), 2 * low - 1, 2 * high - 1)
+        rows.append(row | dict(zip(("bias", "ci_low", "ci_high"), bias, strict=True)))
+    return pd.DataFrame(rows, columns=["annotator", "n", "accept_rate", "n_shared", "bias", "ci_low", "ci_high"])
+
+
+def retest_agreement(annotations: pd.DataFrame) -> pd.DataFrame:
+    """Per annotator who judged a record twice: n such records, agreement of first and last verdict, with interval."""
+    people = annotations[~annotations["is_gold"].astype(bool)]
+    ordered = people.sort_values("created_at", na_position="first", kind="stable")
+    verdicts = ordered.groupby(["annotator", "record_id"])["score"].agg(["first", "last", "count"]).reset_index()
+    repeated = verdicts[verdicts["count"] > 1]
+    rows = []
+    for name, group in repeated.groupby("annotator"):
+        same, n = int((group["first"] == group["last"]).sum()), len(group)
+        low, high = proportion_interval(same, n)
+        rows.append({"annotator": name, "n": n, "agreement": same / n, "ci_low": float(low), "ci_high": float(high)})
+    return pd.DataFrame(rows, columns=["annotator", "n", "agreement", "ci_low", "ci_high"])
+
+
+def majority_labels(ratings: Ratings) -> Floats:
+    """Shape (n,): the majority's verdict, NaN for ties."""
+    excess = 2 * ratings.n_accepts - ratings.n_raters
+    return np.where(excess == 0, np.nan, (excess > 0).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class DawidSkene:
+    """Consensus by estimated skill.
+
+    Attributes:
+        accept_probability: Shape (n,): posterior probability that the true verdict is accept.
+        recall: Shape (k,): each annotator's probability to accept what is acceptable.
+        specificity: Shape (k,): to reject what is not.
+        prevalence: Share of acceptable records.
+    """
+
+    accept_probability: Floats
+    recall: Floats
+    specificity: Floats
+    prevalence: float
+
+
+def fit_dawid_skene(ratings: Ratings, *, n_iterations: int = 200, tolerance: float = 1e-8) -> DawidSkene:
+    """Dawid & Skene (1979), J. R. Stat. Soc. C 28:20-28: EM, started from the shares of votes.
+
+    Each rate carries one pseudo-verdict each way, so that an annotator with few records is not taken for perfect.
+    """
+    given = ~np.isnan(ratings.scores)
+    accepts = np.where(given, np.nan_to_num(ratings.scores), 0.0)
+    rejects = given - accepts
+    is_rated = ratings.n_raters > 0
+    posterior = np.where(is_rated, ratings.n_accepts / np.maximum(ratings.n_raters, 1), 0.5)
+    recall = specificity = np.empty(0)
+    prevalence = 0.5
+    for _ in range(n_iterations):
+        prevalence = float((posterior[is_rated].sum() + 1) / (is_rated.sum() + 2))
+        recall = (posterior @ accepts + 1) / (posterior @ given + 2)
+        specificity = ((1 - posterior) @ rejects + 1) / ((1 - posterior) @ given + 2)
+        odds = np.log(prevalence / (1 - prevalence))
+        odds += accepts @ np.log(recall / (1 - specificity)) + rejects @ np.log((1 - recall) / specificity)
+        previous, posterior = posterior, 1 / (1 + np.exp(-odds))
+        if np.abs(posterior - previous).max(initial=0.0) < tolerance:
+            break
+    return DawidSkene(posterior, recall, specificity, prevalence)
+
+
+def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figure]:
+    """How far people agree, and the judge with single people, on the same records: those that two judged at least.
+
+    `human_human_kappa` is the ceiling that `judge_annotator_kappa` is to be held against: every record counts once,
+    spread over its pairs of annotators, or over its annotators. The judge against the consensus may exceed the ceiling,
+    as a consensus is less noisy than one person; leaving out ties (`judge_consensus_kappa`) makes it larger still than
+    counting each tie half as accept and half as reject (`judge_consensus_kappa_with_ties`).
+
+    Args:
+        ratings: The annotators' verdicts.
+        llm: Shape (n,): the judge's verdicts on the same records, NaN where there is none.
+        seed: Of the bootstrap over records.
+    """
+    shared = ratings.at((ratings.n_raters >= 2) & ~np.isnan(llm))
+    n = len(shared.record_ids)
+    if n == 0:
+        return [Figure(name, None, None, None, 0, _SINGLE) for name in PEOPLE_METRICS]
+    judge = llm[(ratings.n_raters >= 2) & ~np.isnan(llm)]
+    is_tied = 2 * shared.n_accepts == shared.n_raters
+    half = np.where(is_tied, 0.5, majority_labels(shared))
+    rows = np.column_stack(
+        [
+            shared.n_accepts,
+            shared.n_raters,
+            _human_cells(shared.scores),
+            _judge_cells(np.asarray(shared.n_accepts / shared.n_raters), judge),
+            _judge_cells(half, judge) * ~is_tied[:, None],
+            _judge_cells(half, judge),
+        ]
+    )
+    kinds, counts = np.unique(rows, axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    weights = np.vstack([counts.astype(np.float64), rng.gamma(counts, size=(N_DRAWS, len(counts)))])
+    series = dict(zip(PEOPLE_METRICS, _people_series(kinds, weights, rng), strict=True))
+    sizes = dict.fromkeys(PEOPLE_METRICS, n) | {"judge_consensus_kappa": int(n - is_tied.sum())}
+    return [_summarise(name, values, sizes[name]) for name, values in series.items()]
+
+
+def _people_series(kinds: Floats, weights: Floats, rng: np.random.Generator) -> list[Floats]:
+    """Every figure at the counts (first) and at each draw, smoothed as in `draw_cells`; the first is not smoothed."""
+    prior = np.vstack([np.zeros(4), rng.gamma(JEFFREYS, size=(len(weights) - 1, 4))])
+    # Half a record per cell, as pairs of verdicts: both accept, both reject, and twice one of each.
+    accepts = np.append(kinds[:, 0], [2, 0, 1])
+    raters = np.append(kinds[:, 1], [2, 2, 2])
+    pairs = np.column_stack([prior[:, :2], prior[:, 2:].sum(axis=1)])
+    series = [krippendorff_alpha(accepts, raters, np.hstack([weights, pairs]))]
+    for first in range(2, kinds.shape[1], 4):
+        cells = weights @ kinds[:, first : first + 4] + prior
+        series.append(point_metrics(cells)["cohen_kappa"])
+    return series
+
+
+def _summarise(name: str, values: Floats, n: int) -> Figure:
+    if np.isnan(values[0]):
+        return Figure(name, None, None, None, n, "one and the same verdict throughout")
+    low, high = percentiles(values[1:], expanded_tail(n))
+    return Figure(name, float(values[0]), low, high, n)
+
+
+def _count_cells(first: Floats, second: Floats) -> Floats:
+    both = ~np.isnan(first) & ~np.isnan(second)
+    return np.asarray(_judge_cells(first[both], second[both]).sum(axis=0))
+
+
+def _judge_cells(human: Floats, judge: Floats) -> Floats:
+    """Shape (n, 4): cells of each record, where `human` is the share of people who accept."""
+    columns = [human * judge, (1 - human) * (1 - judge), (1 - human) * judge, human * (1 - judge)]
+    return np.stack(columns, axis=-1)
+
+
+def _human_cells(scores: Floats) -> Floats:
+    """Shape (n, 4): cells of each record over its pairs of annotators, the pairs of a record summing to 1."""
+    cells = np.zeros((len(scores), 4))
+    for i, j in combinations(range(scores.shape[1]), 2):
+        cells += np.nan_to_num(_judge_cells(scores[:, i], scores[:, j]))
+    return np.asarray(cells / cells.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class AltTest:
+    """The alternative annotator test.
+
+    Attributes:
+        winning_rate: Share of annotators whom the judge may replace (ω); 0.5 or more passes.
+        advantage: Mean probability that the judge is at least as close to the others as the annotator.
+        by_annotator: One row per annotator: annotator, n, judge_wins, annotator_wins, p_value, is_replaceable.
+        reason: Why there is no result; None where there is.
+    """
+
+    winning_rate: float | None
+    advantage: float | None
+    by_annotator: pd.DataFrame
+    reason: str | None = None
+
+
+def run_alt_test(ratings: Ratings, llm: Floats, *, epsilon: float = EPSILON, alpha: float = 0.05) -> AltTest:
+    """Whether the judge may stand in for an annotator: Calderon, Reichart & Dror (2025), ACL, arXiv 2501.10970.
+
+    Each annotator is left out in turn. On a record, the judge wins where it agrees with at least as many of the others
+    as the annotator left out does, and vice versa; a paired t test asks whether the judge's share of wins exceeds the
+    annotator's less `epsilon` (what a judge is cheaper by); Benjamini-Yekutieli holds the false discovery rate.
+    """
+    columns = ["annotator", "n", "judge_wins", "annotator_wins", "p_value", "is_replaceable"]
+    if len(ratings.annotators) < MIN_ALT_TEST_ANNOTATORS:
+        reason = f"{len(ratings.annotators)} annotators; the test needs {MIN_ALT_TEST_ANNOTATORS}"
+        return AltTest(None, None, pd.DataFrame(columns=columns), reason)
+    rows = [_alt_test_row(ratings, llm, j, epsilon) for j in range(len(ratings.annotators))]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table[table["n"] >= MIN_ALT_TEST_RECORDS].reset_index(drop=True)
+    if len(table) < MIN_ALT_TEST_ANNOTATORS:
+        reason = (
+            f"{len(table)} annotators share {MIN_ALT_TEST_RECORDS} judged records with others; "
+            f"the test needs {MIN_ALT_TEST_ANNOTATORS}"
+        )
+        return AltTest(None, None, table, reason)
+    from scipy.stats import false_discovery_control
+
+    adjusted = false_discovery_control(table["p_value"].to_numpy(dtype=np.float64), method="by")
+    table["is_replaceable"] = adjusted <= alpha
+    return AltTest(float(table["is_replaceable"].mean()), float(table["judge_wins"].mean()), table)
+
+
+def _alt_test_row(ratings: Ratings, llm: Floats, left_out: int, epsilon: float) -> dict[str, object]:
+    from scipy.special import stdtr
+
+    own = ratings.scores[:, left_out]
+    others = np.delete(ratings.scores, left_out, axis=1)
+    counted = ~np.isnan(own) & ~np.isnan(llm) & (~np.isnan(others)).any(axis=1)
+    n = int(counted.sum())
+    row: dict[str, object] = {"annotator": ratings.annotators[left_out], "n": n}
+    if n < 2:
+        return row
+    share = np.nanmean(others[counted], axis=1)
+    closeness_of_judge = np.where(llm[counted] == 1, share, 1 - share)
+    closeness_of_annotator = np.where(own[counted] == 1, share, 1 - share)
+    judge_wins = closeness_of_judge >= closeness_of_annotator
+    annotator_wins = closeness_of_annotator >= closeness_of_judge
+    gaps = annotator_wins.astype(np.float64) - judge_wins
+    spread = float(gaps.std(ddof=1))
+    distance = float(gaps.mean()) - epsilon
+    p_value = float(stdtr(n - 1, distance / (spread / np.sqrt(n)))) if spread > 0 else float(distance >= 0)
+    return row | {
+        "judge_wins": float(judge_wins.mean()),
+        "annotator_wins": float(annotator_wins.mean()),
+        "p_value": p_value,
+    }
+
+
+def tied_records(ratings: Ratings) -> Sequence[str]:
+    """Records whose annotators split evenly, at least two of them: they have no label until more people judge."""
+    is_tied = (2 * ratings.n_accepts == ratings.n_raters) & (ratings.n_raters > 0)
+    return [str(record_id) for record_id in ratings.record_ids[is_tied]]

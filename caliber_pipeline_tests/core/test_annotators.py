@@ -1,0 +1,225 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caliber_pipeline.core.agreement import Figure, Floats
+from caliber_pipeline.core.annotators import (
+    Ratings,
+    annotator_biases,
+    build_ratings,
+    fit_dawid_skene,
+    krippendorff_alpha,
+    majority_labels,
+    pairwise_agreement,
+    people_figures,
+    retest_agreement,
+    run_alt_test,
+    tied_records,
+)
+
+DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
+NAN = np.nan
+
+
+def ratings_of(scores: object) -> Ratings:
+    matrix = np.asarray(scores, dtype=np.float64)
+    ids = np.array([f"r{i:05d}" for i in range(len(matrix))], dtype=object)
+    return Ratings(ids, tuple(f"a{j}" for j in range(matrix.shape[1])), matrix)
+
+
+def by_name(figures: list[Figure]) -> dict[str, Figure]:
+    return {figure.metric: figure for figure in figures}
+
+
+def annotations_of(*rows: tuple[str, str, int, str | None, bool]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["record_id", "annotator", "score", "created_at", "is_gold"])
+    return frame.assign(created_at=pd.to_datetime(frame["created_at"], utc=True))
+
+
+def test_the_latest_verdict_counts_and_gold_is_nobodys() -> None:
+    ratings = build_ratings(
+        annotations_of(
+            ("r2", "ben", 0, "2026-01-02", False),
+            ("r2", "ben", 1, "2026-01-01", False),
+            ("r1", "ann", 1, None, False),
+            ("r1", "gold", 0, None, True),
+        )
+    )
+
+    assert ratings.record_ids.tolist() == ["r1", "r2"]
+    assert ratings.annotators == ("ann", "ben")
+    np.testing.assert_array_equal(ratings.scores, [[1, NAN], [NAN, 0]])
+
+
+@pytest.mark.skipif(not DATASETS.is_dir(), reason="the shared data sets are not beside the checkout")
+def test_people_on_the_shared_data_set() -> None:
+    data = pd.read_csv(DATASETS / "openqa_eval_sample.csv")
+    ratings = ratings_of(data[["rater1_score", "rater2_score"]])
+
+    pair = pairwise_agreement(ratings).iloc[0]
+
+    # From the data sets' README: n 300, agreement 0.8700, kappa 0.7323.
+    assert pair["n"] == 300
+    assert pair["agreement"] == pytest.approx(0.87, abs=5e-5)
+    assert pair["cohen_kappa"] == pytest.approx(0.7323, abs=5e-5)
+    assert pair["ci_low"] < 0.7323 < pair["ci_high"]
+    figures = by_name(people_figures(ratings, data["llm_score"].to_numpy(dtype=np.float64)))
+    assert figures["human_human_kappa"].value == pytest.approx(pair["cohen_kappa"], abs=1e-12)
+    assert figures["human_human_kappa"].ci_low == pytest.approx(pair["ci_low"], abs=0.01)
+
+    three = ratings_of(data[["rater1_score", "rater2_score", "rater3_score"]])
+    # irrCAC 0.4.4 (CAC.krippendorff) and krippendorff 0.9.0 on the three raters, 44 records of the third
+    assert float(krippendorff_alpha(three.n_accepts, three.n_raters)) == pytest.approx(0.725617259447, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, NAN]), min_size=3, max_size=3), min_size=3, max_size=30))
+def test_alpha_agrees_with_the_krippendorff_package(scores: list[list[float]]) -> None:
+    krippendorff = pytest.importorskip("krippendorff")
+    ratings = ratings_of(scores)
+    pairable = ratings.scores[ratings.n_raters >= 2]
+    given = pairable[~np.isnan(pairable)]
+    if len(np.unique(given)) < 2:
+        assert np.isnan(krippendorff_alpha(ratings.n_accepts, ratings.n_raters))
+        return
+
+    expected = krippendorff.alpha(reliability_data=ratings.scores.T, level_of_measurement="nominal")
+
+    assert float(krippendorff_alpha(ratings.n_accepts, ratings.n_raters)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_alpha_of_a_worked_example() -> None:
+    # Krippendorff (2011), section A: two observers, ten units, binary:
+    # observer A 0 1 0 0 0 0 0 0 1 0, observer B 1 1 1 0 0 1 0 0 0 0; alpha is 0.095.
+    first, second = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+    ratings = ratings_of(np.column_stack([first, second]))
+
+    # 6 accepts of 20: expected 2 * 6 * 14 / 19, observed 4 units of 2 * 1 * 1: 1 - 8 * 19 / 168.
+    assert float(krippendorff_alpha(ratings.n_accepts, ratings.n_raters)) == pytest.approx(1 - 8 * 19 / 168)
+
+
+def test_bias_is_held_against_the_others_on_the_same_records() -> None:
+    # a0 accepts all of four records on which a1 accepts two: +0.5; a2 judged alone and has none.
+    ratings = ratings_of([[1, 1, NAN], [1, 1, NAN], [1, 0, NAN], [1, 0, NAN], [NAN, NAN, 1]])
+
+    biases = annotator_biases(ratings)
+
+    np.testing.assert_allclose(biases["bias"].to_numpy(dtype=np.float64), [0.5, -0.5, NAN])
+    assert biases["ci_low"][0] < 0.5 < biases["ci_high"][0]
+    assert biases["accept_rate"].tolist() == [1, 0.5, 1]
+
+
+def test_ties_have_no_majority() -> None:
+    ratings = ratings_of([[1, 0, NAN], [1, 1, 0], [0, NAN, NAN], [NAN, NAN, NAN]])
+
+    np.testing.assert_array_equal(majority_labels(ratings), [NAN, 1, 0, NAN])
+    assert tied_records(ratings) == ["r00000"]
+
+
+def test_dawid_skene_finds_the_skills_that_made_the_verdicts() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(3000) < 0.6
+    skills = [(0.95, 0.9), (0.8, 0.85), (0.6, 0.6)]
+    scores = np.column_stack([np.where(truth, rng.random(3000) < r, rng.random(3000) > s) for r, s in skills])
+    scores = np.where(rng.random(scores.shape) < 0.1, NAN, scores)
+
+    fit = fit_dawid_skene(ratings_of(scores))
+
+    np.testing.assert_allclose(fit.recall, [r for r, _ in skills], atol=0.04)
+    np.testing.assert_allclose(fit.specificity, [s for _, s in skills], atol=0.04)
+    assert fit.prevalence == pytest.approx(0.6, abs=0.03)
+    by_majority = majority_labels(ratings_of(scores))
+    assert np.mean((fit.accept_probability > 0.5) == truth) > np.mean(by_majority == truth)
+
+
+def test_a_judge_as_good_as_a_person_meets_the_ceiling() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.random(4000) < 0.5
+    noisy = [np.where(rng.random(4000) < 0.9, truth, ~truth).astype(float) for _ in range(4)]
+
+    figures = by_name(people_figures(ratings_of(np.column_stack(noisy[:3])), noisy[3]))
+
+    ceiling, judge = figures["human_human_kappa"].value, figures["judge_annotator_kappa"].value
+    # Two raters that are right with 0.9 each agree with 0.82, and kappa is 2 * 0.82 - 1.
+    assert ceiling == pytest.approx(0.64, abs=0.03)
+    assert judge == pytest.approx(0.64, abs=0.03)
+    assert (figures["judge_consensus_kappa"].value or 0) > 0.7
+
+
+def test_dropping_ties_inflates_the_judge_against_a_consensus() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.random(4000) < 0.5
+    noisy = [np.where(rng.random(4000) < 0.8, truth, ~truth).astype(float) for _ in range(3)]
+
+    figures = by_name(people_figures(ratings_of(np.column_stack(noisy[:2])), noisy[2]))
+
+    dropped, counted = figures["judge_consensus_kappa"], figures["judge_consensus_kappa_with_ties"]
+    assert (dropped.value or 0) > (counted.value or 1) + 0.05
+    assert dropped.n < counted.n == 4000
+
+
+def test_without_two_annotators_there_is_no_ceiling() -> None:
+    figures = people_figures(ratings_of([[1], [0]]), np.array([1.0, 0.0]))
+
+    assert {figure.value for figure in figures} == {None}
+    assert {figure.reason for figure in figures} == {"no record has verdicts of two annotators"}
+
+
+def test_a_person_who_judged_twice_is_held_against_themselves() -> None:
+    annotations = annotations_of(
+        ("r1", "ann", 1, "2026-01-01", False),
+        ("r1", "ann", 1, "2026-02-01", False),
+        ("r2", "ann", 1, "2026-01-01", False),
+        ("r2", "ann", 0, "2026-02-01", False),
+        ("r3", "ben", 0, "2026-02-01", False),
+    )
+
+    retest = retest_agreement(annotations)
+
+    assert retest[["annotator", "n", "agreement"]].to_numpy().tolist() == [["ann", 2, 0.5]]
+
+
+def _noisy(truth: Floats, accuracy: float, rng: np.random.Generator) -> Floats:
+    return np.where(rng.random(len(truth)) < accuracy, truth, 1 - truth)
+
+
+def test_the_alternative_annotator_test_passes_a_good_judge_and_not_a_random_one() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random(200) < 0.5).astype(float)
+    ratings = ratings_of(np.column_stack([_noisy(truth, 0.85, rng) for _ in range(4)]))
+
+    good = run_alt_test(ratings, _noisy(truth, 0.9, rng))
+    random = run_alt_test(ratings, (rng.random(200) < 0.5).astype(float))
+
+    assert good.winning_rate == 1
+    assert random.winning_rate == 0
+    assert (good.advantage or 0) > (random.advantage or 1)
+
+
+def test_one_annotators_row_of_the_alternative_annotator_test_by_hand() -> None:
+    # Others always accept. The judge accepts 27 of 30, a0 accepts 24, both at once 21: the judge alone wins 6, a0
+    # alone 3, 21 are even. Mean gap (3 - 6) / 30 = -0.1; squares sum to 9, variance (9 - 0.3) / 29 = 0.3, its root
+    # 0.5477226; t = (-0.1 - 0.2) / (0.5477226 / 30 ** 0.5) = -3, whose tail at 29 degrees of freedom is 0.0027496.
+    own = [1.0] * 24 + [0.0] * 6
+    judge = np.array([1.0] * 21 + [0.0] * 3 + [1.0] * 6)
+    ratings = ratings_of(np.column_stack([own, [1.0] * 30, [1.0] * 30]))
+
+    row = run_alt_test(ratings, judge).by_annotator.iloc[0]
+
+    assert row["judge_wins"] == 0.9
+    assert row["annotator_wins"] == 0.8
+    assert row["p_value"] == pytest.approx(0.0027496, abs=1e-6)
+
+
+def test_the_alternative_annotator_test_says_what_it_lacks() -> None:
+    two = run_alt_test(ratings_of([[1, 0]] * 50), np.ones(50))
+    short = run_alt_test(ratings_of([[1, 0, 1]] * 20), np.ones(20))
+
+    assert two.winning_rate is None
+    assert two.reason == "2 annotators; the test needs 3"
+    assert short.winning_rate is None
+    assert short.reason == "0 annotators share 30 judged records with others; the test needs 3"
