@@ -123,7 +123,7 @@ def test_ties_have_no_majority() -> None:
 def test_dawid_skene_finds_the_skills_that_made_the_verdicts() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(3000) < 0.6
-    skills = [(0.95, 0.9), (0.8, 0.85), (0.6, 0.6)]
+    skills = [(0.95, 0.9), (0.8, 0.85), (0.6, 0.6), (0.9, 0.7), (0.7, 0.9)]
     scores = np.column_stack([np.where(truth, rng.random(3000) < r, rng.random(3000) > s) for r, s in skills])
     scores = np.where(rng.random(scores.shape) < 0.1, NAN, scores)
 
