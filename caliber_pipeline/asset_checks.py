@@ -5,6 +5,7 @@ import pandas as pd
 
 from caliber_pipeline.core.judge_scores import MIN_COVERAGE, coverage
 from caliber_pipeline.core.splits import MIN_GROUPS
+from caliber_pipeline.resources import Project
 
 
 @dg.asset_check(
@@ -12,8 +13,9 @@ from caliber_pipeline.core.splits import MIN_GROUPS
     blocking=True,
     description=f"At least {MIN_COVERAGE:.0%} of the labelled records got a verdict; below that, see failure_reason.",
 )
-def judge_coverage(judge_scores: pd.DataFrame) -> dg.AssetCheckResult:
+def judge_coverage(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     """Block the run where too many verdicts are missing."""
+    judge_scores = project.tables.require("judge_scores", context.partition_key)
     share = coverage(judge_scores)
     reasons = judge_scores["failure_reason"].dropna().value_counts().head(3)
     what = "no labelled record to judge" if share is None else f"{share:.1%} of {len(judge_scores)} records judged"

@@ -20,6 +20,7 @@ from caliber_pipeline.stores.ingest import is_ingested
 
 Report = Callable[[str], None]
 FIRST_VERSION: Final = "v001"
+_LOGGER: Final = "report"
 
 
 class RunFailedError(CaliberError):
@@ -44,9 +45,7 @@ class JobRunner:
         self._instance = instance
         self._report = report
         logger = _report_logger(report, log_level)
-        self._definitions = dg.Definitions.merge(
-            build_definitions(settings), dg.Definitions(loggers={"console": logger})
-        )
+        self._definitions = dg.Definitions.merge(build_definitions(settings), dg.Definitions(loggers={_LOGGER: logger}))
 
     def run_loop(self) -> None:
         """Ingest where the input is new, then evaluate version after version until there is nothing left to do.
@@ -84,7 +83,12 @@ class JobRunner:
     def _run(self, job_name: str, *, partition_key: str | None = None, tags: dict[str, str] | None = None) -> None:
         job = self._definitions.resolve_job_def(job_name)
         try:
-            result = job.execute_in_process(instance=self._instance, partition_key=partition_key, tags=tags)
+            result = job.execute_in_process(
+                instance=self._instance,
+                partition_key=partition_key,
+                tags=tags,
+                run_config={"loggers": {_LOGGER: {}}},  # without it Dagster's own writes all events to stderr
+            )
         except dg.Failure as failure:
             if isinstance(failure.__cause__, CaliberError):
                 raise failure.__cause__ from failure

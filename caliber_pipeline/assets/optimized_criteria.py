@@ -62,8 +62,7 @@ def decide_and_propose(
     previous = decided.pop(version, None)
     champion = core.current_champion(decided)
     base = core.select_base(version, criteria, list(listing.valid), champion)
-    verdicts = tables.load("judge_scores", version)
-    assert verdicts is not None  # noqa: S101 - it is upstream of this stage
+    verdicts = tables.require("judge_scores", version)
     scored = load_scored(project, verdicts)
     comparison = _compare(project, base, scored, verdicts)
     decision = core.decide_version(version, base, champion, comparison, previous, project.loop)
@@ -104,8 +103,7 @@ def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts:
 
 
 def _metrics_of(project: Project, champion: str, version: str, metrics: pd.DataFrame) -> pd.DataFrame:
-    stored = None if champion == version else project.tables.load("alignment_metrics", champion)
-    return metrics if stored is None else stored
+    return metrics if champion == version else project.tables.require("alignment_metrics", champion)
 
 
 def _pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> list[str]:
@@ -123,15 +121,11 @@ def _propose(
     patterns: pd.DataFrame,
 ) -> Proposal | None:
     """A proposal that edits the champion, from its own errors."""
-    verdicts = project.tables.load("judge_scores", champion)
-    assert verdicts is not None  # noqa: S101 - a champion was judged
+    verdicts = project.tables.require("judge_scores", champion)
     records = load_records(project, verdicts)
     if champion != version:
         scored = load_scored(project, verdicts)
-        stored = project.tables.load("misalignments", champion), project.tables.load("patterns", champion)
-        misalignments, patterns = (
-            t if t is not None else f for t, f in zip(stored, (misalignments, patterns), strict=True)
-        )
+        misalignments, patterns = (project.tables.require(name, champion) for name in ("misalignments", "patterns"))
     evidence = select_train(scored, misalignments, patterns, records)
     max_examples = project.build_judge().max_examples
     champion_criteria = project.criteria_files.load(champion)

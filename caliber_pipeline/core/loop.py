@@ -124,9 +124,12 @@ def data_fingerprint(attrs: Mapping[str, str]) -> str:
     return f"{attrs['records_fingerprint']}:{attrs['annotations_fingerprint']}"
 
 
+def base_of(decided: pd.DataFrame) -> str | None:
+    """The base in the row of a decided version."""
+    base = decided["base"].iloc[0]
+    return None if pd.isna(base) else str(base)
+
+
 def champion_base(decided: Mapping[str, pd.DataFrame], champion: str | None) -> str | None:
     """The base that the champion was compared with."""
-    if champion is None or champion not in decided:
-        return None
-    base = decided[champion]["base"].iloc[0]
-    return None if pd.isna(base) else str(base)
+    return base_of(decided[champion]) if champion in decided else None

@@ -11,7 +11,7 @@ from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison, decide
-from caliber_pipeline.core.loop import data_fingerprint
+from caliber_pipeline.core.loop import base_of, data_fingerprint
 from caliber_pipeline.core.proposals import Proposal
 from caliber_pipeline.core.schemas import conform_frame
 from caliber_pipeline.core.splits import MIN_GROUPS
@@ -128,7 +128,7 @@ def find_stop(
     losers = [
         version
         for version, frame in decided.items()
-        if frame["base"].iloc[0] == decision.champion
+        if base_of(frame) == decision.champion
         and frame["decision"].iloc[0] not in WINNING
         and data_fingerprint(frame.attrs) == data
     ]

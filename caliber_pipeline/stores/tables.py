@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from upath import UPath
 
+from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.core.schemas import arrow_from_frame, frame_from_arrow
 
 _ATTRS_KEY = b"PANDAS_ATTRS"  # where pandas itself keeps `DataFrame.attrs`, so that a plain read_parquet shows them
@@ -65,6 +66,17 @@ class TableStore:
         """A stored table, or None."""
         path = self.path(name, version)
         return self.load_path(path) if path.exists() else None
+
+    def require(self, name: str, version: str | None = None) -> pd.DataFrame:
+        """A stored table.
+
+        Raises:
+            MissingStepError: it is not stored.
+        """
+        table = self.load(name, version)
+        if table is None:
+            raise MissingStepError(f"{self.path(name, version)}: not there yet; materialize '{name}' first")
+        return table
 
     def load_attrs(self, name: str, version: str | None = None) -> dict[str, str] | None:
         """What a stored table was made from, without reading its rows; None where it is not stored."""
