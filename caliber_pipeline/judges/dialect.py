@@ -1,7 +1,7 @@
 """What an endpoint accepts: the request's form, and how it changes after a refusal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from caliber_pipeline.core.criteria import Sampling
@@ -11,24 +11,21 @@ from caliber_pipeline.judges.providers import FORMATS, Provider, ReplyFormat
 _FORMAT_WORDS: Final = ("response_format", "json_schema", "json_object", "structured output", "json mode")
 _MAX_TOKENS_NAMES: Final = ("max_tokens", "max_completion_tokens")
 _TOP_LOGPROBS: Final = 5
-_RESPONSE_FORMATS: Final[dict[ReplyFormat, dict[str, Any] | None]] = {
-    "json_schema": {
-        "type": "json_schema",
-        "json_schema": {"name": "verdict", "strict": True, "schema": REPLY_SCHEMA},
-    },
-    "json_object": {"type": "json_object"},
-    "text": None,
-}
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """The form of a request: model, reply format and parameters, as far as the endpoint accepts them."""
+    """The form of a request: model, reply format and parameters, as far as the endpoint accepts them.
+
+    A reply is a verdict, unless another schema is given.
+    """
 
     model: str
     format: ReplyFormat
     parameters: Mapping[str, Any]
     refused: tuple[str, ...] = ()
+    reply_name: str = "verdict"
+    reply_schema: Mapping[str, Any] = field(default_factory=lambda: REPLY_SCHEMA)
 
     @classmethod
     def start(
@@ -50,9 +47,11 @@ class Dialect:
         body: dict[str, Any] = {"model": self.model, "messages": messages, **self.parameters}
         if vote and "seed" in body:
             body["seed"] += vote
-        response_format = _RESPONSE_FORMATS[self.format]
-        if response_format is not None:
-            body["response_format"] = response_format
+        if self.format == "json_schema":
+            schema = {"name": self.reply_name, "strict": True, "schema": self.reply_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif self.format == "json_object":
+            body["response_format"] = {"type": "json_object"}
         return body
 
     @property

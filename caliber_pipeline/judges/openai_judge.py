@@ -60,6 +60,7 @@ class OpenAIJudge:
     """
 
     is_cacheable: Final = True
+    max_examples: Final = 20  # each costs its tokens again with every record
 
     def __init__(self, settings: OpenAIJudgeSettings) -> None:
         """A judge of these settings; nothing is sent yet.

@@ -48,6 +48,7 @@ class ScriptedJudge:
 
     script: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     is_cacheable: bool = True
+    max_examples: int = 20
     provider: str = "p"
     model: str = "m"
     asked: list[str] = field(default_factory=list)

@@ -1,0 +1,47 @@
+"""Tables to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+def frame_to_json(frame: pd.DataFrame, schema: pa.Schema) -> dict[str, list[Any]]:
+    """The columns of a schema as lists that JSON can hold; the frame may have more columns."""
+    import pyarrow as pa
+
+    arrays = (pa.array(frame[field.name], type=field.type, from_pandas=True) for field in schema)
+    return {
+        name: [_plain(value) for value in array.to_pylist()] for name, array in zip(schema.names, arrays, strict=True)
+    }
+
+
+def frame_from_json(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pd.DataFrame:
+    """The frame that `frame_to_json` was made from."""
+    import pyarrow as pa
+
+    from caliber_pipeline.core.schemas import frame_from_arrow
+
+    arrays = [pa.array([_typed(v, field.type) for v in columns[field.name]], field.type) for field in schema]
+    return frame_from_arrow(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _typed(value: Any, type_: pa.DataType) -> Any:  # noqa: ANN401 - a cell is of any type
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if pa.types.is_timestamp(type_):
+        return datetime.fromisoformat(value)
+    if pa.types.is_map(type_):
+        return [(key, item) for key, item in value]
+    return value

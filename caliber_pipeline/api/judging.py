@@ -1,0 +1,84 @@
+"""Finds who gives the verdicts: an endpoint, the verdicts that came with the records, or the embedded default."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from caliber_pipeline.core.errors import JudgeError
+
+if TYPE_CHECKING:
+    from caliber_pipeline.encoders.protocol import Encoder
+    from caliber_pipeline.judges.language_model import LanguageModel
+    from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+    from caliber_pipeline.judges.protocol import Judge
+
+LOCAL: Final = "local"
+RECORDED: Final = "recorded"
+
+
+def open_judge(provider: str, model_name: str | None = None, max_concurrent: int | None = None) -> Judge:
+    """The judge of a provider.
+
+    Args:
+        provider: 'local', 'recorded', or a provider of an OpenAI-compatible endpoint; its key comes from the
+            environment.
+        model_name: The endpoint's model; the other two have none.
+        max_concurrent: Calls to the endpoint under way at once at most.
+
+    Raises:
+        JudgeError: the provider is unknown or its key is missing.
+    """
+    if provider == LOCAL:
+        from caliber_pipeline.judges.local import LocalJudge
+
+        return LocalJudge(default_encoder())
+    if provider == RECORDED:
+        from caliber_pipeline.judges.recorded import RecordedJudge
+
+        return RecordedJudge()
+    from caliber_pipeline.judges.openai_judge import OpenAIJudge
+
+    return OpenAIJudge(_settings(provider, model_name, max_concurrent))
+
+
+def find_provider(provider: str | None) -> str:
+    """The provider that was asked for, else the environment's where it has what that needs, else 'local'."""
+    if provider is not None:
+        return provider.strip().lower()
+    from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+
+    settings = OpenAIJudgeSettings.from_env(os.environ)
+    try:
+        _ = settings.endpoint_url, settings.key
+    except JudgeError:
+        return LOCAL
+    return settings.provider
+
+
+def open_language_model(provider: str | None, model_name: str | None) -> LanguageModel | None:
+    """The language model of a provider, None for 'local' and 'recorded', and where the environment has no key."""
+    found = find_provider(provider)
+    if found in {LOCAL, RECORDED}:
+        return None
+    from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
+
+    return OpenAILanguageModel(_settings(found, model_name, None))
+
+
+def _settings(provider: str, model_name: str | None, max_concurrent: int | None) -> OpenAIJudgeSettings:
+    from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+    from caliber_pipeline.judges.providers import PROVIDERS
+
+    if provider not in PROVIDERS:
+        raise JudgeError(f"unknown provider '{provider}'; known are {', '.join((LOCAL, RECORDED, *PROVIDERS))}")
+    return OpenAIJudgeSettings.from_env(os.environ, provider=provider, model=model_name, max_concurrency=max_concurrent)
+
+
+@cache
+def default_encoder() -> Encoder:
+    """The embedded encoder, one for the process: loading it takes seconds."""
+    from caliber_pipeline.encoders.sentence_transformer import SentenceTransformerEncoder
+
+    return SentenceTransformerEncoder()

@@ -1,0 +1,50 @@
+"""Lets the same work be awaited or called plainly, in a script and under a notebook's event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
+OnProgress: TypeAlias = Callable[[int, int], object]
+"""Called with (records done, records in all) while the work goes on."""
+
+
+class _StoppedError(Exception):
+    """Ends work whose caller has gone."""
+
+
+async def run_in_thread(work: Callable[[OnProgress], T], on_progress: OnProgress | None = None) -> T:
+    """Run blocking work beside the event loop.
+
+    Progress is reported on the event loop's thread, in order, and before the result is there. Cancelling stops the
+    work at its next report.
+
+    Args:
+        work: Takes a function to report progress with.
+        on_progress: Where progress goes; None to nowhere.
+    """
+    loop = asyncio.get_running_loop()
+    is_cancelled = threading.Event()
+
+    def report(done: int, total: int) -> None:
+        if is_cancelled.is_set():
+            raise _StoppedError
+        if on_progress is not None:
+            loop.call_soon_threadsafe(on_progress, done, total)
+
+    try:
+        return await asyncio.to_thread(work, report)
+    finally:
+        is_cancelled.set()
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result; where an event loop is running already, by a loop of its own in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

@@ -1,0 +1,138 @@
+"""A language model behind any OpenAI-compatible endpoint, for the steps that ask for more than a verdict."""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from caliber_pipeline.core.criteria import Sampling
+from caliber_pipeline.core.errors import JudgeError, ReplyError
+from caliber_pipeline.core.judge_prompt import Message
+from caliber_pipeline.judges.caller import Caller, CallFailedError, RefusedError, Tally, budget_of
+from caliber_pipeline.judges.dialect import Dialect
+from caliber_pipeline.judges.gate import Gate
+from caliber_pipeline.judges.language_model import ReplyT
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.transport import open_transport
+
+_FENCE: Final = re.compile(r"^\s*```(?:json)?\s*|\s*```\s*$", re.IGNORECASE)
+
+
+class OpenAILanguageModel:
+    """Asks an endpoint through the same client, retries and limits as the judge; implements `LanguageModel`."""
+
+    def __init__(self, settings: OpenAIJudgeSettings) -> None:
+        """A language model of these settings; nothing is sent yet.
+
+        Raises:
+            JudgeError: there is no model, no base URL or no key.
+        """
+        if not settings.model:
+            raise JudgeError(f"no model is set for provider '{settings.provider}'; set CALIBER_MODEL or give one")
+        _ = settings.endpoint_url, settings.key
+        self._settings = settings
+        self._model = settings.model
+        self._dialect: Dialect | None = None
+
+    @property
+    def name(self) -> str:
+        """Provider and model."""
+        return f"{self._settings.provider_name}/{self._model}"
+
+    def __repr__(self) -> str:
+        """Provider and model; no key."""
+        return f"OpenAILanguageModel({self.name!r})"
+
+    async def ask(self, prompt: str, reply: type[ReplyT], *, system: str | None = None) -> ReplyT:
+        """The reply to a prompt, as `LanguageModel.ask` says."""
+        schema = _strict(reply.model_json_schema())
+        form = f"Reply with one JSON object of this schema and nothing else:\n{json.dumps(schema)}"
+        messages = [
+            Message(role="system", content=f"{system}\n\n{form}" if system else form),
+            Message(role="user", content=prompt),
+        ]
+        settings = self._settings
+        transport = open_transport(settings)
+        async with aclosing(transport):
+            caller = Caller(settings, self._form(reply, schema), transport, _gate(settings), budget_of(settings))
+            text = await _call(caller, messages)
+            try:
+                parsed = _parse(text, reply)
+            except ValidationError as error:
+                messages += [
+                    Message(role="assistant", content=text),
+                    Message(role="user", content=f"That reply is not of the schema: {_faults(error)}. {form}"),
+                ]
+                parsed = _parse_again(await _call(caller, messages), reply)
+            self._dialect = caller.dialect
+        return parsed
+
+    def _form(self, reply: type[BaseModel], schema: Mapping[str, Any]) -> Dialect:
+        settings = self._settings
+        known = self._dialect or Dialect.start(
+            settings.table_entry,
+            self._model,
+            Sampling(),
+            max_output_tokens=settings.max_output_tokens,
+            logprobs=False,
+        )
+        return replace(known, reply_name=reply.__name__, reply_schema=schema)
+
+
+async def _call(caller: Caller, messages: list[Message]) -> str:
+    try:
+        completion = await caller.call(messages, Tally())
+    except (CallFailedError, RefusedError) as error:
+        raise ReplyError(f"the language model gave no reply: {error}") from None
+    if completion.refusal:
+        raise ReplyError(f"the language model refused: {completion.refusal}")
+    return completion.text
+
+
+def _parse(text: str, reply: type[ReplyT]) -> ReplyT:
+    """The reply in a text that may fence it or talk around it.
+
+    Raises:
+        ValidationError: there is none in it.
+    """
+    bare = _FENCE.sub("", text)
+    start, end = bare.find("{"), bare.rfind("}")
+    return reply.model_validate_json(bare[start : end + 1] if 0 <= start < end else bare)
+
+
+def _parse_again(text: str, reply: type[ReplyT]) -> ReplyT:
+    try:
+        return _parse(text, reply)
+    except ValidationError as error:
+        raise ReplyError(f"the language model's reply is not of the form {reply.__name__}: {_faults(error)}") from None
+
+
+def _faults(error: ValidationError) -> str:
+    """What is wrong where, without the reply's text."""
+    found = error.errors(include_input=False, include_url=False)[:5]
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'reply'}: {e['msg']}" for e in found)
+
+
+def _strict(schema: Any) -> Any:  # noqa: ANN401 - any node of a JSON schema
+    """The schema as structured output wants it: every property required, no others, no defaults."""
+    if isinstance(schema, list):
+        return [_strict(node) for node in schema]
+    if not isinstance(schema, dict):
+        return schema
+    node = {key: _strict(value) for key, value in schema.items() if key not in {"default", "title"}}
+    if isinstance(schema.get("properties"), dict):
+        node["properties"] = {name: _strict(value) for name, value in schema["properties"].items()}
+        node |= {"required": list(schema["properties"]), "additionalProperties": False}
+    return node
+
+
+def _gate(settings: OpenAIJudgeSettings) -> Gate:
+    return Gate(
+        settings.max_concurrency,
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+    )
