@@ -1,1 +1,69 @@
-"""Calibrate LLM judges against people."""
+"""Calibrate LLM judges against people.
+
+Names are resolved when they are first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caliber_pipeline.api.annotating import AnnotationManager as AnnotationManager
+    from caliber_pipeline.api.annotating import AnnotationState as AnnotationState
+    from caliber_pipeline.api.evaluation import EvaluationRunner as EvaluationRunner
+    from caliber_pipeline.api.records import Annotation as Annotation
+    from caliber_pipeline.api.records import UploadedRecord as UploadedRecord
+    from caliber_pipeline.api.results import EvaluatedRecord as EvaluatedRecord
+    from caliber_pipeline.api.results import EvaluationComparison as EvaluationComparison
+    from caliber_pipeline.api.results import EvaluationConfig as EvaluationConfig
+    from caliber_pipeline.api.results import EvaluationMetrics as EvaluationMetrics
+    from caliber_pipeline.api.results import EvaluationResult as EvaluationResult
+    from caliber_pipeline.api.results import FailedRecord as FailedRecord
+    from caliber_pipeline.api.results import compare as compare
+    from caliber_pipeline.api.selection import ExampleSelector as ExampleSelector
+    from caliber_pipeline.api.selection import SelectionResult as SelectionResult
+    from caliber_pipeline.api.selection import auto_select_strategy as auto_select_strategy
+    from caliber_pipeline.api.upload import RejectedRow as RejectedRow
+    from caliber_pipeline.api.upload import UploadHandler as UploadHandler
+    from caliber_pipeline.api.upload import UploadResult as UploadResult
+    from caliber_pipeline.core.errors import CaliberError as CaliberError
+    from caliber_pipeline.core.errors import InputError as InputError
+    from caliber_pipeline.core.errors import JudgeError as JudgeError
+    from caliber_pipeline.core.errors import MissingStepError as MissingStepError
+    from caliber_pipeline.core.example_selection import SelectionStrategy as SelectionStrategy
+
+_MODULES = {
+    "caliber_pipeline.api.annotating": ("AnnotationManager", "AnnotationState"),
+    "caliber_pipeline.api.evaluation": ("EvaluationRunner",),
+    "caliber_pipeline.api.records": ("Annotation", "UploadedRecord"),
+    "caliber_pipeline.api.results": (
+        "EvaluatedRecord",
+        "EvaluationComparison",
+        "EvaluationConfig",
+        "EvaluationMetrics",
+        "EvaluationResult",
+        "FailedRecord",
+        "compare",
+    ),
+    "caliber_pipeline.api.selection": ("ExampleSelector", "SelectionResult", "auto_select_strategy"),
+    "caliber_pipeline.api.upload": ("RejectedRow", "UploadHandler", "UploadResult"),
+    "caliber_pipeline.core.errors": ("CaliberError", "InputError", "JudgeError", "MissingStepError"),
+    "caliber_pipeline.core.example_selection": ("SelectionStrategy",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+if not TYPE_CHECKING:  # type checkers know the names above and report any other
+
+    def __getattr__(name: str) -> object:
+        """Import the module of a public name when the name is first used (PEP 562)."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        value = getattr(import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """The public names beside what is loaded."""
+    return sorted({*globals(), *__all__})
