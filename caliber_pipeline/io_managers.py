@@ -19,7 +19,7 @@ MAX_PREVIEW_CHARS = 120  # per cell
 class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
     """Stores each asset at OUTPUT/<asset>.parquet, or OUTPUT/<asset>/<criteria version>.parquet."""
 
-    extension: ClassVar[str | None] = ".parquet"
+    extension: ClassVar[str | None] = ".parquet"  # type: ignore[misc] # a field on the Pydantic class otherwise
     output_dir: str
 
     _base_path: UPath = PrivateAttr()
@@ -58,7 +58,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
     def get_metadata(self, context: dg.OutputContext, obj: pd.DataFrame) -> dict[str, dg.MetadataValue]:
         """Row count, columns, preview, and the fingerprints of what the table was made from."""
         name = context.asset_key.path[-1]
-        fingerprints = {key: dg.MetadataValue.text(value) for key, value in obj.attrs.items()}
+        fingerprints = {str(key): dg.MetadataValue.text(value) for key, value in obj.attrs.items()}
         return {
             "dagster/row_count": dg.MetadataValue.int(len(obj)),
             "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(SCHEMAS[name])),

@@ -1,5 +1,10 @@
 """The Dagster assets: one module per stage, each a thin layer over the core module of the same name."""
 
+from collections.abc import Sequence
+from typing import Final
+
+import dagster as dg
+
 from caliber_pipeline.assets.alignment_metrics import alignment_metrics
 from caliber_pipeline.assets.annotations import annotations
 from caliber_pipeline.assets.calibration_history import calibration_history
@@ -10,7 +15,7 @@ from caliber_pipeline.assets.optimized_criteria import optimized_criteria
 from caliber_pipeline.assets.patterns import patterns
 from caliber_pipeline.assets.records import records
 
-ALL_ASSETS = [
+ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     criteria,
     records,
     annotations,

@@ -3,7 +3,7 @@
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import criteria_versions, describe, with_attrs
+from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value, seal_test
@@ -14,10 +14,11 @@ from caliber_pipeline.resources import Project
 PLOTTED = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
 
 
-@dg.asset(
+@stage(
     partitions_def=criteria_versions,
     description="Agreement between judge and people on train, dev, test and all, with 95 % intervals.",
-    **describe("alignment_metrics", "evaluation", {"pandas"}),
+    group="evaluation",
+    kinds={"pandas"},
 )
 def alignment_metrics(
     context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame, judge_scores: pd.DataFrame

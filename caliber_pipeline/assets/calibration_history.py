@@ -5,20 +5,21 @@ from collections.abc import Mapping
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import describe
+from caliber_pipeline.assets.definition import stage
 from caliber_pipeline.core.calibration_history import append_evaluations, latest_evaluations
 from caliber_pipeline.resources import Project
 
 _ALL_VERSIONS = dg.AssetIn(partition_mapping=dg.AllPartitionMapping(), metadata={"allow_missing_partitions": True})
 
 
-@dg.asset(
+@stage(
     ins={"alignment_metrics": _ALL_VERSIONS, "optimized_criteria": _ALL_VERSIONS},
     description="One row per evaluation of a criteria version; recalibrations add rows and change none.",
     automation_condition=dg.AutomationCondition.any_deps_updated()
     & ~dg.AutomationCondition.in_progress()
     & ~dg.AutomationCondition.any_deps_in_progress(),
-    **describe("calibration_history", "optimization", {"pandas"}),
+    group="optimization",
+    kinds={"pandas"},
 )
 def calibration_history(
     project: Project,
@@ -36,6 +37,11 @@ def calibration_history(
             "n_evaluations": len(history),
             "n_versions": len(latest),
             "champion": str(history["champion"].iloc[-1]) if len(history) else "none",
-            **{f"dev_cohen_kappa/{r.criteria_version}": float(r.dev_cohen_kappa) for r in kappas.itertuples()},
+            **{
+                f"dev_cohen_kappa/{version}": kappa
+                for version, kappa in zip(
+                    kappas["criteria_version"], kappas["dev_cohen_kappa"].astype(float), strict=True
+                )
+            },
         },
     )

@@ -29,6 +29,23 @@ def describe(name: str, group: str, kinds: set[str], code_version: str = "1") ->
     }
 
 
+def stage(
+    *,
+    group: str,
+    kinds: set[str],
+    description: str,
+    **options: Any,  # noqa: ANN401 - the arguments of dg.asset
+) -> Callable[[Callable[..., dg.Output[pd.DataFrame]]], dg.AssetsDefinition]:
+    """Declare the asset of a stage, named as its function."""
+
+    def declare(function: Callable[..., dg.Output[pd.DataFrame]]) -> dg.AssetsDefinition:
+        asset = dg.asset(description=description, **describe(function.__name__, group, kinds), **options)
+        declared: dg.AssetsDefinition = asset(function)
+        return declared
+
+    return declare
+
+
 @contextmanager
 def one_line_failures() -> Iterator[None]:
     """Turn errors that tell a person what to do into failures of the run that no retry would mend."""
@@ -46,7 +63,7 @@ def log_progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int,
     def report(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < PROGRESS_INTERVAL_S and done < total:
+        if now - last < PROGRESS_INTERVAL_S and (done < total or last == started):
             return
         last = now
         rate = done / max(now - started, 1e-9)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import criteria_versions, describe, log_progress, one_line_failures, with_attrs
+from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
@@ -16,11 +16,12 @@ from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
 
 
-@dg.asset(
+@stage(
     partitions_def=criteria_versions,
     deps=["criteria"],
     description="One row per labelled record: the judge's verdict under a criteria version, or why there is none.",
-    **describe("judge_scores", "evaluation", {"openai"}),
+    group="evaluation",
+    kinds={"openai"},
 )
 def judge_scores(
     context: dg.AssetExecutionContext, project: Project, records: pd.DataFrame, annotations: pd.DataFrame

@@ -3,7 +3,7 @@
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import criteria_versions, describe, with_attrs
+from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import join_labels
@@ -11,10 +11,11 @@ from caliber_pipeline.core.misalignments import find_misalignments
 from caliber_pipeline.resources import Project
 
 
-@dg.asset(
+@stage(
     partitions_def=criteria_versions,
     description="Every false positive and false negative, with both verdicts, the note and its pattern.",
-    **describe("misalignments", "discovery", {"pandas"}),
+    group="discovery",
+    kinds={"pandas"},
 )
 def misalignments(
     project: Project, annotations: pd.DataFrame, judge_scores: pd.DataFrame, patterns: pd.DataFrame

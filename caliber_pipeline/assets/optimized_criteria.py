@@ -9,8 +9,8 @@ import pandas as pd
 from caliber_pipeline.assets.definition import (
     PROMOTION_POOL,
     criteria_versions,
-    describe,
     one_line_failures,
+    stage,
     with_attrs,
 )
 from caliber_pipeline.assets.scored import load_records, load_scored
@@ -23,11 +23,12 @@ from caliber_pipeline.core.proposals import Proposal, find_twin, propose_by_rule
 from caliber_pipeline.resources import Project
 
 
-@dg.asset(
+@stage(
     partitions_def=criteria_versions,
     pool=PROMOTION_POOL,
     description="Whether the version is better than its base on dev, who is champion, and the next version to try.",
-    **describe("optimized_criteria", "optimization", {"yaml"}),
+    group="optimization",
+    kinds={"yaml"},
 )
 def optimized_criteria(
     context: dg.AssetExecutionContext,

@@ -3,17 +3,18 @@
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import criteria_versions, describe, log_progress, one_line_failures, with_attrs
+from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels, select_notes
 from caliber_pipeline.core.patterns import discover_patterns
 from caliber_pipeline.resources import Project
 
 
-@dg.asset(
+@stage(
     partitions_def=criteria_versions,
     description="Themes in the notes, fitted on train, the others assigned; versions on the same notes share them.",
-    **describe("patterns", "discovery", {"scikitlearn", "huggingface"}),
+    group="discovery",
+    kinds={"scikitlearn", "huggingface"},
 )
 def patterns(
     context: dg.AssetExecutionContext,

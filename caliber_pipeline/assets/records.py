@@ -1,6 +1,6 @@
 """Stage `records`: the uploaded queries and answers, and the rows that could not be read."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import dagster as dg
 
@@ -28,11 +28,11 @@ def records(context: dg.AssetExecutionContext, project: Project) -> Iterator[dg.
     with one_line_failures():
         loaded = load_records(project.settings)
     table, rejected = loaded.table, loaded.rejected
-    fingerprint = {
+    attrs: dict[Hashable | None, str] = {
         "records_fingerprint": fingerprint_records(table),
         "records_input_fingerprint": loaded.input_fingerprint,
     }
-    table.attrs = rejected.attrs = fingerprint
+    table.attrs = rejected.attrs = attrs
     splits = table["split"].value_counts()
     yield dg.Output(
         table,

@@ -1,6 +1,7 @@
 """Stage `calibration_history`: one row per evaluation; recalibrations add rows and change none."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
@@ -11,6 +12,37 @@ from caliber_pipeline.core.schemas import CALIBRATION_HISTORY, conform_frame, em
 
 FIGURES: Final = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
 _KEY: Final = ["criteria_version", "evaluated_at"]
+
+
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """The outcome of the loop.
+
+    Attributes:
+        champion: The version that won last on dev.
+        versions: Per version its decision and figures, over all records and by split; test is None where sealed.
+        patterns: Name and count of each pattern in the notes.
+        stop_reason: Why the loop ended.
+        n_records: Records.
+        n_rejected_records: Rows of the records file that are none.
+        n_rejected_annotations: Rows of the annotations file that are none.
+        n_unclustered: Notes that belong to no pattern.
+        output: The folder of the tables.
+    """
+
+    champion: str
+    versions: list[dict[str, Any]]
+    patterns: list[dict[str, Any]]
+    stop_reason: str | None
+    n_records: int
+    n_rejected_records: int
+    n_rejected_annotations: int
+    n_unclustered: int
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as JSON takes it."""
+        return dict(vars(self))
 
 
 def build_row(version: str, metrics: pd.DataFrame, optimized: pd.DataFrame) -> dict[str, Any]:
@@ -70,3 +102,24 @@ def _figures(split: str, cells: ConfusionMatrix | None) -> dict[str, Any]:
     figures = {name: cells.figures[name] for name in FIGURES}
     counts = dict(zip(CELLS, cells.cells, strict=True))
     return {f"{split}_{name}": value for name, value in {"n": cells.n, **figures, **counts}.items()}
+
+
+def summarize_evaluation(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row of the history as the summary shows it."""
+    kept = ("criteria_version", "base", "round", "decision", "decision_reason", "n_failed", "n_examples")
+    return {
+        **{name: _plain(row[name]) for name in kept},
+        **_plain_figures(row, "all"),
+        "splits": {
+            "dev": _plain_figures(row, "dev"),
+            "test": None if row["is_test_sealed"] else _plain_figures(row, "test"),
+        },
+    }
+
+
+def _plain_figures(row: Mapping[Any, Any], split: str) -> dict[str, Any]:
+    return {name: _plain(row[f"{split}_{name}"]) for name in ("n", *FIGURES, *CELLS)}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
+    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value

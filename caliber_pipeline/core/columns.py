@@ -60,10 +60,11 @@ def resolve_columns(
     by_lower = {name.strip().lower(): name for name in reversed(names)}
     resolved = {}
     for ours, alternatives in aliases.items():
-        found = next((by_lower[a] for a in alternatives if a in by_lower), None)
-        theirs = mapping.get(ours, found)
-        if theirs is not None and (ours in mapping or theirs not in mapping.values()):
-            resolved[ours] = theirs
+        found = [by_lower[a] for a in alternatives if a in by_lower and by_lower[a] not in mapping.values()]
+        if ours in mapping:
+            resolved[ours] = mapping[ours]
+        elif found:
+            resolved[ours] = found[0]
     missing = [name for name in required if name not in resolved]
     if missing:
         raise InputError(

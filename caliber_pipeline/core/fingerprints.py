@@ -38,8 +38,9 @@ def fingerprint_frame(frame: pd.DataFrame, columns: Sequence[str]) -> str:
 
 def content_hashes(records: pd.DataFrame) -> list[str]:
     """One hash per record over what a judge reads of it: query, output, reference."""
-    columns = (records[c].to_numpy(dtype=object, na_value=None) for c in ("query", "output", "reference"))
-    return [digest(*row) for row in zip(*columns, strict=True)]
+    columns = (records[c].astype(object) for c in ("query", "output", "reference"))
+    texts = (column.where(column.notna(), None) for column in columns)
+    return [digest(*row) for row in zip(*texts, strict=True)]
 
 
 def verdict_fingerprints(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -119,7 +120,7 @@ def select_stale(versions: Sequence[str | None], ingestions: Mapping[str, str], 
     return tuple(v for v in versions if v is not None and v in ingestions and ingestions[v] != latest)
 
 
-def data_fingerprint(attrs: Mapping[str, str]) -> str:
+def data_fingerprint(attrs: Mapping[Any, Any]) -> str:
     """What identifies the records and annotations that a table was made from."""
     return f"{attrs['records_fingerprint']}:{attrs['annotations_fingerprint']}"
 
@@ -132,4 +133,4 @@ def base_of(decided: pd.DataFrame) -> str | None:
 
 def champion_base(decided: Mapping[str, pd.DataFrame], champion: str | None) -> str | None:
     """The base that the champion was compared with."""
-    return base_of(decided[champion]) if champion in decided else None
+    return base_of(decided[champion]) if champion is not None and champion in decided else None

@@ -15,7 +15,7 @@ MAX_CLAUSES: Final = 12  # a rubric that a person still reads
 MIN_ERRORS_PER_CLAUSE: Final = 2  # one error is an accident, two with the same note are a rule that is missing
 MAX_QUOTES: Final = 5  # per clause
 MAX_QUOTE_CHARS: Final = 200
-MAX_TRAIN_SHARE: Final = 0.75  # shown as examples; the rest of train must stay unseen to reveal the next errors
+FIRST_TRAIN_SHARE: Final = 0.75  # shown as examples at first: what stays unseen reveals the next errors
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _clauses(champion: Criteria, evidence: TrainEvidence) -> list[Clause]:
     for pattern_id, record_ids in by_size:
         if pattern_id in covered or len(record_ids) < MIN_ERRORS_PER_CLAUSE or pattern_id not in patterns.index:
             continue
-        pattern = patterns.loc[pattern_id]
+        pattern = patterns.loc[str(pattern_id)]
         quotes = _quotes([notes_by_id[record_id] for record_id in record_ids])
         verdict = 0 if pattern["polarity"] == "reject" else 1
         clauses.append(
@@ -146,8 +146,10 @@ def _clause_text(verdict: int, quotes: Sequence[str]) -> str:
 
 
 def _examples(champion: Criteria, evidence: TrainEvidence, *, round_: int, max_examples: int) -> tuple[ExampleRef, ...]:
-    """Examples for the judge: those it has stay, its errors come first, at most a share of train in all."""
-    limit = min(max_examples, int(MAX_TRAIN_SHARE * len(evidence.scored)))
+    """Examples for the judge: those it has stay, its errors come first."""
+    # where a proposal on part of train did not win, the evidence was too thin: the next one shows all of it
+    share = FIRST_TRAIN_SHARE if round_ == champion.round + 1 else 1.0
+    limit = min(max_examples, int(share * len(evidence.scored)))
     kept = champion.examples[:limit]
     kept_ids = {example.record_id for example in kept}
     candidates = evidence.scored[~evidence.scored["record_id"].isin(kept_ids)]

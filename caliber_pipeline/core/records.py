@@ -180,7 +180,8 @@ def _groups(
         return default_groups(query, output)
     named = blank_to_null(rows.column(columns.get(group_by, group_by)))
     own = pc.binary_join_element_wise("record ", ids, "")  # a record without a group is a group of its own
-    return pc.coalesce(named, own).to_pandas().astype("string[pyarrow]")
+    groups: pd.Series[str] = pc.coalesce(named, own).to_pandas()
+    return groups.astype("string[pyarrow]")
 
 
 def _metadata(rows: pa.Table, names: list[str]) -> pa.Array:

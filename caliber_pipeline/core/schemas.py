@@ -270,7 +270,8 @@ def conform_table(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
 
 def frame_from_arrow(table: pa.Table) -> pd.DataFrame:
     """The table as pandas over Arrow, the form that every stage takes and returns."""
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
 
 
 def arrow_from_frame(frame: pd.DataFrame, name: str) -> pa.Table:

@@ -49,7 +49,7 @@ class LocalJudge:
 
     provider = "local"
     is_cacheable = True
-    max_examples = 200
+    max_examples = 300
 
     def __init__(self, encoder: Encoder) -> None:
         """Use an encoder; it is first called when there is something to judge."""
@@ -74,6 +74,7 @@ class LocalJudge:
         scores = examples["human_score"].to_numpy(dtype=np.int8) if len(examples) else np.zeros(0, dtype=np.int8)
         if min(np.count_nonzero(scores == 0), np.count_nonzero(scores == 1)) >= MIN_EXAMPLES_PER_CLASS:
             shown = self._features(examples, clauses)
+            _mask_own_quotes(shown.clauses, examples["record_id"], clauses)
             accept = _learn(shown, scores, seen)
             nearest = (seen.content @ shown.content.T).argmax(axis=1)
             ids = examples["record_id"].to_numpy(dtype=object)
@@ -113,6 +114,14 @@ _WORD: Final = {0: "rejected", 1: "accepted"}
 def split_sentences(text: str) -> list[str]:
     """The sentences and lines of a text; a text without any is one itself."""
     return [part for part in _SENTENCE_END.split(text) if part.strip()] or [text]
+
+
+def _mask_own_quotes(similarity: Floats, record_ids: pd.Series, clauses: Sequence[Clause]) -> None:
+    """Where a clause quotes an example's own note, put the other examples' mean: the echo would teach too much."""
+    for column, clause in enumerate(clauses):
+        is_own = record_ids.isin(clause.evidence.record_ids).to_numpy(dtype=bool)
+        if not is_own.all():
+            similarity[is_own, column] = similarity[~is_own, column].mean()
 
 
 def _learn(shown: _Features, scores: NDArray[np.int8], seen: _Features) -> Floats:

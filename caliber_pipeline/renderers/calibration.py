@@ -1,25 +1,12 @@
 """The outcome of the loop on a terminal."""
 
-from typing import Any, Protocol
+from typing import Any
 
 from caliber_pipeline.core.agreement import interpret_kappa
+from caliber_pipeline.core.calibration_history import CalibrationSummary
 
 
-class LoopSummary(Protocol):
-    """What is shown: see `caliber_pipeline.summary.Summary`."""
-
-    champion: str
-    versions: list[dict[str, Any]]
-    patterns: list[dict[str, Any]]
-    stop_reason: str | None
-    n_records: int
-    n_rejected_records: int
-    n_rejected_annotations: int
-    n_unclustered: int
-    output: str
-
-
-def print_summary(summary: LoopSummary) -> None:
+def print_summary(summary: CalibrationSummary) -> None:
     """Print versions, patterns and where the tables lie."""
     from rich import box
     from rich.console import Console
@@ -28,11 +15,13 @@ def print_summary(summary: LoopSummary) -> None:
 
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, title="Criteria versions", title_justify="left", pad_edge=False)
-    for name in ("version", "base"):
-        table.add_column(name, no_wrap=True)
-    for name in ("acc. dev", "kappa dev", "acc. test", "kappa test", "FP", "FN"):
+    table.add_column("version", no_wrap=True)
+    for name in ("dev: acc.", "kappa"):
         table.add_column(name, justify="right")
-    table.add_column("decision")
+    table.add_column("in words", no_wrap=True)
+    for name in ("test: acc.", "kappa", "FP", "FN"):
+        table.add_column(name, justify="right")
+    table.add_column("decision", no_wrap=True)
     for version in summary.versions:
         table.add_row(*_cells(version, is_champion=version["criteria_version"] == summary.champion))
     console.print(table)
@@ -58,9 +47,9 @@ def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
     dev, test = version["splits"]["dev"], version["splits"]["test"]
     return [
         version["criteria_version"] + (" *" if is_champion else ""),
-        version["base"] or "-",
         _number(dev["accuracy"]),
-        f"{_number(dev['cohen_kappa'])} {interpret_kappa(dev['cohen_kappa'])}",
+        _number(dev["cohen_kappa"]),
+        interpret_kappa(dev["cohen_kappa"]),
         _number(test["accuracy"]) if test else "sealed",
         _number(test["cohen_kappa"]) if test else "sealed",
         str(version["false_positives"]),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from upath import UPath
@@ -22,7 +23,7 @@ class PatternFits:
         self._tables = TableStore(UPath(folder))
 
     def load_or_fit(
-        self, notes: pd.DataFrame, encoder: Encoder, fit: Callable[[pd.DataFrame, NDArray], pd.DataFrame]
+        self, notes: pd.DataFrame, encoder: Encoder, fit: Callable[[pd.DataFrame, NDArray[np.float32]], pd.DataFrame]
     ) -> pd.DataFrame:
         """The patterns of the notes: those of an earlier fit on the same notes and encoder, else a new fit."""
         key = digest(fingerprint_frame(notes, _NOTE_COLUMNS), encoder.name)

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -86,6 +87,14 @@ class TableStore:
         with path.open("rb") as file:
             return _attrs(pq.read_schema(file).metadata)
 
+    def count(self, name: str, version: str | None = None) -> int:
+        """How many rows a table has, by the file's footer; 0 where it is not stored."""
+        path = self.path(name, version)
+        if not path.exists():
+            return 0
+        with path.open("rb") as file:
+            return int(pq.read_metadata(file).num_rows)
+
     def versions(self, name: str) -> list[str]:
         """The versions of a table that are stored, sorted."""
         folder = self.folder / name
@@ -96,5 +105,5 @@ class TableStore:
         return {version: self.load_path(self.path(name, version)) for version in self.versions(name)}
 
 
-def _attrs(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+def _attrs(metadata: Mapping[bytes, bytes] | None) -> dict[Any, str]:
     return dict(json.loads((metadata or {}).get(_ATTRS_KEY, b"{}")))
