@@ -1,0 +1,110 @@
+"""Annotations from files of other tools into the store, and from the store into theirs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from caliber_pipeline.core.annotation_formats import (
+    Format,
+    detect_format,
+    parse_argilla,
+    parse_label_studio,
+    render_argilla,
+    render_csv,
+    render_label_studio,
+)
+from caliber_pipeline.core.annotations import parse_annotations
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.schemas import frame_from_arrow
+from caliber_pipeline.stores.annotation_store import AnnotationStore
+from caliber_pipeline.stores.input_files import load_rows
+
+
+def render_export(format_: Format, records: pd.DataFrame, annotations: pd.DataFrame) -> str:
+    """The text of an export."""
+    if format_ == "csv":
+        return render_csv(annotations)
+    render = render_label_studio if format_ == "label-studio" else render_argilla
+    return json.dumps(render(records, annotations), ensure_ascii=False, indent=1)
+
+
+def load_annotation_file(path: Path, record_ids: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+    """Read annotations from CSV, JSONL or Parquet, or from a JSON export of Label Studio or Argilla.
+
+    Returns:
+        The annotations, and per rejected row its place in the file and why.
+
+    Raises:
+        InputError: the file cannot be read or is of no known form.
+    """
+    if path.suffix.lower() != ".json":
+        raw = load_rows(path)
+        broken = [f"line {line}: {reason}" for line, reason in _columns(raw.broken, "line", "reason")]
+        table, lines, what = raw.table, raw.lines, "line"
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+        is_tasks = detect_format(content, source=path.name) == "label-studio"
+        table, lines = parse_label_studio(content) if is_tasks else parse_argilla(content)
+        broken, what = [], "task" if is_tasks else "record"
+    parsed = parse_annotations(table, lines, record_ids, source=path.name)
+    places = lines.filter(parsed.is_rejected).to_pylist()
+    rejected = [f"{what} {place}: {why}" for place, why in zip(places, parsed.reasons.to_pylist(), strict=True)]
+    return parsed.table, broken + rejected
+
+
+def _columns(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
+    return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+
+
+def import_annotations(store: AnnotationStore, path: Path, assets: Path) -> tuple[int, int, list[str]]:
+    """Bring a file's annotations into the store; bringing them again changes nothing.
+
+    Returns:
+        How many were new, how many were there already, and why each rejected row was rejected.
+
+    Raises:
+        InputError: the file cannot be read, or there are no records yet.
+    """
+    table, rejected = load_annotation_file(path, _records(assets)["record_id"])
+    n_new = store.import_annotations(table)
+    return n_new, len(table) - n_new, rejected
+
+
+def export_annotations(store: AnnotationStore, path: Path, assets: Path, *, format_: Format | None = None) -> int:
+    """Write everyone's annotations to a file.
+
+    Args:
+        store: Where they are.
+        path: The file; it must not exist.
+        assets: The folder with the records.
+        format_: The form; by default CSV, or Label Studio's where the file ends in .json.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        InputError: the file exists, or there are no records yet.
+    """
+    chosen: Format = format_ or ("label-studio" if path.suffix.lower() == ".json" else "csv")
+    annotations = store.annotations()
+    text = render_export(chosen, _records(assets), annotations)
+    try:
+        with path.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path}: the file exists; name another") from None
+    return len(annotations)
+
+
+def _records(assets: Path) -> pd.DataFrame:
+    path = assets / "records.parquet"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --assets")
+    return frame_from_arrow(pq.read_table(path))
