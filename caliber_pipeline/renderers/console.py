@@ -1,0 +1,264 @@
+"""Shows results on a terminal, and takes verdicts from a keyboard or a pipe."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from caliber_pipeline.renderers.protocol import (
+    FIGURES,
+    KIND,
+    UNDEFINED,
+    VERDICT,
+    format_figure,
+    format_interval,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from caliber_pipeline.core.agreement import ConfusionMatrix
+    from caliber_pipeline.renderers.views import (
+        AnalysisView,
+        AnnotatingView,
+        EvaluationView,
+        MisalignedView,
+        PatternView,
+        ProposalView,
+        RecordView,
+        RoundView,
+        StateView,
+    )
+
+MAX_ROWS: Final = 20  # of a list on a terminal; what is left out is counted
+_BAR_WIDTH: Final = 24
+_STYLE: Final = {1: "green", 0: "red"}
+_HELP: Final = "a accept · r reject (a note may follow, as 'r wrong date') · n NOTE · s skip · b back · u undo · q quit"
+
+
+class ConsoleCaliberRenderer:
+    """Tables, bars and diffs by rich; colours only where the output takes them, and never with NO_COLOR set."""
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        file: TextIO | None = None,
+        width: int | None = None,
+        stdin: TextIO | None = None,
+    ) -> None:
+        """Write to a console.
+
+        Args:
+            console: An own one; otherwise one is made of the other arguments.
+            file: Where to write; None for standard output.
+            width: In characters; None for the terminal's.
+            stdin: Where verdicts are read from; None for standard input.
+        """
+        self.console = console or Console(file=file, width=width, highlight=False)
+        self._stdin = stdin
+
+    def render_records(self, records: Sequence[RecordView]) -> None:
+        """A table of records."""
+        table = _table("Records", ("id", "query", "output"))
+        for record in records[:MAX_ROWS]:
+            table.add_row(Text(record.record_id), Text(shorten(record.query, 60)), Text(shorten(record.output, 120)))
+        self._print(table, _more(len(records)))
+
+    def render_progress(self, state: StateView) -> None:
+        """A bar of how far the annotating is."""
+        share = state.annotated / state.total if state.total else 0.0
+        line = Text.assemble(_bar(share), f" {state.annotated}/{state.total} annotated: ")
+        line.append(f"{state.accepts} accept", _STYLE[1]).append(", ").append(f"{state.rejects} reject", _STYLE[0])
+        if state.undecided:
+            line.append(f", {state.undecided} undecided")
+        self._print(line)
+
+    def render_evaluation(self, result: EvaluationView) -> None:
+        """Figures with intervals, the confusion matrix, and what got no verdict."""
+        metrics = result.metrics
+        title = f"Agreement of {result.provider}/{result.model} with people on {metrics.n} records"
+        figures = _table(title, ("figure", "value", "", "95 % interval"))
+        for name, label in FIGURES:
+            value = metrics.figures[name]
+            bar = _bar(max(value, 0.0)) if value is not None else Text(UNDEFINED, "dim")
+            figures.add_row(label, format_figure(value), bar, format_interval(result.interval(name)))
+        words = Text(f"Kappa is {result.interpretation}.", "bold")
+        self._print(figures, words, _matrix(metrics), *_failures(result))
+
+    def render_misalignments(self, analysis: AnalysisView) -> None:
+        """Findings, recommendations, and the errors themselves."""
+        self._print(Text(analysis.summary, "bold"))
+        for finding in analysis.findings:
+            self._print(Text(f"• {finding.title} ({len(finding.record_ids)}): {finding.description}"))
+        for recommendation in analysis.recommendations:
+            self._print(Text(f"→ {recommendation}", "cyan"))
+        for errors in (analysis.false_positives, analysis.false_negatives):
+            if errors:
+                self._print(_errors(errors), _more(len(errors)))
+
+    def render_patterns(self, patterns: Sequence[PatternView]) -> None:
+        """A table of patterns with bars of their counts."""
+        table = _table("Patterns in people's notes", ("pattern", "n", "", "stability", "typical note"))
+        most = max((pattern.count for pattern in patterns), default=1) or 1
+        for pattern in patterns:
+            example = shorten(pattern.examples[0], 80) if pattern.examples else ""
+            stability = format_figure(pattern.stability)
+            table.add_row(
+                Text(pattern.category), str(pattern.count), _bar(pattern.count / most, 12), stability, Text(example)
+            )
+        self._print(table)
+
+    def render_proposal(self, proposal: ProposalView) -> None:
+        """The diff of old and new criteria, and where the changes come from."""
+        self._print(Text(proposal.summary, "bold"))
+        self._print(Panel(_diff(proposal.original_criteria, proposal.optimized_criteria), title="Criteria"))
+        for suggestion in proposal.suggestions:
+            self._print(Text(f"• {suggestion.aspect}: {suggestion.suggestion}\n  {suggestion.rationale}"))
+        if proposal.example_ids:
+            self._print(Text(f"{len(proposal.example_ids)} examples: {shorten(', '.join(proposal.example_ids), 100)}"))
+
+    def render_history(self, rounds: Sequence[RoundView]) -> None:
+        """A table of versions with kappa on each split."""
+        table = _table("Versions", ("version", "kappa on dev", "", "on test", "decision", "why"))
+        for each in rounds:
+            dev = each.kappa_by_split.get("dev")
+            bar = _bar(max(dev, 0.0), 12) if dev is not None else Text("")
+            test = format_figure(each.kappa_by_split["test"]) if "test" in each.kappa_by_split else "sealed"
+            table.add_row(each.version, format_figure(dev), bar, test, each.decision, Text(each.decision_reason))
+        self._print(table)
+
+    def render_message(self, text: str) -> None:
+        """A line."""
+        self._print(Text(text))
+
+    def annotate(self, manager: AnnotatingView) -> None:
+        """Show record after record and read a line for each: a or r, n NOTE, s, b, u, q; the end of input quits."""
+        self._print(Text(_HELP, "dim"))
+        first = manager.get_next_unannotated()
+        if first is not None:
+            manager.set_current_index(manager.index_of(first.record_id))
+        while (record := manager.get_current_record()) is not None:
+            self._show_record(manager, record)
+            line = self._read()
+            if line is None or not self._obey(manager, record, line):
+                break
+        self.render_progress(manager.get_state())
+
+    def _show_record(self, manager: AnnotatingView, record: RecordView) -> None:
+        state = manager.get_state()
+        parts = [("Query", record.query), ("Reference", record.reference), ("Output", record.output)]
+        body = Text("\n\n").join(Text.assemble((f"{name}\n", "bold"), text) for name, text in parts if text)
+        given = manager.get_annotation(record.record_id)
+        if given is not None:
+            note = f": {given.notes}" if given.notes else ""
+            body.append(f"\n\nYour verdict: {VERDICT[given.score]}{note}", _STYLE[given.score])
+        title = Text(f"{record.record_id} ({manager.current_index + 1} of {state.total}, {state.annotated} annotated)")
+        self._print(Panel(body, title=title))
+
+    def _read(self) -> str | None:
+        """The next line, None at the end of input or on Ctrl-C."""
+        self.console.print(Text("a/r/n/s/b/u/q > "), end="")
+        try:
+            line = (self._stdin or sys.stdin).readline()
+        except KeyboardInterrupt:
+            return None
+        return line.rstrip("\n") if line else None
+
+    def _obey(self, manager: AnnotatingView, record: RecordView, line: str) -> bool:
+        """Do what the line says; False to quit."""
+        command, _, rest = line.strip().partition(" ")
+        key, note = command[:1].lower(), rest.strip() or None
+        given = manager.get_annotation(record.record_id)
+        if key in {"a", "r"}:
+            kept = given.notes if given is not None and note is None else note
+            manager.annotate(record.record_id, int(key == "a"), kept)
+            return self._go_on(manager)
+        if key == "n" and note and given is not None:
+            manager.annotate(record.record_id, given.score, note)
+        elif key == "n":
+            self._print(Text("give a or r first, then b and n with your note; or 'r your note'", "yellow"))
+        elif key == "s":
+            return self._step(manager, 1)
+        elif key == "b":
+            self._step(manager, -1)
+        elif key == "u":
+            manager.undo()
+        elif key == "q":
+            return False
+        else:
+            self._print(Text(_HELP, "yellow"))
+        return True
+
+    def _go_on(self, manager: AnnotatingView) -> bool:
+        """To the next record without a verdict; False where there is none."""
+        following = manager.get_next_unannotated()
+        if following is None:
+            return False
+        manager.set_current_index(manager.index_of(following.record_id))
+        return True
+
+    def _step(self, manager: AnnotatingView, by: int) -> bool:
+        index = manager.current_index + by
+        if not 0 <= index < manager.get_state().total:
+            self._print(Text("that was the last record" if by > 0 else "this is the first record", "yellow"))
+            return by < 0
+        manager.set_current_index(index)
+        return True
+
+    def _print(self, *parts: RenderableType | None) -> None:
+        self.console.print(Group(*(part for part in parts if part is not None)))
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _bar(share: float, width: int = _BAR_WIDTH) -> Text:
+    filled = round(min(max(share, 0.0), 1.0) * width)
+    return Text.assemble(("█" * filled, "cyan"), ("░" * (width - filled), "dim"))
+
+
+def _more(n: int) -> Text | None:
+    return Text(f"and {n - MAX_ROWS} more", "dim") if n > MAX_ROWS else None
+
+
+def _matrix(metrics: ConfusionMatrix) -> Table:
+    table = _table("Confusion matrix", ("", "people reject", "people accept"))
+    table.add_row("judge rejects", str(metrics.true_negatives), Text(str(metrics.false_negatives), "red"))
+    table.add_row("judge accepts", Text(str(metrics.false_positives), "red"), str(metrics.true_positives))
+    return table
+
+
+def _failures(result: EvaluationView) -> list[RenderableType]:
+    if not result.failed:
+        return []
+    first = result.failed[0]
+    return [Text(f"{len(result.failed)} records got no verdict, e.g. {first.record_id}: {first.reason}", "yellow")]
+
+
+def _errors(errors: Sequence[MisalignedView]) -> Table:
+    table = _table(KIND[errors[0].kind].capitalize(), ("id", "output", "people's note", "judge's reasoning"))
+    for error in errors[:MAX_ROWS]:
+        texts = (error.output, error.human_notes or "", error.llm_reasoning or "")
+        table.add_row(Text(error.record_id), *(Text(shorten(text, 100)) for text in texts))
+    return table
+
+
+def _diff(old: str, new: str) -> Text:
+    """The lines of both, marked - and + and coloured."""
+    text = Text()
+    for line in difflib.ndiff(old.splitlines(), new.splitlines()):
+        if not line.startswith("?"):
+            text.append(f"{line}\n", {"-": "red", "+": "green"}.get(line[0], ""))
+    text.rstrip()
+    return text
