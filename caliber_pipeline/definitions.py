@@ -19,8 +19,8 @@ from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
 
 
-def build_definitions(settings: Settings) -> dg.Definitions:
-    """The definitions of a project with these settings."""
+def build_definitions(settings: Settings, project: Project | None = None) -> dg.Definitions:
+    """The definitions of a project with these settings, or of one with its own judge and encoder."""
     return dg.Definitions(
         assets=ALL_ASSETS,
         asset_checks=ALL_CHECKS,
@@ -36,7 +36,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         ],
         resources={
             "io_manager": ParquetIOManager(output_dir=str(settings.output)),
-            "project": Project.from_settings(settings),
+            "project": project or Project.from_settings(settings),
         },
     )
 

@@ -26,7 +26,9 @@ def patterns(
     notes = select_notes(resolve_labels(annotations), load_records(project, alignment_metrics))
     with one_line_failures():
         encoder = project.build_encoder(log_progress(context, "notes encoded"))
-        found = project.fits.load_or_fit(notes, encoder, discover_patterns)
+        found = project.fits.load_or_fit(
+            notes, encoder.name, lambda: discover_patterns(notes, encoder.encode(list(notes["text"])))
+        )
     is_unclustered = found["is_unclustered"].astype(bool)
     return dg.Output(
         with_attrs(found, alignment_metrics),

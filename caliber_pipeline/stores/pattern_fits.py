@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from upath import UPath
 
 from caliber_pipeline.core.fingerprints import digest, fingerprint_frame
-from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.stores.tables import TableStore
 
 _NOTE_COLUMNS = ("record_id", "text", "polarity", "split")
@@ -22,14 +19,12 @@ class PatternFits:
         """Use a folder, which need not exist yet."""
         self._tables = TableStore(UPath(folder))
 
-    def load_or_fit(
-        self, notes: pd.DataFrame, encoder: Encoder, fit: Callable[[pd.DataFrame, NDArray[np.float32]], pd.DataFrame]
-    ) -> pd.DataFrame:
-        """The patterns of the notes: those of an earlier fit on the same notes and encoder, else a new fit."""
-        key = digest(fingerprint_frame(notes, _NOTE_COLUMNS), encoder.name)
+    def load_or_fit(self, notes: pd.DataFrame, method: str, fit: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The patterns of the notes: those of an earlier fit on the same notes by the same method, else a new fit."""
+        key = digest(fingerprint_frame(notes, _NOTE_COLUMNS), method)
         path = self._tables.path("patterns", key)
         if path.exists():
             return self._tables.load_path(path)
-        found = fit(notes, encoder.encode(list(notes["text"])))
+        found = fit()
         self._tables.save(found, path, "patterns")
         return found
