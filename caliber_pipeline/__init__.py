@@ -9,7 +9,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from caliber_pipeline.api.annotating import AnnotationManager as AnnotationManager
     from caliber_pipeline.api.annotating import AnnotationState as AnnotationState
+    from caliber_pipeline.api.dedupers import EmbeddingDeduper as EmbeddingDeduper
+    from caliber_pipeline.api.dedupers import InMemoryDeduper as InMemoryDeduper
+    from caliber_pipeline.api.discovery import DiscoveryOptions as DiscoveryOptions
+    from caliber_pipeline.api.discovery import PatternDiscovery as PatternDiscovery
+    from caliber_pipeline.api.discovery_results import ClusteringMethod as ClusteringMethod
+    from caliber_pipeline.api.discovery_results import DiscoveredPattern as DiscoveredPattern
+    from caliber_pipeline.api.discovery_results import EvidenceItem as EvidenceItem
+    from caliber_pipeline.api.discovery_results import PatternDiscoveryResult as PatternDiscoveryResult
     from caliber_pipeline.api.evaluation import EvaluationRunner as EvaluationRunner
+    from caliber_pipeline.api.evidence import EvidenceOptions as EvidenceOptions
+    from caliber_pipeline.api.evidence import EvidencePipeline as EvidencePipeline
+    from caliber_pipeline.api.evidence import PipelineResult as PipelineResult
+    from caliber_pipeline.api.evidence_parts import ArtifactSink as ArtifactSink
+    from caliber_pipeline.api.evidence_parts import ArtifactWriter as ArtifactWriter
+    from caliber_pipeline.api.evidence_parts import Deduper as Deduper
+    from caliber_pipeline.api.evidence_parts import EvidenceClusterer as EvidenceClusterer
+    from caliber_pipeline.api.evidence_parts import KeywordWriter as KeywordWriter
+    from caliber_pipeline.api.evidence_parts import LLMWriter as LLMWriter
+    from caliber_pipeline.api.evidence_parts import RedactingSanitizer as RedactingSanitizer
+    from caliber_pipeline.api.evidence_parts import Sanitizer as Sanitizer
+    from caliber_pipeline.api.llm_themes import LLMOptions as LLMOptions
+    from caliber_pipeline.api.pattern_display import display_learnings as display_learnings
+    from caliber_pipeline.api.pattern_display import display_patterns as display_patterns
+    from caliber_pipeline.api.pattern_display import display_pipeline_result as display_pipeline_result
     from caliber_pipeline.api.records import Annotation as Annotation
     from caliber_pipeline.api.records import UploadedRecord as UploadedRecord
     from caliber_pipeline.api.results import EvaluatedRecord as EvaluatedRecord
@@ -29,9 +52,62 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.errors import InputError as InputError
     from caliber_pipeline.core.errors import JudgeError as JudgeError
     from caliber_pipeline.core.errors import MissingStepError as MissingStepError
+    from caliber_pipeline.core.evidence_metadata import MetadataConfig as MetadataConfig
     from caliber_pipeline.core.example_selection import SelectionStrategy as SelectionStrategy
+    from caliber_pipeline.core.learnings import Enrichment as Enrichment
+    from caliber_pipeline.core.learnings import LearningArtifact as LearningArtifact
+    from caliber_pipeline.core.learnings import ThemeEvidence as ThemeEvidence
+    from caliber_pipeline.stores.learning_sinks import InMemorySink as InMemorySink
+    from caliber_pipeline.stores.learning_sinks import JsonlSink as JsonlSink
+    from caliber_pipeline.stores.learning_sinks import ParquetSink as ParquetSink
 
 _MODULES = {
+    "caliber_pipeline.api.dedupers": (
+        "EmbeddingDeduper",
+        "InMemoryDeduper",
+    ),
+    "caliber_pipeline.api.discovery": (
+        "DiscoveryOptions",
+        "PatternDiscovery",
+    ),
+    "caliber_pipeline.api.discovery_results": (
+        "ClusteringMethod",
+        "DiscoveredPattern",
+        "EvidenceItem",
+        "PatternDiscoveryResult",
+    ),
+    "caliber_pipeline.api.evidence": (
+        "EvidenceOptions",
+        "EvidencePipeline",
+        "PipelineResult",
+    ),
+    "caliber_pipeline.api.evidence_parts": (
+        "ArtifactSink",
+        "ArtifactWriter",
+        "Deduper",
+        "EvidenceClusterer",
+        "KeywordWriter",
+        "LLMWriter",
+        "RedactingSanitizer",
+        "Sanitizer",
+    ),
+    "caliber_pipeline.api.llm_themes": ("LLMOptions",),
+    "caliber_pipeline.api.pattern_display": (
+        "display_learnings",
+        "display_patterns",
+        "display_pipeline_result",
+    ),
+    "caliber_pipeline.core.evidence_metadata": ("MetadataConfig",),
+    "caliber_pipeline.core.learnings": (
+        "Enrichment",
+        "LearningArtifact",
+        "ThemeEvidence",
+    ),
+    "caliber_pipeline.stores.learning_sinks": (
+        "InMemorySink",
+        "JsonlSink",
+        "ParquetSink",
+    ),
     "caliber_pipeline.api.annotating": ("AnnotationManager", "AnnotationState"),
     "caliber_pipeline.api.evaluation": ("EvaluationRunner",),
     "caliber_pipeline.api.records": ("Annotation", "UploadedRecord"),
