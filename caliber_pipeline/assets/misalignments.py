@@ -6,8 +6,9 @@ import pandas as pd
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.attribution import ask_owner
 from caliber_pipeline.core.judge_scores import join_labels
-from caliber_pipeline.core.misalignments import find_misalignments
+from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
 from caliber_pipeline.resources import Project
 
 
@@ -23,9 +24,19 @@ def misalignments(
     """List the misalignments of one criteria version."""
     records = load_records(project, judge_scores)
     scored = join_labels(judge_scores, resolve_labels(annotations), records)
-    found = find_misalignments(scored, records, patterns)
-    kinds = found["kind"].value_counts()
+    vectors = None
+    if needs_vectors(scored):
+        texts = scored[["record_id"]].merge(records, on="record_id")
+        vectors = project.build_encoder().encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
+    found = find_misalignments(scored, records, patterns, vectors)
+    kinds, attributions = found["kind"].value_counts(), found["attribution"].value_counts()
     return dg.Output(
         with_attrs(found, judge_scores),
-        metadata={f"n_{kind}s": int(kinds.get(kind, 0)) for kind in ("false_positive", "false_negative")},
+        metadata={
+            **{f"n_{kind}s": int(kinds.get(kind, 0)) for kind in ("false_positive", "false_negative")},
+            **{f"n_{name}": int(n) for name, n in attributions.items()},
+            "questions_for_the_owner": dg.MetadataValue.md(
+                "\n".join(f"- {q.text}" for q in ask_owner(found)) or "none"
+            ),
+        },
     )

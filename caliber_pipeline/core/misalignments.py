@@ -1,28 +1,51 @@
 """Stage `misalignments`: every record on which the judge and people differ."""
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.attribution import attribute_misalignments, contradicted_by_neighbours
 from caliber_pipeline.core.schemas import MISALIGNMENTS, conform_frame
 
 
-def find_misalignments(scored: pd.DataFrame, records: pd.DataFrame, patterns: pd.DataFrame) -> pd.DataFrame:
-    """List the false positives and false negatives, the surest verdicts first.
+def find_misalignments(
+    scored: pd.DataFrame, records: pd.DataFrame, patterns: pd.DataFrame, vectors: Floats | None = None
+) -> pd.DataFrame:
+    """List the false positives and false negatives, the surest verdicts first, each with who is at fault.
 
     Args:
         scored: As `join_labels` gives it; records without a verdict and examples are no misalignments.
         records: For the texts.
         patterns: For the pattern that each note belongs to.
+        vectors: Shape (n, d), of unit length, one per row of `scored`: to hold lone labels against near neighbours.
 
     Returns:
         A frame of the `misalignments` schema.
     """
     is_wrong = scored["llm_score"].notna() & ~scored["is_example"] & (scored["llm_score"] != scored["human_score"])
-    wrong = scored[is_wrong.fillna(value=False).astype(bool)]
+    rows = np.flatnonzero(is_wrong.fillna(value=False).to_numpy(dtype=bool))
+    wrong, members = scored.iloc[rows], pattern_members(patterns)
+    attributed = attribute_misalignments(wrong, scored, members, _contradicted(scored, rows, vectors))
+    wrong = pd.concat([wrong, attributed], axis=1)
     wrong = wrong.merge(records[["record_id", "query", "output", "reference"]], on="record_id")
-    wrong = wrong.merge(pattern_members(patterns), on="record_id", how="left")
+    wrong = wrong.merge(members, on="record_id", how="left")
     wrong["kind"] = wrong["llm_score"].map({1: "false_positive", 0: "false_negative"}).astype("string[pyarrow]")
     wrong = wrong.sort_values(["confidence", "record_id"], ascending=[False, True], ignore_index=True)
     return conform_frame(wrong[MISALIGNMENTS.names], "misalignments")
+
+
+def needs_vectors(scored: pd.DataFrame) -> bool:
+    """Whether neighbours could tell anything: only a judge whose votes are known may contradict a lone label."""
+    return bool(scored["vote_share"].notna().any() and (scored["n_annotators"] < 2).any())
+
+
+def _contradicted(
+    scored: pd.DataFrame, rows: npt.NDArray[np.int64], vectors: Floats | None
+) -> npt.NDArray[np.bool_] | None:
+    if vectors is None:
+        return None
+    return contradicted_by_neighbours(vectors, scored["human_score"].to_numpy(dtype=np.float64), rows)
 
 
 def pattern_members(patterns: pd.DataFrame) -> pd.DataFrame:

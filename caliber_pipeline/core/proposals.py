@@ -6,6 +6,7 @@ from typing import Final
 
 import pandas as pd
 
+from caliber_pipeline.core.attribution import LABEL_DOUBT
 from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, ExampleRef
 from caliber_pipeline.core.example_selection import choose_strategy, select_examples
 from caliber_pipeline.core.fingerprints import content_hashes
@@ -55,10 +56,12 @@ class Proposal:
 def select_train(
     scored: pd.DataFrame, misalignments: pd.DataFrame, patterns: pd.DataFrame, records: pd.DataFrame
 ) -> TrainEvidence:
-    """Keep of the evidence what belongs to train."""
+    """Keep of the evidence what belongs to train, without records whose label is in doubt."""
+    is_doubtful = misalignments["attribution"] == LABEL_DOUBT
+    doubtful = misalignments.loc[is_doubtful, "record_id"]
     return TrainEvidence(
-        scored=scored[scored["split"] == "train"],
-        misalignments=misalignments[misalignments["split"] == "train"],
+        scored=scored[(scored["split"] == "train") & ~scored["record_id"].isin(doubtful)],
+        misalignments=misalignments[(misalignments["split"] == "train") & ~is_doubtful],
         patterns=patterns[~patterns["is_unclustered"].astype(bool)],
         records=records[records["split"] == "train"],
     )

@@ -144,6 +144,24 @@ MISALIGNMENTS: Final = pa.schema(
         _optional("severity", pa.float64(), "How bad the error is"),
         _optional("pattern_id", pa.string(), "The pattern that the note belongs to; null without a note"),
         _optional("pattern_name", pa.string(), "Its name"),
+        _required(
+            "attribution",
+            pa.string(),
+            "judge_error, judge_error_unverified, label_doubt or criteria_gap: who is at fault",
+        ),
+        _required("attribution_reason", pa.string(), "What the attribution rests on"),
+    ]
+)
+
+RELABEL_QUEUE: Final = pa.schema(
+    [
+        _required("record_id", pa.string(), "A record that people should judge, or judge again"),
+        _required("reason", pa.string(), "Why: annotators tie or differ, neighbours contradict, the judge abstains"),
+        _required("query", pa.string(), "The query"),
+        _required("output", pa.string(), "The output"),
+        _optional("reference", pa.string(), "The reference answer"),
+        _required("n_annotators", pa.int64(), "How many annotators judged it"),
+        _required("n_accepts", pa.int64(), "How many of them accept"),
     ]
 )
 
@@ -236,6 +254,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "alignment_metrics": ALIGNMENT_METRICS,
         "patterns": PATTERNS,
         "misalignments": MISALIGNMENTS,
+        "relabel_queue": RELABEL_QUEUE,
         "optimized_criteria": OPTIMIZED_CRITERIA,
         "calibration_history": CALIBRATION_HISTORY,
     }
