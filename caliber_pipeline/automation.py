@@ -15,7 +15,14 @@ from caliber_pipeline.stores.ingest import find_missing_input
 SENSOR_INTERVAL_S = 15
 _UNSUCCESSFUL = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 INGEST = ("records", "rejected_records", "annotations", "rejected_annotations")
-CALIBRATION = ("judge_scores", "alignment_metrics", "patterns", "misalignments", "optimized_criteria")
+CALIBRATION = (
+    "judge_scores",
+    "alignment_metrics",
+    "patterns",
+    "misalignments",
+    "relabel_queue",
+    "optimized_criteria",
+)
 HISTORY = ("calibration_history",)
 
 # Each step of a multiprocess run imports everything again, which takes longer than all seven stages do.

@@ -14,6 +14,7 @@ from caliber_pipeline.assets.misalignments import misalignments
 from caliber_pipeline.assets.optimized_criteria import optimized_criteria
 from caliber_pipeline.assets.patterns import patterns
 from caliber_pipeline.assets.records import records
+from caliber_pipeline.assets.relabel_queue import relabel_queue
 
 ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     criteria,
@@ -23,6 +24,7 @@ ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     alignment_metrics,
     patterns,
     misalignments,
+    relabel_queue,
     optimized_criteria,
     calibration_history,
 ]

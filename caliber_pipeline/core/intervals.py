@@ -218,7 +218,7 @@ def metric_intervals(
         intervals["bias"] = _as_interval(paired_difference_interval(fp, fn, n, confidence=confidence))
     intervals["lift"] = _lift_interval(sample, draws, confidence)
     low, high = intervals["prevalence"]
-    intervals["majority_baseline"] = (max(low, 1 - high), max(high, 1 - low))
+    intervals["majority_baseline"] = (max(low, 1 - high, 0.5), max(high, 1 - low))
     defined = point_metrics(sample.cells)
     return {
         name: interval if not np.isnan(defined.get(name, defined["balanced_accuracy"])) else (np.nan, np.nan)

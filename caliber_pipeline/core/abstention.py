@@ -1,0 +1,133 @@
+"""Which records a judge may decide alone, with a guarantee, and which it leaves to people."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.fingerprints import hash_texts
+
+ALPHA: Final = 0.1  # disagreement that is put up with among the records that the judge decides
+DELTA: Final = 0.1  # risk that the guarantee fails
+FIRST_SHARE: Final = 0.2  # of the calibration records, the surest: a smaller start could fail by one unlucky record
+_GRID: Final = np.round(np.arange(1.0, -0.0025, -0.005), 3)  # thresholds, fixed before any label is seen
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """From which confidence on the judge decides alone.
+
+    Attributes:
+        threshold: The judge decides records of at least this confidence; None where nothing can be guaranteed.
+        share_decided: Share of the calibration records that it decides.
+        n_calibration: Calibration records with a confidence.
+        n_decided: Those of at least the threshold.
+        n_errors: Disagreements with people among them.
+        risk_bound: Upper bound of the disagreement among what it decides, at confidence 1 - delta.
+        reason: Why there is no threshold, and what is missing; None where there is one.
+    """
+
+    threshold: float | None
+    share_decided: float
+    n_calibration: int
+    n_decided: int
+    n_errors: int
+    risk_bound: float | None
+    reason: str | None = None
+
+
+def labels_needed(alpha: float = ALPHA, delta: float = DELTA) -> int:
+    """Error-free labels with which a disagreement of at most alpha is shown at confidence 1 - delta: 22 at 0.1, 0.1."""
+    return math.ceil(math.log(delta) / math.log(1 - alpha))
+
+
+def select_calibration(scored: pd.DataFrame) -> pd.DataFrame:
+    """The records to learn a threshold from: one per group, from half of test, by a stable hash.
+
+    Test enters no decision about criteria. One record per group, as the bound is for independent records.
+    """
+    usable = scored["llm_score"].notna() & ~scored["is_example"] & scored["confidence"].notna()
+    part = scored[usable.to_numpy(dtype=bool) & (scored["split"] == "test").to_numpy(dtype=bool)]
+    is_chosen = hash_texts("abstention\x1f" + part["group"].astype("string[pyarrow]")) % np.uint64(2) == 0
+    chosen = part[is_chosen]
+    order = np.argsort(hash_texts(chosen["record_id"]), kind="stable")
+    in_order: pd.DataFrame = chosen.iloc[order]
+    return in_order.drop_duplicates("group").sort_values("record_id", ignore_index=True)
+
+
+def find_threshold(
+    confidence: npt.ArrayLike, is_agreeing: npt.ArrayLike, *, alpha: float = ALPHA, delta: float = DELTA
+) -> Abstention:
+    """The lowest confidence at which disagreement stays at most alpha, with confidence 1 - delta.
+
+    Fixed-sequence testing: Jung, Brahman & Choi (2024), arXiv 2407.18370. Thresholds of a fixed grid are tested from
+    the strictest down, each by the exact binomial probability of so few errors at a risk of alpha; the first that fails
+    ends it, so that no correction for many tests is due. Where the sequence starts depends on the confidences alone.
+
+    Args:
+        confidence: Shape (n,): of independent calibration records that nothing else uses; NaN where there is none.
+        is_agreeing: Shape (n,): judge and people agree.
+        alpha: Disagreement that is put up with.
+        delta: Risk that the guarantee fails.
+    """
+    values, agrees = np.asarray(confidence, dtype=np.float64), np.asarray(is_agreeing, dtype=np.bool_)
+    known = ~np.isnan(values)
+    values, agrees = values[known], agrees[known]
+    n, needed = values.size, labels_needed(alpha, delta)
+    if not n:
+        return _nothing(0, "the judge gives no confidences; ask it for one, or take several votes")
+    if n < needed:
+        return _nothing(
+            n, f"{needed - n} more calibration labels are needed: {needed} without an error show it at best"
+        )
+    n_decided, n_errors = _count(values, agrees)
+    in_sequence = n_decided >= max(needed, math.ceil(FIRST_SHARE * n))
+    from scipy.stats import binom
+
+    fails = np.asarray(binom.cdf(n_errors[in_sequence], n_decided[in_sequence], alpha) > delta)
+    n_passed = int(np.argmax(fails)) if fails.any() else fails.size
+    if n_passed == 0:
+        first_n, first_errors = int(n_decided[in_sequence][0]), int(n_errors[in_sequence][0])
+        return _nothing(
+            n,
+            f"among the {first_n} surest records judge and people differ on {first_errors}: agreement of "
+            f"{1 - alpha:.0%} cannot be shown; allow more disagreement, label more, or improve the judge",
+        )
+    last = np.flatnonzero(in_sequence)[n_passed - 1]
+    strictest = int(np.argmax(n_decided == n_decided[last]))  # of the thresholds that decide the same records
+    return _found(strictest, n_decided, n_errors, n, delta)
+
+
+def select_abstained(confidence: npt.ArrayLike, abstention: Abstention) -> npt.NDArray[np.bool_]:
+    """Which verdicts go to people: those below the threshold or without a confidence; all where there is none."""
+    values = np.asarray(confidence, dtype=np.float64)
+    if abstention.threshold is None:
+        return np.ones(values.shape, dtype=np.bool_)
+    return ~(values >= abstention.threshold)
+
+
+def _count(values: Floats, agrees: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Records of at least each threshold of the grid, and disagreements among them."""
+    order = np.argsort(-values, kind="stable")
+    n_decided = np.searchsorted(-values[order], -_GRID, side="right").astype(np.int64)
+    errors = np.append(0, np.cumsum(~agrees[order])).astype(np.int64)
+    return n_decided, errors[n_decided]
+
+
+def _nothing(n: int, reason: str) -> Abstention:
+    return Abstention(None, 0.0, n, 0, 0, None, reason)
+
+
+def _found(
+    place: int, n_decided: npt.NDArray[np.int64], n_errors: npt.NDArray[np.int64], n: int, delta: float
+) -> Abstention:
+    from scipy.special import betaincinv
+
+    decided, errors = int(n_decided[place]), int(n_errors[place])
+    # the one-sided bound of Clopper & Pearson (1934), Biometrika 26:404-413
+    bound = 1.0 if errors == decided else float(betaincinv(errors + 1, decided - errors, 1 - delta))
+    return Abstention(float(_GRID[place]), decided / n, n, decided, errors, bound)

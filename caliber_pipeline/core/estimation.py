@@ -1,0 +1,218 @@
+"""The accept rate in production, from a judge's verdicts on all of it and people's labels on a part."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.intervals import CONFIDENCE, JEFFREYS, normal_quantile, proportion_interval
+
+RANDOM_SAMPLE: Final = "random_sample"
+LABEL_SHIFT: Final = "label_shift"
+MIN_LABELS: Final = 20  # with fewer, no correction by the judge can be told from noise
+MIN_OF_EACH: Final = 5  # with fewer accepts or rejects, TPR or TNR is anybody's guess
+MIN_YOUDEN: Final = 0.1  # TPR + TNR - 1 below which the correction divides by next to nothing
+
+
+@dataclass(frozen=True)
+class RateEstimate:
+    """A production accept rate.
+
+    Attributes:
+        assumption: random_sample or label_shift: what the user vouches for.
+        value: The estimated share that people would accept.
+        ci_low: Lower end of the interval.
+        ci_high: Upper end.
+        standard_error: Of the value.
+        judge_rate: The judge's own accept rate on the unlabelled records, uncorrected.
+        n_labels: Labelled records used.
+        n_unlabeled: Unlabelled records used.
+        judge_weight: How far the judge's verdicts are used, 0 (labels alone) to 1; None for label_shift.
+        n_equivalent: Labels alone that would give as short an interval.
+    """
+
+    assumption: str
+    value: float
+    ci_low: float
+    ci_high: float
+    standard_error: float
+    judge_rate: float
+    n_labels: int
+    n_unlabeled: int
+    judge_weight: float | None
+    n_equivalent: float
+
+
+def estimate_from_random_sample(
+    human: npt.ArrayLike,
+    llm: npt.ArrayLike,
+    llm_unlabeled: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+) -> RateEstimate:
+    """Prediction-powered estimate; assumes that the labelled records are a random sample of production.
+
+    PPI++: Angelopoulos, Duchi & Zrnic (2023), arXiv 2311.01453: the labels' mean, moved by the judge's mean on the
+    unlabelled records less that on the labelled ones, with the weight that makes the variance least; a judge that
+    knows nothing gets weight 0. The interval is that of a proportion at the size that has this variance, as the normal
+    one undercovers for rates near 0 or 1.
+
+    Args:
+        human: Labels of the labelled records, 0 or 1.
+        llm: The judge's verdicts on them.
+        llm_unlabeled: The judge's verdicts on the others.
+        groups: Groups of the labelled records, where records of a group are alike.
+        confidence: Of the interval.
+
+    Raises:
+        InputError: there are too few labels, or no unlabelled record.
+    """
+    labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
+    _require(labels, others)
+    n, n_others = labels.size, others.size
+    spread = float(np.concatenate([judged, others]).var(ddof=1))
+    weight = 0.0
+    if spread > 0:
+        weight = float(np.clip(np.cov(labels, judged, ddof=0)[0, 1] / ((1 + n / n_others) * spread), 0.0, 1.0))
+    rectified = labels - weight * judged
+    value = float(np.clip(rectified.mean() + weight * others.mean(), 0.0, 1.0))
+    of_others = weight**2 * float(others.var()) / n_others
+    of_labels = float(rectified.var()) / n
+    design_effect = _design_effect(rectified, groups)
+    n_equivalent = _equivalent_size(value, design_effect * _smoothed_variance(labels, judged, weight) + of_others, n)
+    low, high = proportion_interval(value * n_equivalent, n_equivalent, confidence=confidence)
+    return RateEstimate(
+        assumption=RANDOM_SAMPLE,
+        value=value,
+        ci_low=float(low),
+        ci_high=float(high),
+        standard_error=float(np.sqrt(design_effect * of_labels + of_others)),
+        judge_rate=float(others.mean()),
+        n_labels=n,
+        n_unlabeled=n_others,
+        judge_weight=weight,
+        n_equivalent=n_equivalent,
+    )
+
+
+def estimate_under_label_shift(
+    human: npt.ArrayLike,
+    llm: npt.ArrayLike,
+    llm_unlabeled: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+) -> RateEstimate:
+    """Correct the judge's rate by its TPR and TNR; assumes that these are in production what they are on the labels.
+
+    Rogan & Gladen (1978), Am. J. Epidemiol. 107:71-76: (q + TNR - 1) / (TPR + TNR - 1). The interval is that of Lang &
+    Reiczigel (2014), Prev. Vet. Med. 113:13-22, which has the variance of all three inputs. Labels must come from dev
+    and test, as the criteria were written with train in view.
+
+    Raises:
+        InputError: there are too few labels of a kind, no unlabelled record, or the judge is hardly better than chance.
+    """
+    labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
+    _require(labels, others)
+    design_effect = _design_effect((labels != judged).astype(np.float64), groups)
+    n_accepts, n_rejects = labels.sum() / design_effect, (1 - labels).sum() / design_effect
+    if min(labels.sum(), (1 - labels).sum()) < MIN_OF_EACH:
+        raise InputError(
+            f"{labels.sum():.0f} accepts and {(1 - labels).sum():.0f} rejects among the labels; "
+            f"label at least {MIN_OF_EACH} of each, better 30"
+        )
+    hits = float((labels * judged).sum()) / design_effect
+    correct_rejects = float(((1 - labels) * (1 - judged)).sum()) / design_effect
+    youden = hits / n_accepts + correct_rejects / n_rejects - 1
+    if youden < MIN_YOUDEN:
+        raise InputError(
+            f"TPR {hits / n_accepts:.2f} and TNR {correct_rejects / n_rejects:.2f}: the judge is hardly better than "
+            "chance, and no rate can be read from it; use --random-sample, or a better judge"
+        )
+    z = normal_quantile(confidence)
+    n = others.size
+    judge_rate = float(others.mean())
+    rate, recall, specificity = judge_rate, hits / n_accepts, correct_rejects / n_rejects
+    value = float(np.clip((rate + specificity - 1) / youden, 0.0, 1.0))
+    error = np.sqrt(_corrected_variance(rate, n, recall, n_accepts, specificity, n_rejects, value))
+    # Adjusted inputs: Agresti & Coull's for the rate, one pseudo-record of each kind for TPR and TNR.
+    rate, n_rate = (n * rate + z**2 / 2) / (n + z**2), n + z**2
+    recall, n_recall = (hits + 1) / (n_accepts + 2), n_accepts + 2
+    specificity, n_specificity = (correct_rejects + 1) / (n_rejects + 2), n_rejects + 2
+    centre = (rate + specificity - 1) / (recall + specificity - 1)
+    shift = (
+        2
+        * z**2
+        * (centre * recall * (1 - recall) / n_recall - (1 - centre) * specificity * (1 - specificity) / n_specificity)
+    )
+    half = z * np.sqrt(_corrected_variance(rate, n_rate, recall, n_recall, specificity, n_specificity, centre))
+    low, high = np.clip([centre + shift - half, centre + shift + half], 0.0, 1.0)
+    return RateEstimate(
+        assumption=LABEL_SHIFT,
+        value=value,
+        ci_low=float(min(low, value)),
+        ci_high=float(max(high, value)),
+        standard_error=float(error),
+        judge_rate=judge_rate,
+        n_labels=labels.size,
+        n_unlabeled=n,
+        judge_weight=None,
+        n_equivalent=_equivalent_size(value, float(error**2), 1),
+    )
+
+
+def _require(labels: Floats, others: Floats) -> None:
+    if labels.size < MIN_LABELS:
+        raise InputError(f"{labels.size} labelled and judged records; label at least {MIN_LABELS}")
+    if not others.size:
+        raise InputError("no unlabelled record has a verdict; judge some first")
+
+
+def _variance_of_mean(values: Floats, groups: npt.ArrayLike | None) -> float:
+    """Variance of a mean; by the sums over groups where there are groups: Cochran (1977), Sampling Techniques, 9A."""
+    if groups is None:
+        return float(values.var() / values.size)
+    _, places = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(places, weights=values - values.mean())
+    return float((sums**2).sum() / values.size**2 * sums.size / max(sums.size - 1, 1))
+
+
+def _design_effect(values: Floats, groups: npt.ArrayLike | None) -> float:
+    """How many times larger groups make the variance of a mean, never below 1."""
+    if groups is None:
+        return 1.0
+    single = _variance_of_mean(values, None)
+    return max(1.0, _variance_of_mean(values, groups) / single) if single > 0 else 1.0
+
+
+def _smoothed_variance(labels: Floats, judged: Floats, weight: float) -> float:
+    """Variance of the mean of label less weighted verdict, with half a record more of each of the four kinds.
+
+    Without them a judge that happens to err nowhere on few labels would be taken for one that never errs.
+    """
+    values = np.append(labels - weight * judged, [1 - weight, 0.0, -weight, 1.0])
+    amounts = np.append(np.ones(labels.size), np.full(4, JEFFREYS))
+    mean = np.average(values, weights=amounts)
+    return float(np.average((values - mean) ** 2, weights=amounts) / amounts.sum())
+
+
+def _corrected_variance(
+    rate: float, n: float, recall: float, n_recall: float, specificity: float, n_specificity: float, value: float
+) -> float:
+    """Delta-method variance of the Rogan-Gladen estimate."""
+    total = (
+        rate * (1 - rate) / n
+        + value**2 * recall * (1 - recall) / n_recall
+        + (1 - value) ** 2 * specificity * (1 - specificity) / n_specificity
+    )
+    return total / (recall + specificity - 1) ** 2
+
+
+def _equivalent_size(value: float, variance: float, floor: int) -> float:
+    """Records of which a share `value` has this variance; at least `floor` where the rate or its variance is 0."""
+    spread = value * (1 - value)
+    return spread / variance if spread > 0 and variance > 0 else float(floor)

@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from caliber_pipeline.core.abstention import (
+    find_threshold,
+    labels_needed,
+    select_abstained,
+    select_calibration,
+)
+
+
+def test_twenty_two_labels_without_an_error_are_the_least() -> None:
+    # 0.9 ** 22 = 0.0985 <= 0.1 < 0.9 ** 21 = 0.1094
+    assert labels_needed(0.1, 0.1) == 22
+    assert find_threshold(np.full(22, 0.9), np.ones(22)).threshold == 0.9
+    short = find_threshold(np.full(20, 0.9), np.ones(20))
+    assert short.threshold is None
+    assert short.reason == "2 more calibration labels are needed: 22 without an error show it at best"
+
+
+def test_without_confidences_it_says_so() -> None:
+    nothing = find_threshold(np.full(100, np.nan), np.ones(100))
+
+    assert nothing.reason is not None
+    assert nothing.reason.startswith("the judge gives no confidences")
+
+
+def test_the_judge_decides_what_it_is_sure_of() -> None:
+    # The 100 surest agree, of the 100 others every second one.
+    confidence = np.repeat([0.95, 0.6], 100)
+    is_agreeing = np.append(np.ones(100), np.tile([1, 0], 50))
+
+    found = find_threshold(confidence, is_agreeing)
+
+    assert found.threshold == 0.95
+    assert (found.n_decided, found.n_errors, found.share_decided) == (100, 0, 0.5)
+    # No error in 100: the bound solves (1 - p) ** 100 = 0.1.
+    assert found.risk_bound == pytest.approx(1 - 0.1**0.01)
+    assert select_abstained([0.95, 0.6, np.nan], found).tolist() == [False, True, True]
+
+
+def test_a_judge_that_errs_where_it_is_sure_decides_nothing() -> None:
+    nothing = find_threshold(np.full(100, 0.9), np.tile([1, 1, 1, 0], 25))
+
+    assert nothing.threshold is None
+    assert nothing.reason is not None
+    assert "the 100 surest records judge and people differ on 25" in nothing.reason
+    assert select_abstained([0.95], nothing).tolist() == [True]
+
+
+def test_calibration_takes_one_record_per_group_of_half_of_test() -> None:
+    n = 4000
+    scored = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(n)],
+            "group": [f"g{i // 2}" for i in range(n)],
+            "split": ["test", "test", "dev", "dev"] * (n // 4),
+            "llm_score": pd.array([1] * n, dtype="int8[pyarrow]"),
+            "is_example": [False] * n,
+            "confidence": [0.9] * (n - 1) + [None],
+        }
+    )
+
+    part = select_calibration(scored)
+
+    assert set(part["split"]) == {"test"}
+    assert part["group"].is_unique
+    assert len(part) == pytest.approx(500, abs=60)  # half of the 1,000 groups in test
+    shuffled = select_calibration(scored.sample(frac=1, random_state=0))
+    assert shuffled["record_id"].tolist() == part["record_id"].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_the_guarantee_fails_in_at_most_delta_of_runs(n: int) -> None:
+    """Risk falls from 0.5 to 0 with confidence, so that the true risk of a threshold is known; 4,000 calibrations."""
+    rng, n_runs, alpha, delta = np.random.default_rng(n), 4000, 0.1, 0.1
+    failures, found = 0, 0
+    for _ in range(n_runs):
+        confidence = rng.random(n)
+        is_agreeing = rng.random(n) >= (1 - confidence) / 2
+        threshold = find_threshold(confidence, is_agreeing, alpha=alpha, delta=delta).threshold
+        if threshold is not None:
+            found += 1
+            failures += (1 - threshold) / 4 > alpha  # the mean of (1 - c) / 2 over c from the threshold to 1
+
+    assert failures / n_runs <= delta + 2 * (delta * (1 - delta) / n_runs) ** 0.5
+    assert found / n_runs > {50: 0.05, 200: 0.3, 1000: 0.85}[n]

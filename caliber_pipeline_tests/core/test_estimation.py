@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.estimation import (
+    RateEstimate,
+    estimate_from_random_sample,
+    estimate_under_label_shift,
+)
+
+HUMAN = np.array([1, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1])
+JUDGE = np.array([1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1])
+OTHERS = np.array([1, 1, 1, 0, 1] * 20)
+
+
+def test_a_random_sample_gives_what_ppi_python_gives() -> None:
+    estimate = estimate_from_random_sample(HUMAN, JUDGE, OTHERS)
+
+    # ppi-python 0.2.3: ppi_mean_pointestimate 0.73131579, ppi_mean_ci (0.56761207, 0.89501951), which is 1.959964
+    # standard errors each way.
+    assert estimate.value == pytest.approx(0.73131579, abs=1e-8)
+    assert estimate.standard_error == pytest.approx((0.89501951 - 0.56761207) / 2 / 1.959963985, abs=1e-8)
+    assert estimate.judge_rate == 0.8
+    assert estimate.ci_low < estimate.value < estimate.ci_high
+
+
+def test_a_judge_that_knows_nothing_is_not_used() -> None:
+    rng = np.random.default_rng(0)
+    human = rng.integers(0, 2, 300)
+
+    estimate = estimate_from_random_sample(human, 1 - human, OTHERS)  # always wrong: no weight below 0
+
+    assert estimate.judge_weight == 0
+    assert estimate.value == pytest.approx(human.mean())
+    assert estimate_from_random_sample(human, np.ones(300), np.ones(50)).judge_weight == 0
+
+
+def test_a_good_judge_makes_few_labels_worth_many() -> None:
+    rng = np.random.default_rng(0)
+    human = (rng.random(200) < 0.6).astype(float)
+    judge = np.where(rng.random(200) < 0.95, human, 1 - human)
+
+    estimate = estimate_from_random_sample(human, judge, (rng.random(20_000) < 0.59).astype(float))
+
+    assert estimate.n_equivalent > 400
+
+
+def test_copies_of_labels_in_groups_add_nothing() -> None:
+    single = estimate_from_random_sample(HUMAN, JUDGE, OTHERS)
+    groups = np.tile(np.arange(20), 4)
+    copied = estimate_from_random_sample(np.tile(HUMAN, 4), np.tile(JUDGE, 4), OTHERS, groups)
+
+    assert copied.ci_high - copied.ci_low > 0.85 * (single.ci_high - single.ci_low)
+
+
+def test_label_shift_of_a_worked_example() -> None:
+    # TPR 0.9 of 100, TNR 0.8 of 50, judge's rate 0.48 of 1,000: (0.48 + 0.8 - 1) / 0.7 = 0.4.
+    human = np.repeat([1, 1, 0, 0], [100, 0, 50, 0])
+    judge = np.repeat([1, 0, 0, 1], [90, 10, 40, 10])
+    others = np.repeat([1, 0], [480, 520])
+
+    estimate = estimate_under_label_shift(human, judge, others)
+
+    assert estimate.value == pytest.approx(0.4)
+    # 0.48 * 0.52 / 1000 + 0.16 * 0.09 / 100 + 0.36 * 0.16 / 50 = 0.0015456, over 0.49
+    assert estimate.standard_error == pytest.approx((0.0015456 / 0.49) ** 0.5, abs=1e-9)
+    assert estimate.judge_rate == 0.48
+
+
+def test_label_shift_is_refused_for_a_judge_near_chance_and_for_labels_of_one_kind() -> None:
+    with pytest.raises(InputError, match=r"TPR 0\.60 and TNR 0\.40: the judge is hardly better than chance"):
+        estimate_under_label_shift([1, 0] * 50, [1, 1] * 30 + [0, 0] * 20, OTHERS)
+    with pytest.raises(InputError, match="30 accepts and 0 rejects among the labels"):
+        estimate_under_label_shift([1] * 30, [1] * 30, OTHERS)
+
+
+def test_too_few_labels_or_no_unlabelled_record_are_refused() -> None:
+    with pytest.raises(InputError, match="3 labelled and judged records; label at least 20"):
+        estimate_from_random_sample([1, 0, 1], [1, 0, 1], OTHERS)
+    with pytest.raises(InputError, match="no unlabelled record has a verdict"):
+        estimate_from_random_sample(HUMAN, JUDGE, [])
+
+
+def _judge(truth: Floats, rates: tuple[float, float], rng: np.random.Generator) -> Floats:
+    draws = rng.random(len(truth))
+    return np.where(truth == 1, draws < rates[0], draws > rates[1]).astype(np.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 200, 1000])
+@pytest.mark.parametrize("prevalence", [0.5, 0.9])
+@pytest.mark.parametrize("rates", [(0.75, 0.65), (0.9, 0.8), (0.97, 0.95)])
+def test_both_intervals_cover(n: int, prevalence: float, rates: tuple[float, float]) -> None:
+    """4,000 productions of 2,000 records; under label shift production accepts 0.7 whatever the labels' share."""
+    rng = np.random.default_rng(n)
+
+    def production(share: float) -> Floats:
+        return _judge((rng.random(2000) < share).astype(np.float64), rates, rng)
+
+    random, shifted = [], []
+    for _ in range(4000):
+        human = (rng.random(n) < prevalence).astype(np.float64)
+        judge = _judge(human, rates, rng)
+        random.append(_covers(estimate_from_random_sample(human, judge, production(prevalence)), prevalence))
+        try:
+            shifted.append(_covers(estimate_under_label_shift(human, judge, production(0.7)), 0.7))
+        except InputError:
+            assert n < 1000  # too few rejects, or rates that look like chance
+
+    assert np.mean(random) >= 0.935
+    assert np.mean(shifted) >= 0.935
+
+
+def _covers(estimate: RateEstimate, truth: float) -> bool:
+    return estimate.ci_low <= truth <= estimate.ci_high
