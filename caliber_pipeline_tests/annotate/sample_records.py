@@ -9,7 +9,7 @@ from caliber_pipeline.core.schemas import JUDGE_SCORES, PATTERNS, RECORDS
 HOSTILE: Final = (
     "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>\n\n"
     "**bold** <svg onload=window.ran=1> [link](javascript:window.ran=1) ![i](x onerror=window.ran=1)\n\n"
-    "<iframe srcdoc='<script>parent.ran=1</script>'></iframe>\n\n</textarea></div>{{ 7*7 }} ${7*7}"
+    "<iframe srcdoc='<script>parent.ran=1</script>'></iframe>\n\n</textarea></div>{{ 7+7 }} ${7+7}"
 )
 
 

@@ -11,6 +11,7 @@ const AHEAD = 12; // records fetched before they are needed, to go on through a 
 const TRAIL = 200;
 const UNDOS = 100;
 const NOTE_PAUSE_MS = 1500;
+const SEARCH_PAUSE_MS = 300;
 const OPEN = { status: "open", score: null, is_skipped: false, notes: null, severity: null };
 const VERDICTS = { accepted: "✓ Accepted", rejected: "✕ Rejected", skipped: "Skipped", open: "" };
 
@@ -222,11 +223,18 @@ async function visit(id) {
 async function startView(next, id = null) {
   commitNote();
   view = next;
+  await looking;
+  if (view !== next) return; // a later choice has come meanwhile
   keeper.set("view", view);
   [trail, place, ahead] = [[], -1, []];
-  await looking;
-  if (id === null || !(await visit(id))) await go(1);
-  else show();
+  isWalking = true;
+  try {
+    if (id === null || !(await visit(id))) await goOn();
+  } finally {
+    isWalking = false;
+  }
+  if (view !== next) return;
+  show();
   if (ahead.length < AHEAD / 2) lookAhead();
 }
 
@@ -483,18 +491,36 @@ for (const id of ["keys-on", "ask-why"]) {
   byId(id).addEventListener("change", () => keeper.set(id, byId(id).checked));
 }
 
-function chooseView(next) {
-  byId("filter").value = next.filter;
-  byId("search").value = next.q;
-  startView(next);
+let searchTimer = null;
+
+function startChosenView() {
+  clearTimeout(searchTimer);
+  startView({ filter: byId("filter").value, q: byId("search").value.trim() });
 }
 
-let searchTimer = null;
-byId("filter").addEventListener("change", () => startView({ ...view, filter: byId("filter").value }));
-byId("filter").addEventListener("pointerdown", refreshOverview);
+function chooseView({ filter, q }) {
+  byId("filter").value = filter;
+  byId("search").value = q;
+  startChosenView();
+}
+
+// A choice made by mouse or touch gives the keys back to the record; by keyboard, one may still be choosing.
+let isPointing = false;
+byId("filter").addEventListener("pointerdown", () => {
+  isPointing = true;
+  refreshOverview();
+});
+byId("filter").addEventListener("keydown", (event) => {
+  isPointing = false;
+  if (event.key === "Enter") byId("filter").blur();
+});
+byId("filter").addEventListener("change", () => {
+  if (isPointing) byId("filter").blur();
+  startChosenView();
+});
 byId("search").addEventListener("input", () => {
   clearTimeout(searchTimer);
-  searchTimer = setTimeout(() => startView({ ...view, q: byId("search").value.trim() }), 300);
+  searchTimer = setTimeout(startChosenView, SEARCH_PAUSE_MS);
 });
 byId("search").addEventListener("keydown", (event) => event.key === "Enter" && byId("search").blur());
 
