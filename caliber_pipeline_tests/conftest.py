@@ -1,0 +1,45 @@
+"""Fixtures that all tests share: small real projects, and the real data sets where they are at hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.resources import Project
+from caliber_pipeline.runs import seed_criteria
+from caliber_pipeline.settings import Settings
+from caliber_pipeline_tests.projects import PlantedProject, write_planted_input
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real human judgments beside the checkout."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"{REAL_DATA} is not at hand")
+    return REAL_DATA
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Project:
+    """A project whose judge ignores every rule that its criteria do not quote; nothing is ingested yet."""
+    settings = Settings(
+        output=tmp_path / "out",
+        records=tmp_path / "records.csv",
+        annotations=tmp_path / "annotations.csv",
+        kappa_target=0.9,
+    )
+    write_planted_input(tmp_path)
+    project = PlantedProject.from_settings(settings)
+    seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
+    return project
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance of its own."""
+    with dg.instance_for_test() as instance:
+        yield instance

@@ -1,0 +1,224 @@
+"""The sensor: what it requests from what is there, and the loop that it drives alone."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from caliber_pipeline.automation import criteria_sensor
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.definitions import build_definitions
+from caliber_pipeline.resources import Project
+from caliber_pipeline_tests.projects import QuotingJudge
+
+
+def tick(project: Project, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(instance=instance, resources={"project": project})
+    outcome = criteria_sensor(context)
+    assert isinstance(outcome, dg.SensorResult | dg.SkipReason)
+    return outcome
+
+
+def requested(outcome: dg.SensorResult | dg.SkipReason) -> list[tuple[str | None, str | None]]:
+    assert isinstance(outcome, dg.SensorResult), outcome
+    return [(request.job_name, request.partition_key) for request in outcome.run_requests or []]
+
+
+def obey(
+    project: Project, instance: dg.DagsterInstance, outcome: dg.SensorResult | dg.SkipReason
+) -> list[dg.ExecuteInProcessResult]:
+    """Do what the daemon does with a sensor's outcome."""
+    assert isinstance(outcome, dg.SensorResult), outcome
+    definitions = build_definitions(project.settings, project)
+    for request in outcome.dynamic_partitions_requests or []:
+        assert isinstance(request, dg.AddDynamicPartitionsRequest)
+        instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+    for event in outcome.asset_events:
+        instance.report_runless_asset_event(event)
+    results = []
+    for request in outcome.run_requests or []:
+        assert request.job_name is not None
+        tags = {"dagster/run_key": str(request.run_key)}
+        job = definitions.resolve_job_def(request.job_name)
+        results.append(
+            job.execute_in_process(
+                instance=instance, partition_key=request.partition_key, tags=tags, raise_on_error=False
+            )
+        )
+    return results
+
+
+def skip_reason(outcome: dg.SensorResult | dg.SkipReason) -> str:
+    assert isinstance(outcome, dg.SkipReason), outcome
+    return str(outcome.skip_message)
+
+
+def test_input_that_is_not_ingested_is_ingested_first(planted: Project, instance: dg.DagsterInstance) -> None:
+    assert requested(tick(planted, instance)) == [("ingest", None)]
+
+
+def test_missing_input_is_named(planted: Project, instance: dg.DagsterInstance) -> None:
+    planted.settings.records_file.unlink()
+    assert "records.csv: no such file" in skip_reason(tick(planted, instance))
+
+
+def test_a_new_file_is_registered_reported_and_evaluated(planted: Project, instance: dg.DagsterInstance) -> None:
+    obey(planted, instance, tick(planted, instance))
+    outcome = tick(planted, instance)
+    assert requested(outcome) == [("calibration", "v001")]
+    assert isinstance(outcome, dg.SensorResult)
+    assert [event.partition for event in outcome.asset_events] == ["v001"]
+    assert outcome.asset_events[0].asset_key == dg.AssetKey("criteria")
+
+
+def test_the_sensor_alone_turns_the_loop_until_aligned(planted: Project, instance: dg.DagsterInstance) -> None:
+    ran = []
+    for _ in range(10):
+        outcome = tick(planted, instance)
+        if isinstance(outcome, dg.SkipReason):
+            break
+        ran += requested(outcome)
+        assert all(result.success for result in obey(planted, instance, outcome))
+    assert ran == [("ingest", None), ("calibration", "v001"), ("calibration", "v002")]
+    assert "nothing new among 2 criteria versions" in skip_reason(tick(planted, instance))
+    decided = planted.tables.require("optimized_criteria", "v002").iloc[0]
+    assert decided["decision"] == "promoted"
+    assert decided["champion"] == "v002"
+    # Both planted rules are in the clauses, so that the quoting judge agrees with people on every record.
+    assert decided["kappa"] == 1.0
+    assert decided["stop_reason"] == "aligned: kappa on dev 1.000 reaches the target 0.9"
+
+
+def test_the_sensor_alone_goes_through_three_versions_where_none_is_aligned(
+    planted: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QuotingJudge, "knows", lambda self, criteria: [])
+    ran = []
+    while isinstance(outcome := tick(planted, instance), dg.SensorResult):
+        ran += requested(outcome)
+        assert all(result.success for result in obey(planted, instance, outcome))
+    assert [version for _, version in ran] == [None, "v001", "v002", "v003"]
+    decisions = {
+        v: planted.tables.require("optimized_criteria", v)["decision"].iloc[0] for v in ("v001", "v002", "v003")
+    }
+    assert decisions == {"v001": "baseline", "v002": "rejected", "v003": "rejected"}
+    last = planted.tables.require("optimized_criteria", "v003").iloc[0]
+    assert last["champion"] == "v001"
+    assert last["stop_reason"] == "no improvement 2 times over v001"
+
+
+@pytest.fixture
+def evaluated(planted: Project, instance: dg.DagsterInstance) -> Project:
+    """The planted project after its loop has ended."""
+    while isinstance(outcome := tick(planted, instance), dg.SensorResult):
+        obey(planted, instance, outcome)
+    return planted
+
+
+def test_several_new_files_are_registered_at_once_and_evaluated_one_after_the_other(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    for name in ("mine", "yours"):
+        evaluated.criteria_files.add_as(name, Criteria(criteria=f"Score 1 if {name}, otherwise 0"))
+    first = tick(evaluated, instance)
+    assert isinstance(first, dg.SensorResult)
+    assert [event.partition for event in first.asset_events] == ["mine", "yours"]
+    assert requested(first) == [("calibration", "mine")]
+    obey(evaluated, instance, first)
+    assert requested(tick(evaluated, instance)) == [("calibration", "yours")]
+
+
+def test_an_unreadable_folder_is_not_an_empty_one(evaluated: Project, instance: dg.DagsterInstance) -> None:
+    folder = evaluated.criteria_files.folder
+    folder.rename(folder.with_name("gone"))
+    assert "cannot read the criteria folder" in skip_reason(tick(evaluated, instance))
+
+
+def test_a_half_written_file_is_reported_and_skipped_until_it_is_whole(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    path = evaluated.criteria_files.folder / "v100.yaml"
+    path.write_text("criteria: 'Score 1 if")
+    assert "v100.yaml: not valid YAML" in skip_reason(tick(evaluated, instance))
+    path.write_text("criteria: Score 1 if it is whole, otherwise 0")
+    assert requested(tick(evaluated, instance)) == [("calibration", "v100")]
+
+
+def test_a_file_that_changed_after_its_evaluation_is_refused_with_both_hashes(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    path = evaluated.criteria_files.folder / "v001.yaml"
+    before = evaluated.criteria_files.load("v001").fingerprint
+    path.write_text("criteria: Score 1 always")
+    after = evaluated.criteria_files.load("v001").fingerprint
+    reason = skip_reason(tick(evaluated, instance))
+    assert f"fingerprint {before[:12]} then, {after[:12]} now" in reason
+    job = build_definitions(evaluated.settings, evaluated).resolve_job_def("calibration")
+    with pytest.raises(dg.Failure, match="changed after they were evaluated"):
+        job.execute_in_process(instance=instance, partition_key="v001")
+
+
+def test_an_unknown_base_is_an_error_that_names_it(evaluated: Project, instance: dg.DagsterInstance) -> None:
+    (evaluated.criteria_files.folder / "v050.yaml").write_text("criteria: Score 1\nbase: v999")
+    assert "'v050' name the base 'v999'" in skip_reason(tick(evaluated, instance))
+
+
+def test_a_failed_evaluation_is_not_requested_again_and_does_not_stop_others(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    bad = Criteria(criteria="x", examples=({"record_id": "nobody", "content_hash": "0"},))  # type: ignore[arg-type]
+    evaluated.criteria_files.add_as("bad", bad)
+    (result,) = obey(evaluated, instance, tick(evaluated, instance))
+    assert not result.success
+    assert "the evaluation of 'bad' failed" in skip_reason(tick(evaluated, instance))
+    evaluated.criteria_files.add_as("good", Criteria(criteria="y"))
+    assert requested(tick(evaluated, instance)) == [("calibration", "good")]
+
+
+def test_after_a_recalibration_the_base_and_then_the_champion_are_evaluated_again(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    definitions = build_definitions(evaluated.settings, evaluated)
+    assert definitions.resolve_job_def("recalibration").execute_in_process(instance=instance).success
+    ran = []
+    while isinstance(outcome := tick(evaluated, instance), dg.SensorResult):
+        ran += requested(outcome)
+        obey(evaluated, instance, outcome)
+    assert ran == [("calibration", "v001"), ("calibration", "v002")]
+    assert definitions.resolve_job_def("history").execute_in_process(instance=instance).success
+    history = evaluated.tables.require("calibration_history")
+    assert history["criteria_version"].tolist() == ["v001", "v002"]
+    assert evaluated.criteria_files.load_all().valid.keys() == {"v001", "v002"}
+
+
+def test_the_history_keeps_one_row_per_evaluation(evaluated: Project, instance: dg.DagsterInstance) -> None:
+    definitions = build_definitions(evaluated.settings, evaluated)
+    history_job = definitions.resolve_job_def("history")
+    assert history_job.execute_in_process(instance=instance).success
+    assert definitions.resolve_job_def("recalibration").execute_in_process(instance=instance).success
+    while isinstance(outcome := tick(evaluated, instance), dg.SensorResult):
+        obey(evaluated, instance, outcome)
+    assert history_job.execute_in_process(instance=instance).success
+    assert history_job.execute_in_process(instance=instance).success
+    history = evaluated.tables.require("calibration_history")
+    assert history["criteria_version"].tolist() == ["v001", "v002", "v001", "v002"]
+    assert history["evaluated_at"].is_monotonic_increasing
+    assert history["decision"].tolist() == ["baseline", "promoted", "baseline", "promoted"]
+
+
+def test_each_partition_says_what_it_was_made_from(evaluated: Project) -> None:
+    records = evaluated.tables.require("records").attrs["records_fingerprint"]
+    for name in ("judge_scores", "alignment_metrics", "patterns", "misalignments", "optimized_criteria"):
+        attrs = evaluated.tables.load_attrs(name, "v002")
+        assert attrs is not None
+        assert attrs["records_fingerprint"] == records
+        assert attrs["criteria_fingerprint"] == evaluated.criteria_files.load("v002").fingerprint
+
+
+def test_proposals_hold_no_text_of_dev_or_test_records(evaluated: Project, tmp_path: Path) -> None:
+    records = evaluated.tables.require("records").set_index("record_id")
+    proposed = evaluated.criteria_files.load("v002")
+    used = [i for clause in proposed.clauses for i in clause.evidence.record_ids]
+    used += [example.record_id for example in proposed.examples]
+    assert used
+    assert set(records.loc[used, "split"]) == {"train"}
