@@ -146,6 +146,7 @@ def _evaluate(
         model=judge.model,
         judge_scores=_in_order(judge_scores, records),
         scored=_in_order(join_labels(judge_scores, labels, records), records),
+        texts=_in_order(judged[["record_id", "query", "output", "reference"]], records),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from caliber_pipeline.api.examples import Example
 from caliber_pipeline.api.frames import frame_from_json, frame_to_json
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EvaluationMetrics: TypeAlias = ConfusionMatrix
 """The four cells and every figure that they define, None where undefined."""
+
+_TEXTS: Final = ("record_id", "query", "output", "reference")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class EvaluatedRecord:
         score_difference: The judge's less the people's: 1 for a false positive, -1 for a false negative, else 0.
         confidence: Probability of the verdict by the judge's own account, None without one.
         human_notes: The people's notes.
+        query: What the judged system was asked.
+        output: What it answered.
+        reference: A known good answer.
+        split: train, dev or test.
     """
 
     record_id: str
@@ -87,6 +93,10 @@ class EvaluatedRecord:
     score_difference: int
     confidence: float | None = None
     human_notes: str | None = None
+    query: str = field(default="", repr=False)
+    output: str = field(default="", repr=False)
+    reference: str | None = field(default=None, repr=False)
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,7 @@ class EvaluationResult:
         model: The model that answered.
         judge_scores: One row per judged record, of the `judge_scores` schema.
         scored: The same with labels, group and split, as `core.judge_scores.join_labels` gives it.
+        texts: record_id, query, output and reference of the judged records.
     """
 
     config: EvaluationConfig
@@ -123,16 +134,18 @@ class EvaluationResult:
     model: str
     judge_scores: pd.DataFrame = field(repr=False)
     scored: pd.DataFrame = field(repr=False)
+    texts: pd.DataFrame = field(repr=False)
 
     @cached_property
     def records(self) -> list[EvaluatedRecord]:
         """The records with both verdicts, in the upload's order, less those that the judge was shown as examples."""
         shown = self.scored[self.scored["llm_score"].notna() & ~self.scored["is_example"]]
+        shown = shown.merge(self.texts, on="record_id", how="left")
         names = ("record_id", "human_score", "llm_score", "llm_reasoning", "confidence", "human_notes")
-        columns = (column_values(shown[name]) for name in names)
+        columns = (column_values(shown[name]) for name in (*names, *_TEXTS[1:], "split"))
         return [
-            EvaluatedRecord(record_id, human, llm, reasoning, human == llm, llm - human, confidence, notes)
-            for record_id, human, llm, reasoning, confidence, notes in zip(*columns, strict=True)
+            EvaluatedRecord(i, human, llm, reasoning, human == llm, llm - human, *other)
+            for i, human, llm, reasoning, *other in zip(*columns, strict=True)
         ]
 
     @cached_property
@@ -209,6 +222,7 @@ class EvaluationResult:
             "confusion_matrix": self.confusion_matrix,
             "judge_scores": frame_to_json(self.judge_scores, JUDGE_SCORES),
             "scored": frame_to_json(self.scored, _scored_schema()),
+            "texts": frame_to_json(self.texts, _texts_schema()),
         }
 
     @classmethod
@@ -223,6 +237,7 @@ class EvaluationResult:
             model=data["model"],
             judge_scores=frame_from_json(data["judge_scores"], JUDGE_SCORES),
             scored=frame_from_json(data["scored"], _scored_schema()),
+            texts=frame_from_json(data["texts"], _texts_schema()),
         )
 
 
@@ -315,6 +330,14 @@ def _metrics(records: list[EvaluatedRecord]) -> EvaluationMetrics:
         np.array([getattr(record, name) for record in records], dtype=np.int8) for name in ("human_score", "llm_score")
     )
     return ConfusionMatrix.from_scores(human, llm)
+
+
+def _texts_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    from caliber_pipeline.core.schemas import RECORDS
+
+    return pa.schema([RECORDS.field(name) for name in _TEXTS])
 
 
 def _scored_schema() -> pa.Schema:

@@ -1,0 +1,302 @@
+"""What the judge gets wrong: with a language model in its words, without one by the themes in people's notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from caliber_pipeline.api.fields import Item, read_field
+from caliber_pipeline.api.judged_items import parse_judged
+from caliber_pipeline.api.judging import default_encoder, open_language_model
+from caliber_pipeline.api.llm_replies import AnalysisReply, build_analysis_prompt, keep_known
+from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
+from caliber_pipeline.api.running import run_sync
+
+if TYPE_CHECKING:
+    from caliber_pipeline.encoders.protocol import Encoder
+    from caliber_pipeline.judges.language_model import LanguageModel
+
+MAX_EXAMPLES: Final = 10
+INSTRUCTION: Final = (
+    "You study where an LLM judge and people disagree. Find what the judge's errors have in common and say what in "
+    "the criteria leads to them. Be concrete, and build on the records shown alone."
+)
+
+
+@dataclass(frozen=True)
+class MisalignedRecord:
+    """A record on which judge and people differ.
+
+    Attributes:
+        record_id: The record.
+        kind: 'false_positive' (judge accepts, people reject) or 'false_negative' (the reverse).
+        query: The query.
+        output: The output.
+        human_score: The people's verdict.
+        llm_score: The judge's.
+        human_notes: The people's notes.
+        llm_reasoning: The judge's reasoning.
+    """
+
+    record_id: str
+    kind: str
+    query: str
+    output: str
+    human_score: int
+    llm_score: int
+    human_notes: str | None
+    llm_reasoning: str | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What some errors have in common.
+
+    Attributes:
+        title: A short name.
+        description: What they have in common.
+        record_ids: Those errors.
+    """
+
+    title: str
+    description: str
+    record_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MisalignmentAnalysis:
+    """What the judge gets wrong.
+
+    Attributes:
+        total: Records with both verdicts.
+        false_positives: Judge accepts, people reject.
+        false_negatives: Judge rejects, people accept.
+        summary: In a sentence or two.
+        findings: What errors have in common.
+        recommendations: What to change.
+        model: The language model that was asked; None where none was.
+        n_shown: How many errors it was shown.
+        n_invented_ids: Record ids in its reply that it was not shown, removed.
+    """
+
+    total: int
+    false_positives: tuple[MisalignedRecord, ...]
+    false_negatives: tuple[MisalignedRecord, ...]
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    recommendations: tuple[str, ...] = ()
+    model: str | None = None
+    n_shown: int = 0
+    n_invented_ids: int = 0
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether judge and people agree throughout."""
+        return not self.false_positives and not self.false_negatives
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return _listed(asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MisalignmentAnalysis:
+        """What `to_dict` was made from."""
+        errors = {
+            name: tuple(MisalignedRecord(**record) for record in data[name])
+            for name in ("false_positives", "false_negatives")
+        }
+        findings = tuple(Finding(**{**f, "record_ids": tuple(f["record_ids"])}) for f in data["findings"])
+        return cls(**{**data, **errors, "findings": findings, "recommendations": tuple(data["recommendations"])})
+
+
+class MisalignmentAnalyzer:
+    """Finds out what the judge's errors have in common."""
+
+    def __init__(
+        self,
+        model_name: str = "gpt-4o",
+        llm_provider: str | None = None,
+        instruction: str = INSTRUCTION,
+        max_examples: int = MAX_EXAMPLES,
+        *,
+        model: LanguageModel | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Say who is asked.
+
+        Args:
+            model_name: The language model.
+            llm_provider: Its provider; None takes the one whose key the environment has, else 'local', which groups
+                the errors by the themes in their notes.
+            instruction: What the language model is told.
+            max_examples: How many errors it is shown at most.
+            model: A language model of one's own, whatever the provider.
+            encoder: For 'local'; None takes the packaged one.
+        """
+        self._model_name = model_name
+        self._provider = llm_provider
+        self._instruction = instruction
+        self._max_examples = max_examples
+        self._model = model
+        self._encoder = encoder
+
+    async def analyze(
+        self,
+        results: EvaluationResult | Iterable[Item],
+        criteria: str = "",
+        *,
+        patterns: Sequence[Item] | None = None,
+    ) -> MisalignmentAnalysis:
+        """Analyse the errors; where there are none nobody is asked.
+
+        Args:
+            results: An evaluation's result, or dicts or objects with id, judgment, score, explanation and the like.
+            criteria: What the judge was told.
+            patterns: Themes in the notes, where they are known already.
+
+        Raises:
+            InputError: ids repeat or are missing, or a score is neither 0 nor 1.
+            JudgeError: the language model cannot be asked.
+            ReplyError: it gave no usable reply.
+        """
+        judged = parse_judged(results)
+        bare = _count(judged)
+        if bare.is_aligned:
+            return bare
+        model = self._model or open_language_model(self._provider, self._model_name)
+        if model is not None:
+            return await self._ask(model, judged, bare, criteria, patterns)
+        if patterns is None:
+            patterns = await _discover(judged, self._encoder or default_encoder())
+        return _group(bare, patterns)
+
+    def analyze_sync(
+        self,
+        results: EvaluationResult | Iterable[Item],
+        criteria: str = "",
+        *,
+        patterns: Sequence[Item] | None = None,
+    ) -> MisalignmentAnalysis:
+        """`analyze`, without awaiting."""
+        return run_sync(self.analyze(results, criteria, patterns=patterns))
+
+    async def _ask(
+        self,
+        model: LanguageModel,
+        judged: Sequence[EvaluatedRecord],
+        bare: MisalignmentAnalysis,
+        criteria: str,
+        patterns: Sequence[Item] | None,
+    ) -> MisalignmentAnalysis:
+        shown = sample_errors(judged, self._max_examples, patterns)
+        prompt = build_analysis_prompt(criteria, shown, bare.summary)
+        reply = await model.ask(prompt, AnalysisReply, system=self._instruction)
+        known = {record.record_id for record in shown}
+        findings, n_invented = [], 0
+        for found in reply.findings:
+            record_ids, n = keep_known(found.record_ids, known)
+            n_invented += n
+            if record_ids:
+                findings.append(Finding(found.title, found.description, record_ids))
+        return MisalignmentAnalysis(
+            bare.total,
+            bare.false_positives,
+            bare.false_negatives,
+            f"{bare.summary} {reply.summary}".strip(),
+            tuple(findings),
+            tuple(reply.recommendations),
+            model.name,
+            len(shown),
+            n_invented,
+        )
+
+
+def sample_errors(
+    judged: Sequence[EvaluatedRecord], count: int, patterns: Sequence[Item] | None = None
+) -> list[EvaluatedRecord]:
+    """Errors to show: one of each pattern first, else half false positives and half false negatives."""
+    from caliber_pipeline.api.selection import ExampleSelector
+
+    errors = [record for record in judged if not record.aligned]
+    strategy = "pattern_aware" if patterns else "balanced"
+    return ExampleSelector().select(errors, None, count, strategy, patterns=patterns).examples
+
+
+def _count(judged: Sequence[EvaluatedRecord]) -> MisalignmentAnalysis:
+    errors = [_misaligned(record) for record in judged if not record.aligned]
+    positives = tuple(error for error in errors if error.kind == "false_positive")
+    negatives = tuple(error for error in errors if error.kind == "false_negative")
+    if not judged:
+        summary = "No record has both verdicts; there is nothing to analyse."
+    elif not errors:
+        summary = f"Judge and people agree on all {len(judged)} records; there is nothing to analyse."
+    else:
+        summary = (
+            f"Judge and people differ on {len(errors)} of {len(judged)} records: {len(positives)} false positives "
+            f"(the judge is too lenient), {len(negatives)} false negatives (too strict)."
+        )
+    return MisalignmentAnalysis(len(judged), positives, negatives, summary)
+
+
+def _misaligned(record: EvaluatedRecord) -> MisalignedRecord:
+    return MisalignedRecord(
+        record.record_id,
+        "false_positive" if record.llm_score else "false_negative",
+        record.query,
+        record.output,
+        record.human_score,
+        record.llm_score,
+        record.human_notes,
+        record.llm_reasoning,
+    )
+
+
+async def _discover(judged: Sequence[EvaluatedRecord], encoder: Encoder) -> Sequence[Item]:
+    """The themes in the notes of the errors."""
+    from caliber_pipeline.api.discovery import PatternDiscovery
+
+    noted = [record for record in judged if not record.aligned and record.human_notes]
+    return (await PatternDiscovery(encoder=encoder).discover(noted)).patterns if noted else ()
+
+
+def _group(bare: MisalignmentAnalysis, patterns: Sequence[Item]) -> MisalignmentAnalysis:
+    """The errors by the themes in their notes."""
+    findings, recommendations = [], []
+    grouped: set[str] = set()
+    for errors, verdict in ((bare.false_positives, "Reject"), (bare.false_negatives, "Accept")):
+        notes = {error.record_id: error.human_notes for error in errors}
+        for pattern in patterns:
+            found = tuple(sorted(set(map(str, read_field(pattern, "record_ids", ()))) & set(notes)))
+            if not found:
+                continue
+            name = read_field(pattern, "category", read_field(pattern, "name", "unnamed"))
+            quote = next((notes[record_id] for record_id in found if notes[record_id]), None)
+            kind = "false positives" if verdict == "Reject" else "false negatives"
+            said = f", e.g. “{quote}”" if quote else ""
+            findings.append(Finding(name, f"{len(found)} of {len(errors)} {kind} carry such notes{said}.", found))
+            recommendations.append(f"{verdict} where people say: {name}{said}.")
+            grouped |= set(found)
+    n_left = len(bare.false_positives) + len(bare.false_negatives) - len(grouped)
+    if n_left:
+        recommendations.append(f"{n_left} errors belong to no theme: read them, and note why people decided so.")
+    order = sorted(range(len(findings)), key=lambda i: -len(findings[i].record_ids))
+    return MisalignmentAnalysis(
+        bare.total,
+        bare.false_positives,
+        bare.false_negatives,
+        bare.summary,
+        tuple(findings[i] for i in order),
+        tuple(recommendations),
+    )
+
+
+def _listed(data: dict[str, Any]) -> dict[str, Any]:
+    """The data with lists in place of tuples, as JSON gives them back."""
+    return {key: _plain(value) for key, value in data.items()}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of JSON
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return _listed(value) if isinstance(value, dict) else value
