@@ -7,6 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from caliber_pipeline.api.analysis import Finding as Finding
+    from caliber_pipeline.api.analysis import MisalignedRecord as MisalignedRecord
+    from caliber_pipeline.api.analysis import MisalignmentAnalysis as MisalignmentAnalysis
+    from caliber_pipeline.api.analysis import MisalignmentAnalyzer as MisalignmentAnalyzer
+    from caliber_pipeline.api.annotating import AnnotationChange as AnnotationChange
     from caliber_pipeline.api.annotating import AnnotationManager as AnnotationManager
     from caliber_pipeline.api.annotating import AnnotationState as AnnotationState
     from caliber_pipeline.api.dedupers import EmbeddingDeduper as EmbeddingDeduper
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.evidence_parts import RedactingSanitizer as RedactingSanitizer
     from caliber_pipeline.api.evidence_parts import Sanitizer as Sanitizer
     from caliber_pipeline.api.llm_themes import LLMOptions as LLMOptions
+    from caliber_pipeline.api.optimization import OptimizationResult as OptimizationResult
+    from caliber_pipeline.api.optimization import PromptOptimizer as PromptOptimizer
+    from caliber_pipeline.api.optimization import Suggestion as Suggestion
     from caliber_pipeline.api.pattern_display import display_learnings as display_learnings
     from caliber_pipeline.api.pattern_display import display_patterns as display_patterns
     from caliber_pipeline.api.pattern_display import display_pipeline_result as display_pipeline_result
@@ -49,19 +57,36 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.upload import UploadHandler as UploadHandler
     from caliber_pipeline.api.upload import UploadResult as UploadResult
     from caliber_pipeline.core.errors import CaliberError as CaliberError
+    from caliber_pipeline.core.errors import CriteriaError as CriteriaError
     from caliber_pipeline.core.errors import InputError as InputError
     from caliber_pipeline.core.errors import JudgeError as JudgeError
     from caliber_pipeline.core.errors import MissingStepError as MissingStepError
+    from caliber_pipeline.core.errors import ReplyError as ReplyError
+    from caliber_pipeline.core.errors import SchemaError as SchemaError
     from caliber_pipeline.core.evidence_metadata import MetadataConfig as MetadataConfig
     from caliber_pipeline.core.example_selection import SelectionStrategy as SelectionStrategy
     from caliber_pipeline.core.learnings import Enrichment as Enrichment
     from caliber_pipeline.core.learnings import LearningArtifact as LearningArtifact
     from caliber_pipeline.core.learnings import ThemeEvidence as ThemeEvidence
+    from caliber_pipeline.renderers.console import ConsoleCaliberRenderer as ConsoleCaliberRenderer
+    from caliber_pipeline.renderers.json_renderer import JsonCaliberRenderer as JsonCaliberRenderer
+    from caliber_pipeline.renderers.protocol import CaliberRenderer as CaliberRenderer
     from caliber_pipeline.stores.learning_sinks import InMemorySink as InMemorySink
     from caliber_pipeline.stores.learning_sinks import JsonlSink as JsonlSink
     from caliber_pipeline.stores.learning_sinks import ParquetSink as ParquetSink
 
 _MODULES = {
+    "caliber_pipeline.api.analysis": (
+        "Finding",
+        "MisalignedRecord",
+        "MisalignmentAnalysis",
+        "MisalignmentAnalyzer",
+    ),
+    "caliber_pipeline.api.annotating": (
+        "AnnotationChange",
+        "AnnotationManager",
+        "AnnotationState",
+    ),
     "caliber_pipeline.api.dedupers": (
         "EmbeddingDeduper",
         "InMemoryDeduper",
@@ -76,6 +101,7 @@ _MODULES = {
         "EvidenceItem",
         "PatternDiscoveryResult",
     ),
+    "caliber_pipeline.api.evaluation": ("EvaluationRunner",),
     "caliber_pipeline.api.evidence": (
         "EvidenceOptions",
         "EvidencePipeline",
@@ -92,25 +118,20 @@ _MODULES = {
         "Sanitizer",
     ),
     "caliber_pipeline.api.llm_themes": ("LLMOptions",),
+    "caliber_pipeline.api.optimization": (
+        "OptimizationResult",
+        "PromptOptimizer",
+        "Suggestion",
+    ),
     "caliber_pipeline.api.pattern_display": (
         "display_learnings",
         "display_patterns",
         "display_pipeline_result",
     ),
-    "caliber_pipeline.core.evidence_metadata": ("MetadataConfig",),
-    "caliber_pipeline.core.learnings": (
-        "Enrichment",
-        "LearningArtifact",
-        "ThemeEvidence",
+    "caliber_pipeline.api.records": (
+        "Annotation",
+        "UploadedRecord",
     ),
-    "caliber_pipeline.stores.learning_sinks": (
-        "InMemorySink",
-        "JsonlSink",
-        "ParquetSink",
-    ),
-    "caliber_pipeline.api.annotating": ("AnnotationManager", "AnnotationState"),
-    "caliber_pipeline.api.evaluation": ("EvaluationRunner",),
-    "caliber_pipeline.api.records": ("Annotation", "UploadedRecord"),
     "caliber_pipeline.api.results": (
         "EvaluatedRecord",
         "EvaluationComparison",
@@ -120,10 +141,40 @@ _MODULES = {
         "FailedRecord",
         "compare",
     ),
-    "caliber_pipeline.api.selection": ("ExampleSelector", "SelectionResult", "auto_select_strategy"),
-    "caliber_pipeline.api.upload": ("RejectedRow", "UploadHandler", "UploadResult"),
-    "caliber_pipeline.core.errors": ("CaliberError", "InputError", "JudgeError", "MissingStepError"),
+    "caliber_pipeline.api.selection": (
+        "ExampleSelector",
+        "SelectionResult",
+        "auto_select_strategy",
+    ),
+    "caliber_pipeline.api.upload": (
+        "RejectedRow",
+        "UploadHandler",
+        "UploadResult",
+    ),
+    "caliber_pipeline.core.errors": (
+        "CaliberError",
+        "CriteriaError",
+        "InputError",
+        "JudgeError",
+        "MissingStepError",
+        "ReplyError",
+        "SchemaError",
+    ),
+    "caliber_pipeline.core.evidence_metadata": ("MetadataConfig",),
     "caliber_pipeline.core.example_selection": ("SelectionStrategy",),
+    "caliber_pipeline.core.learnings": (
+        "Enrichment",
+        "LearningArtifact",
+        "ThemeEvidence",
+    ),
+    "caliber_pipeline.renderers.console": ("ConsoleCaliberRenderer",),
+    "caliber_pipeline.renderers.json_renderer": ("JsonCaliberRenderer",),
+    "caliber_pipeline.renderers.protocol": ("CaliberRenderer",),
+    "caliber_pipeline.stores.learning_sinks": (
+        "InMemorySink",
+        "JsonlSink",
+        "ParquetSink",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
