@@ -27,6 +27,7 @@ class Settings(BaseModel):
     judge: Literal["local", "recorded", "openai"] = "local"
     group_by: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    slice_columns: tuple[str, ...] = ()
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
     max_iterations: int = Field(default=3, ge=0)
     recalibration_cron: str = "0 6 * * 1"
@@ -34,6 +35,8 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read CALIBER_OUTPUT, CALIBER_RECORDS, … ; CALIBER_COLUMNS is a list of NAME=COLUMN with commas between.
+
+        CALIBER_SLICE_COLUMNS is a list of metadata columns with commas between.
 
         Raises:
             InputError: a value does not fit; the message names the variable.
@@ -43,6 +46,8 @@ class Settings(BaseModel):
         }
         if isinstance(text := values.get("columns"), str):
             values["columns"] = parse_columns(text.split(","))
+        if isinstance(text := values.get("slice_columns"), str):
+            values["slice_columns"] = tuple(name.strip() for name in text.split(","))
         return cls.checked(values, prefix=PREFIX)
 
     @classmethod

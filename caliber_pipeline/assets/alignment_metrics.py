@@ -3,15 +3,22 @@
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
+from caliber_pipeline.assets.definition import criteria_versions, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.agreement import interpret_kappa
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value, seal_test
+from caliber_pipeline.core.alignment_metrics import (
+    compute_alignment_metrics,
+    compute_people_metrics,
+    label_verdict,
+    metric_value,
+    seal_test,
+)
 from caliber_pipeline.core.annotations import resolve_labels
-from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.judge_scores import join_labels, read_metadata
 from caliber_pipeline.resources import Project
 
 PLOTTED = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
+CEILING = ("human_human_kappa", "judge_annotator_kappa")
 
 
 @stage(
@@ -25,7 +32,16 @@ def alignment_metrics(
 ) -> dg.Output[pd.DataFrame]:
     """Measure the agreement under one criteria version."""
     records = load_records(project, judge_scores)
-    metrics = compute_alignment_metrics(join_labels(judge_scores, resolve_labels(annotations), records))
+    scored = join_labels(judge_scores, resolve_labels(annotations), records)
+    slices = list(project.settings.slice_columns)
+    with one_line_failures():
+        if slices:
+            judged = records[records["record_id"].isin(scored["record_id"])]
+            scored = scored.merge(read_metadata(judged, slices), on="record_id")
+        metrics = compute_alignment_metrics(scored, slice_columns=slices)
+    verdicts = judge_scores[["record_id", "llm_score", "is_example"]].merge(records[["record_id", "split"]])
+    metrics = pd.concat([metrics, compute_people_metrics(annotations, verdicts)], ignore_index=True)
+    verdict = label_verdict(metrics, "dev")
     if project.criteria_files.load(context.partition_key).author == "optimizer":
         metrics = seal_test(metrics)
     figures = {f"{split}_{name}": metric_value(metrics, split, name) for split in ("dev", "all") for name in PLOTTED}
@@ -34,5 +50,7 @@ def alignment_metrics(
         metadata={
             **{name: value for name, value in figures.items() if value is not None},
             "agreement_on_dev": interpret_kappa(figures["dev_cohen_kappa"]),
+            "labels_on_dev": verdict,
+            **{name: value for name in CEILING if (value := metric_value(metrics, "dev", name)) is not None},
         },
     )

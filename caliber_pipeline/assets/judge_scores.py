@@ -32,7 +32,7 @@ def judge_scores(
         criteria = load_unchanged(project, version)
         labels = resolve_labels(annotations)
         examples = resolve_examples(criteria, records, labels)
-        task = JudgeTask(select_judged(records, labels), criteria, examples)
+        task = JudgeTask(select_judged(records, labels, with_ties=True), criteria, examples)
         judge = project.build_judge(log_progress(context, "texts encoded"))
         with project.open_verdict_cache() as cache:
             verdicts = run_judge(judge, task, cache=cache, on_progress=log_progress(context, "records judged"))

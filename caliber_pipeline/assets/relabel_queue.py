@@ -3,17 +3,18 @@
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import criteria_versions, describe, with_attrs
+from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import build_relabel_queue
 from caliber_pipeline.resources import Project
 
 
-@dg.asset(
+@stage(
     partitions_def=criteria_versions,
     description="Records whose annotators tie, and labels in doubt; also as CSV, to be filled in as annotations.",
-    **describe("relabel_queue", "discovery", {"csv"}),
+    group="discovery",
+    kinds={"csv"},
 )
 def relabel_queue(
     context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame, misalignments: pd.DataFrame

@@ -39,6 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
     add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add("--slice-by", action="append", default=[], metavar="COLUMN", help="a column for whose values to show figures")
     add("--max-iterations", type=int, metavar="N", help="proposals since a person's criteria (default: 3)")
     add("--kappa-target", type=float, metavar="K", help="kappa on dev that counts as aligned (default: 0.6)")
     add("--json", action="store_true", help="end with one JSON object on stdout")
@@ -70,6 +71,8 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     values = Settings.from_env(os.environ).model_dump()
     names = ("records", "annotations", "output", "judge", "group_by", "max_iterations", "kappa_target")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.slice_by:
+        given["slice_columns"] = tuple(arguments.slice_by)
     if arguments.column:
         given["columns"] = parse_columns(arguments.column)
     return Settings.checked(values | given)

@@ -20,6 +20,7 @@ from caliber_pipeline.core.agreement import (
     point_metrics,
     to_optional,
 )
+from caliber_pipeline.core.annotators import build_ratings, people_figures
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import (
     MIN_GROUPS,
@@ -123,6 +124,33 @@ def compute_alignment_metrics(
         for split, counts in zip((*SPLITS, ALL), (*table, table.sum(axis=0)), strict=True):
             place = {"split": split, "slice_column": column, "slice_value": value}
             rows += [place | vars(figure) for figure in _figures(part.in_split(split), counts, seed, column)]
+    return conform_frame(pd.DataFrame(rows), "alignment_metrics")
+
+
+def compute_people_metrics(annotations: pd.DataFrame, verdicts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """How far people agree, and the judge with single people and with their consensus, on records that two judged.
+
+    Args:
+        annotations: All annotations, gold among them or not.
+        verdicts: record_id, llm_score, is_example and split of the judged records, ties among them.
+        seed: Of the bootstrap.
+
+    Returns:
+        A frame of the `alignment_metrics` schema, on train, dev, test and all.
+    """
+    judged = verdicts[~verdicts["is_example"].astype(bool)]
+    people = annotations[~annotations["is_gold"].astype(bool)]
+    n_raters = people.drop_duplicates(["record_id", "annotator"])["record_id"].value_counts()
+    shared = n_raters.index[n_raters >= 2]
+    ratings = build_ratings(people[people["record_id"].isin(shared) & people["record_id"].isin(judged["record_id"])])
+    known = judged.set_index("record_id").reindex(ratings.record_ids)
+    llm = known["llm_score"].to_numpy(dtype=np.float64, na_value=np.nan)
+    splits = known["split"].to_numpy(dtype=object)
+    rows = []
+    for split in (*SPLITS, ALL):
+        chosen = np.ones(len(splits), dtype=np.bool_) if split == ALL else splits == split
+        place = {"split": split, "slice_column": None, "slice_value": None}
+        rows += [place | vars(figure) for figure in people_figures(ratings.at(chosen), llm[chosen], seed=seed)]
     return conform_frame(pd.DataFrame(rows), "alignment_metrics")
 
 

@@ -1,20 +1,26 @@
 """Stage `judge_scores`: what is judged, and how verdicts and people's labels come together."""
 
+import json
+from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import CriteriaError
+from caliber_pipeline.core.errors import CriteriaError, InputError
 from caliber_pipeline.core.fingerprints import content_hashes
 
 MIN_COVERAGE: Final = 0.95  # below it the figures describe the records that happened to get a verdict, not the judge
 _EXAMPLE_COLUMNS: Final = ["record_id", "query", "output", "reference", "human_score", "human_notes"]
 
 
-def select_judged(records: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The records to judge: those with a label, sorted by id."""
-    labelled = labels.loc[labels["human_score"].notna(), "record_id"]
+def select_judged(records: pd.DataFrame, labels: pd.DataFrame, *, with_ties: bool = False) -> pd.DataFrame:
+    """The records to judge, sorted by id: those with a label.
+
+    With ties also those on which the annotators split evenly: they enter no metric but that of the judge against single
+    annotators, which would look better without them.
+    """
+    labelled = labels["record_id"] if with_ties else labels.loc[labels["human_score"].notna(), "record_id"]
     return records[records["record_id"].isin(labelled)].sort_values("record_id", ignore_index=True)
 
 
@@ -64,6 +70,21 @@ def join_labels(judge_scores: pd.DataFrame, labels: pd.DataFrame, records: pd.Da
     )
     scored["weight"] = 1 / scored["inclusion_probability"]
     return scored
+
+
+def read_metadata(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """record_id and the named metadata columns of the records, as text; null where a record has none."""
+    parsed = [{} if pd.isna(text) else json.loads(text) for text in records["metadata"]]
+    columns = {name: [_as_text(values.get(name)) for values in parsed] for name in names}
+    known = {name for values in parsed for name in values}
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"no record has the metadata column {unknown}; the columns are {sorted(known)[:20]}")
+    texts = pd.DataFrame(columns, index=records.index, dtype="string[pyarrow]")
+    return pd.concat([records[["record_id"]], texts], axis=1)
+
+
+def _as_text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def coverage(judge_scores: pd.DataFrame) -> float | None:

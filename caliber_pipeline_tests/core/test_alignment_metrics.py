@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.alignment_metrics import (
     compute_alignment_metrics,
+    compute_people_metrics,
     confusion_matrix,
     label_verdict,
     metric_row,
@@ -257,3 +258,35 @@ def test_every_record_is_in_one_cell_or_counted_as_failed_or_example(
     for part, size in (("all", len(rows)), ("train", split.count("train")), ("test", split.count("test"))):
         counts = [metric_value(metrics, part, name) for name in (*CELLS, "n_failed", "n_examples")]
         assert sum(count or 0 for count in counts) == size
+
+
+def test_people_are_held_against_each_other_on_the_records_of_each_split() -> None:
+    # dev: ann and ben agree on four of four; test: they agree on none of two; r6 has one annotator only.
+    ann, ben = [1, 0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 0, 1]
+    annotations = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in (*range(7), *range(6))],
+            "annotator": ["ann"] * 7 + ["ben"] * 6,
+            "score": ann + ben,
+            "created_at": pd.NaT,
+            "is_gold": False,
+        }
+    )
+    verdicts = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(7)],
+            "llm_score": pd.array([1, 0, 0, 0, 1, 1, None], dtype="int8[pyarrow]"),
+            "is_example": [False] * 7,
+            "split": ["dev"] * 4 + ["test"] * 3,
+        }
+    )
+
+    people = compute_people_metrics(annotations, verdicts)
+
+    assert metric_value(people, "dev", "human_human_kappa") == 1
+    # dev: the judge accepts one of two accepted and rejects both others: po 3/4, pe 1/2
+    assert metric_value(people, "dev", "judge_annotator_kappa") == pytest.approx(0.5)
+    assert metric_row(people, "test", "human_human_kappa")["value"] == -1
+    assert metric_value(people, "test", "judge_consensus_kappa") is None
+    assert metric_row(people, "all", "human_human_kappa")["n"] == 6
+    assert metric_row(people, "train", "human_human_kappa")["reason"] == "no record has verdicts of two annotators"
