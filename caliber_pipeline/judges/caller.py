@@ -197,9 +197,8 @@ class Caller:
         code = {str(error.get("code")), str(error.get("type"))}
         wait_s = parse_retry_after(reply.headers, time.time())
         if wait_s is not None and wait_s > self._settings.max_wait_s:
-            return _Problem(
-                "fatal", f"{reason}; it asks to wait {wait_s:.0f} s, more than {self._settings.max_wait_s:g}"
-            )
+            longest = f"{self._settings.max_wait_s:g} s (CALIBER_MAX_WAIT_S)"
+            return _Problem("fatal", f"{reason}; it asks to wait {wait_s:.0f} s, longer than {longest}")
         if code & _REFUSAL_CODES:
             return _Problem("refused", reason)
         if status in {401, 402} or code & _NO_MONEY_CODES or (status in {403, 404} and not self.has_answered):

@@ -93,7 +93,7 @@ class OpenAIJudgeSettings:
             variable = f"CALIBER_{setting.name.upper()}"
             text = environ.get(variable, "").strip()
             if text and setting.name != "keys":
-                values[setting.name] = _parse_setting(variable, text, str(setting.type))
+                values[setting.name] = _parse_setting(variable, text, setting.type)
         values |= {name: value for name, value in arguments.items() if value is not None}
         if isinstance(values.get("api_key"), str):
             values["api_key"] = SecretStr(values["api_key"])
@@ -179,16 +179,16 @@ def shown_url(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
-def _parse_setting(variable: str, text: str, annotation: str) -> object:
-    kind = annotation.split(" | ")[0]
+def _parse_setting(variable: str, text: str, annotation: object) -> object:
+    kind: Any = next(iter(get_args(annotation)), annotation)  # the first of a union with None; a literal's first value
     try:
-        if kind == "int":
+        if kind is int:
             return int(text)
-        if kind == "float":
+        if kind is float:
             return float(text)
-        if kind == "bool":
+        if kind is bool:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
     except (ValueError, KeyError):
-        names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        names = {int: "a whole number", float: "a number", bool: "true or false"}
         raise JudgeError(f"{variable} is '{text}'; it must be {names[kind]}") from None
-    return SecretStr(text) if kind == "SecretStr" else text
+    return SecretStr(text) if kind is SecretStr else text

@@ -91,7 +91,7 @@ class PackageTransport:
                 reply = await self._client.post(_PATH, body=body, cast_to=httpx2.Response)
         except openai.APIStatusError as error:
             reply = error.response
-        except (TimeoutError, openai.APITimeoutError):
+        except TimeoutError:
             raise ConnectionFailedError(f"no reply within {self._timeout_s:g} s") from None
         except openai.APIConnectionError as error:
             raise _connection_failed(error.__cause__ or error) from None
