@@ -7,6 +7,7 @@ from typing import Final
 
 _RISE: Final = 0.2  # per call that was not refused
 _FALL: Final = 0.6  # per 429: with the rise above, concurrency falls while more than a quarter of replies are 429
+_SPREAD: Final = 0.1  # of a pause: enough to break a wave up, too little to matter beside the pause itself
 _SMOOTHING: Final = 0.1  # weight of the newest call in the running latency
 
 
@@ -101,9 +102,10 @@ class Gate:
                 await self._sit_out_pause()
 
     async def _sit_out_pause(self) -> None:
-        """Sleep until no pause is left; wake-ups are spread over one latency, so that no wave follows."""
-        while (pause := self._paused_until - self._now()) > 0:  # noqa: ASYNC110 others may prolong the pause
-            await asyncio.sleep(pause + self._random.random() * self._latency_s)
+        """Sleep until no pause is left; wake-ups are spread over a part of it, so that no wave follows."""
+        while (pause := self._paused_until - self._now()) > 0:
+            spread = min(self._latency_s, _SPREAD * pause)
+            await asyncio.sleep(pause + self._random.random() * spread)
 
 
 class CapReachedError(Exception):

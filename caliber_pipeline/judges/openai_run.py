@@ -171,10 +171,13 @@ class OpenAIRun:
         return votes[-1].reason
 
     async def _ask(self, caller: Caller, messages: list[Message], tally: Tally, vote: int) -> Vote:
-        """Ask once, and once more where the reply holds no verdict."""
+        """Ask, once more where the reply broke off on its way, and have a reply without a verdict repaired once."""
         try:
             completion = await caller.call(messages, tally, vote)
             found = _read(completion)
+            if found.status == "unparseable" and _is_broken_off(completion):
+                completion = await caller.call(messages, tally, vote)
+                found = _read(completion)
             if found.status != "unparseable":
                 return found
             caller.counts.repairs += 1
@@ -241,6 +244,12 @@ def _read(completion: Completion) -> Vote:
         shown = json.dumps(clean_text(completion.text)[:_MAX_SHOWN], ensure_ascii=False)
         return Vote("unparseable", reason=f"the reply says neither 0 nor 1{end}: {shown}")
     return _scored(found, completion)
+
+
+def _is_broken_off(completion: Completion) -> bool:
+    """Whether the text is the beginning of a JSON object that the model itself does not say it left unfinished."""
+    text = completion.text.strip()
+    return completion.finish_reason == "stop" and text.startswith("{") and not text.endswith("}")
 
 
 def _scored(found: ParsedReply, completion: Completion) -> Vote:

@@ -39,7 +39,7 @@ class LoopbackConfig:
         api_key: Calls without this key, as a bearer token or an `api-key` header, get 401.
         echoes_key: The message of such a 401 holds the key that was sent.
         model: Calls for another model get 404.
-        reject_if: The verdict is 0 where this text is in the last message, else 1; empty for a hash of the message.
+        reject_if: The verdict is 0 where this text is in the last record shown, else 1; empty for a hash of the record.
         replies: Message texts by a text in the last message, instead of a verdict.
         errors: HTTP status and error code by a text in the last message.
         p_flip: Share of verdicts turned round.
@@ -177,7 +177,8 @@ class Endpoint:
 
     def _message(self, request: dict[str, Any], last: str) -> Reply:
         config = self.config
-        rejects = config.reject_if in last if config.reject_if else zlib.crc32(last.encode()) % 2 == 0
+        record = next(m["content"] for m in reversed(request["messages"]) if m["content"].startswith("Record "))
+        rejects = config.reject_if in record if config.reject_if else zlib.crc32(record.encode()) % 2 == 0
         score = int(rejects) ^ 1 ^ int(self._random.random() < config.p_flip)
         content = next((reply for text, reply in config.replies.items() if text in last), None)
         if content is None:
