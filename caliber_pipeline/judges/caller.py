@@ -20,7 +20,7 @@ from caliber_pipeline.judges.transport import ConnectionFailedError, HttpReply, 
 
 _log = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_S: Final = 0.5
+_FIRST_BACKOFF_S: Final = 0.25
 _MAX_BACKOFF_S: Final = 20.0
 _MAX_LIMITED: Final = 100  # 429s for one record: with all calls pausing together, more is a limit that never opens
 _MAX_REASON: Final = 300  # characters of an endpoint's own words
@@ -62,6 +62,8 @@ class Completion:
 
 @dataclass(frozen=True)
 class _Problem:
+    """What is wrong with a call, what to do about it, and the wait that is due; None for a back-off."""
+
     kind: Literal["again", "limited", "changed", "refused", "failed", "fatal"]
     reason: str
     wait_s: float | None = None
@@ -170,10 +172,10 @@ class Caller:
             self._budget.settle(reserved, spent)
 
     def _no_reply(self, error: ConnectionFailedError) -> _Problem:
-        self.counts.timeouts += "no reply" in str(error)
+        self.counts.timeouts += error.is_timeout
         if error.is_unreachable and not self.has_answered:
             return _Problem("fatal", str(error))
-        return _Problem("again", str(error))
+        return _Problem("again", str(error), 0.0 if error.is_timeout else None)
 
     def _read(self, reply: HttpReply, dialect: Dialect) -> tuple[Completion | _Problem, dict[str, Any]]:
         try:

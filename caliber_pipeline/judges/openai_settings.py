@@ -49,7 +49,7 @@ class OpenAIJudgeSettings:
     api_key: SecretStr | None = field(default=None, repr=False)
     api_version: str = "2024-10-21"
     max_concurrency: int = 32
-    max_retries: int = 6
+    max_retries: int = 8
     attempt_timeout_s: float = 60.0
     record_timeout_s: float = 300.0
     max_wait_s: float = 600.0

@@ -36,13 +36,17 @@ class ConnectionFailedError(Exception):
     """No reply came: refused, dropped, or not in time.
 
     Attributes:
+        is_timeout: It took too long, so that a wait before the next attempt has been had.
         is_unreachable: Nothing answers at that address, so trying again at once is in vain.
         may_have_run: The request may have reached the model, and may be billed.
     """
 
-    def __init__(self, reason: str, *, is_unreachable: bool = False, may_have_run: bool = True) -> None:
+    def __init__(
+        self, reason: str, *, is_timeout: bool = False, is_unreachable: bool = False, may_have_run: bool = True
+    ) -> None:
         """An error with its reason in words."""
         super().__init__(reason)
+        self.is_timeout = is_timeout
         self.is_unreachable = is_unreachable
         self.may_have_run = may_have_run
 
@@ -92,7 +96,7 @@ class PackageTransport:
         except openai.APIStatusError as error:
             reply = error.response
         except TimeoutError:
-            raise ConnectionFailedError(f"no reply within {self._timeout_s:g} s") from None
+            raise _timed_out(self._timeout_s) from None
         except openai.APIConnectionError as error:
             raise _connection_failed(error.__cause__ or error) from None
         return HttpReply(reply.status_code, dict(reply.headers), reply.content)
@@ -126,7 +130,7 @@ class DirectTransport:
             ):
                 content = await reply.read()
         except TimeoutError:
-            raise ConnectionFailedError(f"no reply within {self._timeout_s:g} s") from None
+            raise _timed_out(self._timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _connection_failed(error) from None
         headers = {} if reply.status == 200 else {name.lower(): value for name, value in reply.headers.items()}
@@ -177,6 +181,10 @@ def _make_client(settings: OpenAIJudgeSettings, on_request: Any) -> "openai.Asyn
     if settings.provider_name != "openai":
         common["default_headers"] = {name: openai.Omit() for name in _OPENAI_ONLY}
     return openai.AsyncOpenAI(base_url=settings.endpoint_url, **common)
+
+
+def _timed_out(timeout_s: float) -> ConnectionFailedError:
+    return ConnectionFailedError(f"no reply within {timeout_s:g} s", is_timeout=True)
 
 
 def _connection_failed(error: BaseException) -> ConnectionFailedError:

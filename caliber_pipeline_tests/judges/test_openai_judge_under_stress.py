@@ -55,7 +55,7 @@ FAULTS: dict[str, Any] = {"p_429": 0.10, "p_500": 0.05, "p_drop": 0.02, "p_hang"
 @pytest.mark.parametrize(
     ("n", "form", "retry_after_s"),
     [
-        pytest.param(500, "ms", 0.02),
+        pytest.param(300, "ms", 0.02),
         pytest.param(5000, "ms", 0.02, marks=pytest.mark.slow),
         pytest.param(300, "seconds", 0.05, marks=pytest.mark.slow),
     ],
