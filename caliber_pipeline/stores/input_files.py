@@ -152,7 +152,7 @@ def _csv_lines(table: pa.Table, broken: Sequence[tuple[int, str, str]]) -> tuple
 
 
 def _has_content(table: pa.Table) -> pa.Array:
-    has_content = pa.array([False] * table.num_rows)
+    has_content = pa.array([False] * table.num_rows, pa.bool_())
     for column in table.columns:
         has_content = pc.or_(has_content, pc.is_valid(column).combine_chunks())
     return has_content

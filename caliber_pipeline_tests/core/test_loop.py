@@ -1,0 +1,75 @@
+"""What to do next, from what is there."""
+
+import pytest
+
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.loop import LoopPlan, LoopState, plan_next, select_stale
+
+ONE = Criteria(criteria="one")
+TWO = Criteria(criteria="two", base="v001")
+
+
+def state(**changes: object) -> LoopState:
+    return LoopState(**{"missing_input": None, "is_ingested": True, "criteria": {"v001": ONE}, **changes})  # type: ignore[arg-type]
+
+
+def test_input_comes_first() -> None:
+    assert plan_next(state(is_ingested=False)) == LoopPlan(should_ingest=True)
+    missing = plan_next(state(is_ingested=False, missing_input="records.csv: no such file"))
+    assert missing == LoopPlan(skip_reason="records.csv: no such file")
+
+
+def test_stored_input_is_enough_where_the_file_is_gone() -> None:
+    assert plan_next(state(missing_input="records.csv: no such file")).evaluate == "v001"
+
+
+def test_an_empty_folder_and_nothing_new_are_told_apart() -> None:
+    assert plan_next(state(criteria={})).skip_reason == "the criteria folder has no version yet"
+    done = plan_next(state(decided=frozenset(["v001"]), registered=frozenset(["v001"])))
+    assert done == LoopPlan(skip_reason="nothing new among 1 criteria versions")
+
+
+def test_a_version_waits_for_its_base() -> None:
+    both = {"v001": ONE, "a-proposal": TWO}
+    assert plan_next(state(criteria=both)).evaluate == "v001"
+    assert plan_next(state(criteria=both, decided=frozenset(["v001"]))).evaluate == "a-proposal"
+
+
+def test_one_evaluation_at_a_time() -> None:
+    plan = plan_next(state(criteria={"v001": ONE, "v002": TWO}, running=frozenset(["v001"])))
+    assert plan.evaluate is None
+    assert plan.register == ("v001", "v002")
+    assert plan.skip_reason == "being evaluated: v001"
+
+
+def test_stale_versions_come_before_new_ones_and_failed_ones_are_named() -> None:
+    versions = {"v001": ONE, "v002": TWO, "v003": ONE}
+    decided = frozenset(["v001", "v002"])
+    assert plan_next(state(criteria=versions, decided=decided, stale=("v001", "v002"))).evaluate == "v001"
+    plan = plan_next(state(criteria=versions, decided=decided, failed=frozenset(["v003"])))
+    assert plan.evaluate is None
+    assert plan.warnings == ("the evaluation of 'v003' failed; run the job 'calibration' for it again",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"invalid": {"x.yaml": "x.yaml: not valid YAML"}}, "skipped: x.yaml: not valid YAML"),
+        ({"evaluated": {"v001": "f" * 64}}, "criteria 'v001' changed after they were evaluated"),
+        ({"criteria": {"v002": TWO}}, "criteria 'v002' name the base 'v001', which is no other version"),
+        ({"criteria": {"v001": TWO}}, "criteria 'v001' name the base 'v001', which is no other version"),
+    ],
+)
+def test_what_cannot_be_used_is_named(changes: dict[str, object], warning: str) -> None:
+    plan = plan_next(state(**{"decided": frozenset(["v001"]), **changes}))
+    assert len(plan.warnings) == 1
+    assert plan.warnings[0].startswith(warning)
+    assert warning in str(plan.skip_reason)
+
+
+def test_stale_are_those_of_an_earlier_ingestion_base_first() -> None:
+    ingestions = {"v001": "monday", "v002": "monday"}
+    assert select_stale(("v001", "v002"), ingestions, "tuesday") == ("v001", "v002")
+    assert select_stale(("v001", "v002"), ingestions | {"v001": "tuesday"}, "tuesday") == ("v002",)
+    assert select_stale((None, "v001"), ingestions, "monday") == ()
+    assert select_stale((None, None), {}, "monday") == ()

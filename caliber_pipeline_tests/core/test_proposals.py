@@ -1,0 +1,105 @@
+"""Proposals come from train alone, and each change names its evidence."""
+
+import pandas as pd
+
+from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, ExampleRef
+from caliber_pipeline.core.proposals import TrainEvidence, find_twin, propose_by_rules, select_train
+
+CHAMPION = Criteria(criteria="Score 1 if fine, otherwise 0")
+
+
+def evidence(n_errors: int = 4) -> TrainEvidence:
+    """Records r0 … r19, every second one rejected; the judge accepts all, the first errors carry a note."""
+    n = 20
+    ids = [f"r{i:02d}" for i in range(n)]
+    human = [i % 2 for i in range(n)]
+    errors = [i for i in ids if int(i[1:]) % 2 == 0][:n_errors]
+    scored = pd.DataFrame({"record_id": ids, "split": "train", "human_score": human, "llm_score": 1})
+    misalignments = pd.DataFrame(
+        {
+            "record_id": errors,
+            "split": "train",
+            "pattern_id": "p1",
+            "human_notes": [f"rude, wrote to a@b{k}.example.com" for k in range(len(errors))],
+        }
+    )
+    patterns = pd.DataFrame({"pattern_id": ["p1"], "polarity": ["reject"], "name": ["rude"], "is_unclustered": [False]})
+    records = pd.DataFrame({"record_id": ids, "split": "train", "query": ids, "output": ids, "reference": None})
+    return TrainEvidence(scored, misalignments, patterns, records)
+
+
+def propose(given: TrainEvidence, champion: Criteria = CHAMPION, round_: int = 1, max_examples: int = 100) -> Criteria:
+    proposal = propose_by_rules(champion, "v001", given, round_=round_, max_examples=max_examples)
+    assert proposal is not None
+    return proposal.criteria
+
+
+def test_a_clause_quotes_what_people_wrote_and_names_its_records_and_pattern() -> None:
+    criteria = propose(evidence())
+    (clause,) = criteria.clauses
+    assert clause.verdict == 0
+    assert clause.evidence.pattern_id == "p1"
+    assert clause.evidence.record_ids == ("r00", "r02", "r04", "r06")
+    assert all(quote.startswith("rude") for quote in clause.evidence.quotes)
+    assert (criteria.base, criteria.round, criteria.author) == ("v001", 1, "optimizer")
+
+
+def test_private_data_in_notes_reaches_no_criteria_file() -> None:
+    assert "@" not in propose(evidence()).model_dump_json()
+
+
+def test_one_error_is_no_rule() -> None:
+    assert propose(evidence(1)).clauses == ()
+
+
+def test_no_errors_are_no_proposal() -> None:
+    assert propose_by_rules(CHAMPION, "v001", evidence(0), round_=1, max_examples=9) is None
+
+
+def test_at_first_some_of_train_stays_unseen_and_after_a_failure_all_is_shown() -> None:
+    assert len(propose(evidence()).examples) == 15
+    assert len(propose(evidence(), round_=2).examples) == 20
+    assert len(propose(evidence(), max_examples=6).examples) == 6
+    assert propose(evidence(), max_examples=0).examples == ()
+
+
+def test_the_errors_come_first_among_the_examples() -> None:
+    shown = {example.record_id for example in propose(evidence(), max_examples=12).examples}
+    assert {"r00", "r02", "r04", "r06"} <= shown
+
+
+def test_clauses_and_examples_of_the_champion_stay() -> None:
+    first = propose(evidence(), max_examples=6)
+    again = propose_by_rules(first, "v002", evidence(), round_=2, max_examples=10)
+    assert again is not None
+    assert again.criteria.clauses == first.clauses  # the pattern is covered already
+    assert again.criteria.examples[:6] == first.examples
+    assert len(again.criteria.examples) == 10
+
+
+def test_nothing_to_add_is_no_proposal() -> None:
+    covered = CHAMPION.model_copy(update={"clauses": (Clause(text="x", evidence=Evidence(pattern_id="p1")),)})
+    assert propose_by_rules(covered, "v001", evidence(), round_=1, max_examples=0) is None
+
+
+def test_the_same_call_gives_the_same_proposal_whatever_the_order() -> None:
+    given = evidence()
+    shuffled = TrainEvidence(*(frame.iloc[::-1].reset_index(drop=True) for frame in vars(given).values()))
+    assert propose(shuffled) == propose(given)
+
+
+def test_only_train_is_kept_of_the_evidence() -> None:
+    given = evidence()
+    frames = {name: frame.copy() for name, frame in vars(given).items()}
+    for name in ("scored", "misalignments", "records"):
+        frames[name].loc[0, "split"] = "dev"
+    kept = select_train(frames["scored"], frames["misalignments"], frames["patterns"], frames["records"])
+    assert "r00" not in propose(kept).model_dump_json()
+
+
+def test_a_twin_tells_the_judge_the_same() -> None:
+    criteria = propose(evidence())
+    twin = criteria.model_copy(update={"round": 7, "base": "v005", "author": "person"})
+    assert find_twin(criteria, {"v001": CHAMPION, "v004": twin}) == "v004"
+    other = criteria.model_copy(update={"examples": (ExampleRef(record_id="r1", content_hash="x"),)})
+    assert find_twin(other, {"v001": CHAMPION, "v004": twin}) is None

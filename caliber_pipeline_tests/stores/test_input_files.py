@@ -1,0 +1,116 @@
+"""Reading CSV, JSONL and Parquet: every row with its line, broken ones apart, unusable files refused in one line."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.stores.input_files import load_rows
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_lines_count_line_breaks_inside_quotes_and_blank_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", 'id,text\n1,"two\nlines"\n\n2,plain\n3,too,many\n4,last\n')
+    rows = load_rows(path)
+    assert rows.table.column("id").to_pylist() == ["1", "2", "4"]
+    assert rows.lines.to_pylist() == [2, 5, 7]
+    assert rows.broken.to_pylist() == [
+        {"source": "r.csv", "line": 6, "reason": "has 3 values for 2 columns", "raw": "3,too,many"}
+    ]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path: Path) -> None:
+    rows = load_rows(write(tmp_path / "r.csv", b"\xef\xbb\xbfid,text\r\n1,a\r\n"))
+    assert rows.table.to_pylist() == [{"id": "1", "text": "a"}]
+
+
+def test_blank_values_are_null_and_the_rest_stays_text(tmp_path: Path) -> None:
+    rows = load_rows(write(tmp_path / "r.csv", 'id,text,score\n007,"",NA\n1.0, ,null\n'))
+    assert rows.table.to_pylist() == [
+        {"id": "007", "text": None, "score": "NA"},
+        {"id": "1.0", "text": " ", "score": "null"},
+    ]
+
+
+def test_jsonl_keeps_what_is_no_object_apart(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", '{"id": 1, "tags": ["a"], "ok": true}\n{broken\n\n[1]\n{"id": 2, "new": 0.5}\n')
+    rows = load_rows(path)
+    assert rows.table.to_pylist() == [
+        {"id": "1", "tags": '["a"]', "ok": "true", "new": None},
+        {"id": "2", "tags": None, "ok": None, "new": "0.5"},
+    ]
+    assert rows.lines.to_pylist() == [1, 5]
+    assert [(r["line"], r["reason"]) for r in rows.broken.to_pylist()] == [
+        (2, "is not JSON: Expecting property name enclosed in double quotes at column 2"),
+        (4, "is not a JSON object"),
+    ]
+
+
+def test_integer_ids_of_a_parquet_column_with_nulls_stay_integers(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": [1.0, None, 3.0], "text": ["a", "b", ""]})
+    frame.to_parquet(tmp_path / "r.parquet")
+    assert load_rows(tmp_path / "r.parquet").table.to_pylist() == [
+        {"id": "1", "text": "a"},
+        {"id": None, "text": "b"},
+        {"id": "3", "text": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("r.csv", "", "the file is empty"),
+        ("r.csv", "id,text\n", "no rows below its header"),
+        ("r.csv", "\nid,text\n1,a\n", "the first line is blank"),
+        ("r.csv", "id,id\n1,2\n", r"1 column names repeat, e.g. \['id'\]"),
+        ("r.csv", b"id,text\n1,a\n2,\xff\xfe\n", "line 3 is not UTF-8"),
+        ("r.csv", "id,text\n1,é".encode()[:-1], "the last line ends inside a UTF-8 character"),
+        ("r.csv", "id,text\n1,a\n".encode("utf-16"), "line 1 is not UTF-8"),
+        ("r.xlsx", "PK", "unknown format '.xlsx'; give one of .csv, .jsonl, .ndjson, .parquet"),
+        ("r.parquet", "no", "is not a Parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_gets_one_clear_line(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load_rows(write(tmp_path / name, content))
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.csv: no such file"):
+        load_rows(tmp_path / "none.csv")
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(st.integers(0, 99), texts, texts), min_size=1, max_size=8))
+def test_every_row_comes_out_on_its_line_whatever_the_texts(tmp_path: Path, rows: list[tuple[int, str, str]]) -> None:
+    path = tmp_path / "r.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([("id", "a", "b"), *rows])
+    loaded = load_rows(path)
+    assert loaded.broken.num_rows == 0
+    assert loaded.table.to_pylist() == [{"id": str(i), "a": a or None, "b": b or None} for i, a, b in rows]
+    # A row starts one line after the header and after each row before it, and after every line feed inside these.
+    starts = [2 + k + sum((a + b).count("\n") for _, a, b in rows[:k]) for k in range(len(rows))]
+    assert loaded.lines.to_pylist() == starts
+
+
+def test_a_jsonl_file_of_what_json_writes_comes_back(tmp_path: Path) -> None:
+    content = [{"id": i, "text": "ünï\ncode\u2028", "n": None} for i in range(3)]
+    path = write(tmp_path / "r.jsonl", "\n".join(json.dumps(c) for c in content))
+    assert load_rows(path).table.to_pylist() == [{"id": str(i), "text": "ünï\ncode\u2028", "n": None} for i in range(3)]
