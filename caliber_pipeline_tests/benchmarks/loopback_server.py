@@ -177,7 +177,8 @@ class Endpoint:
 
     def _message(self, request: dict[str, Any], last: str) -> Reply:
         config = self.config
-        record = next(m["content"] for m in reversed(request["messages"]) if m["content"].startswith("Record "))
+        contents = [message["content"] for message in reversed(request["messages"])]
+        record = next((content for content in contents if content.startswith("Record ")), last)
         rejects = config.reject_if in record if config.reject_if else zlib.crc32(record.encode()) % 2 == 0
         score = int(rejects) ^ 1 ^ int(self._random.random() < config.p_flip)
         content = next((reply for text, reply in config.replies.items() if text in last), None)
