@@ -14,7 +14,8 @@ from caliber_pipeline.core.alignment_metrics import (
     seal_test,
 )
 from caliber_pipeline.core.annotations import resolve_labels
-from caliber_pipeline.core.judge_scores import join_labels, read_metadata
+from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.records import metadata_columns
 from caliber_pipeline.resources import Project
 
 PLOTTED = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
@@ -37,7 +38,7 @@ def alignment_metrics(
     with one_line_failures():
         if slices:
             judged = records[records["record_id"].isin(scored["record_id"])]
-            scored = scored.merge(read_metadata(judged, slices), on="record_id")
+            scored = scored.merge(metadata_columns(judged, slices), on="record_id")
         metrics = compute_alignment_metrics(scored, slice_columns=slices)
     verdicts = judge_scores[["record_id", "llm_score", "is_example"]].merge(records[["record_id", "split"]])
     metrics = pd.concat([metrics, compute_people_metrics(annotations, verdicts)], ignore_index=True)

@@ -1,13 +1,11 @@
 """Stage `judge_scores`: what is judged, and how verdicts and people's labels come together."""
 
-import json
-from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import CriteriaError, InputError
+from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.fingerprints import content_hashes
 
 MIN_COVERAGE: Final = 0.95  # below it the figures describe the records that happened to get a verdict, not the judge
@@ -70,21 +68,6 @@ def join_labels(judge_scores: pd.DataFrame, labels: pd.DataFrame, records: pd.Da
     )
     scored["weight"] = 1 / scored["inclusion_probability"]
     return scored
-
-
-def read_metadata(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """record_id and the named metadata columns of the records, as text; null where a record has none."""
-    parsed = [{} if pd.isna(text) else json.loads(text) for text in records["metadata"]]
-    columns = {name: [_as_text(values.get(name)) for values in parsed] for name in names}
-    known = {name for values in parsed for name in values}
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"no record has the metadata column {unknown}; the columns are {sorted(known)[:20]}")
-    texts = pd.DataFrame(columns, index=records.index, dtype="string[pyarrow]")
-    return pd.concat([records[["record_id"]], texts], axis=1)
-
-
-def _as_text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def coverage(judge_scores: pd.DataFrame) -> float | None:

@@ -1,6 +1,6 @@
 """Stage `records`: rows of text become records, each with its group and split, or rejections with a reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,13 +101,19 @@ def fingerprint_records(records: pd.DataFrame) -> str:
     return fingerprint_frame(records, FINGERPRINTED)
 
 
-def metadata_column(records: pd.DataFrame, name: str) -> pd.Series:
-    """The values of one metadata column, null where a record has none."""
+def metadata_columns(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """record_id and the named metadata columns as text, null where a record has none.
+
+    Raises:
+        InputError: no record has a column of that name.
+    """
     metadata = pa.array(records["metadata"], from_pandas=True)
-    values = pc.map_lookup(metadata, pa.scalar(name), "first")
-    return pd.Series(
-        values.to_pandas(types_mapper=pd.ArrowDtype).to_numpy(), index=records.index, dtype="string[pyarrow]"
-    )
+    metadata = metadata.combine_chunks() if isinstance(metadata, pa.ChunkedArray) else metadata
+    known = pc.unique(metadata.keys).to_pylist()
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"no record has the metadata column {unknown}; the columns are {sorted(known)[:20]}")
+    values = {name: pc.map_lookup(metadata, pa.scalar(name), "first") for name in names}
+    return frame_from_arrow(pa.table({"record_id": pa.array(records["record_id"], from_pandas=True), **values}))
 
 
 def _parse_score(texts: Mapping[str, pa.ChunkedArray], name: str, theirs: str, faults: Faults) -> pa.ChunkedArray:

@@ -29,6 +29,8 @@ LABELS = pd.DataFrame(
         "human_notes": ["good", "bad", None],
         "severity": [None, 2.0, None],
         "inclusion_probability": [0.5, None, None],
+        "n_annotators": [1, 1, 2],
+        "n_accepts": [1, 0, 1],
     }
 )
 
@@ -102,12 +104,11 @@ def test_misalignments_leave_out_failures_examples_and_agreement() -> None:
 
 
 def test_a_misalignment_names_the_pattern_of_its_note() -> None:
-    pattern = {
-        "pattern_id": ["p"], "polarity": ["reject"], "name": ["bad ones"], "description": [""], "is_unclustered": [False],
-        "count": [1], "record_ids": [["b"]], "train_record_ids": [[]], "examples": [[]], "keywords": [[]],
-        "confidence": [None], "stability": [None], "method": ["m"], "notes_fingerprint": ["f"],
-    }  # fmt: skip
+    texts = {key: ["bad ones"] for key in ["pattern_id", "name", "description", "method", "notes_fingerprint"]}
+    lists = {key: [[]] for key in ["train_record_ids", "examples", "keywords"]}
+    pattern = {**texts, **lists, "polarity": ["reject"], "is_unclustered": [False], "count": [1], "record_ids": [["b"]]}
+    pattern |= {"confidence": [None], "stability": [None]}
     loose = {**pattern, "pattern_id": ["unclustered-accept"], "is_unclustered": [True], "record_ids": [["a"]]}
     patterns = conform_frame(pd.concat([pd.DataFrame(pattern), pd.DataFrame(loose)]), "patterns")
     found = find_misalignments(join_labels(verdicts({"a": 0, "b": 1}), LABELS, RECORDS), RECORDS, patterns)
-    assert found.set_index("record_id")["pattern_name"].to_dict() == {"a": pd.NA, "b": "bad ones"}
+    assert found.set_index("record_id")["pattern_name"].to_dict() == {"a": None, "b": "bad ones"}

@@ -9,17 +9,19 @@ CHAMPION = Criteria(criteria="Score 1 if fine, otherwise 0")
 
 
 def evidence(n_errors: int = 4) -> TrainEvidence:
-    """Records r0 … r19, every second one rejected; the judge accepts all, the first errors carry a note."""
+    """Records r00 … r19, every second one rejected; the judge accepts the first rejected ones all the same."""
     n = 20
     ids = [f"r{i:02d}" for i in range(n)]
     human = [i % 2 for i in range(n)]
     errors = [i for i in ids if int(i[1:]) % 2 == 0][:n_errors]
-    scored = pd.DataFrame({"record_id": ids, "split": "train", "human_score": human, "llm_score": 1})
+    llm = [1 if i in errors else score for i, score in zip(ids, human, strict=True)]
+    scored = pd.DataFrame({"record_id": ids, "split": "train", "human_score": human, "llm_score": llm})
     misalignments = pd.DataFrame(
         {
             "record_id": errors,
             "split": "train",
             "pattern_id": "p1",
+            "attribution": "judge error",
             "human_notes": [f"rude, wrote to a@b{k}.example.com" for k in range(len(errors))],
         }
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.records import ParsedRows, fingerprint_records, metadata_column, parse_records
+from caliber_pipeline.core.records import ParsedRows, fingerprint_records, metadata_columns, parse_records
 from caliber_pipeline.core.splits import default_groups, split_groups
 
 
@@ -50,7 +50,11 @@ def test_a_mapping_wins_over_the_names_and_its_column_is_not_used_twice() -> Non
 def test_unknown_columns_are_kept_as_metadata() -> None:
     parsed = parse([{"query": "q", "output": "o", "model": "m1", "n": None}, {"query": "p", "output": "o", "n": "2"}])
     assert [dict(m) for m in parsed.table["metadata"]] == [{"model": "m1", "n": None}, {"model": None, "n": "2"}]
-    assert metadata_column(parsed.table, "n").tolist() == [pd.NA, "2"]
+    assert metadata_columns(parsed.table, ["n"])["n"].tolist() == [pd.NA, "2"]
+    with pytest.raises(
+        InputError, match=r"no record has the metadata column \['x'\]; the columns are \['model', 'n'\]"
+    ):
+        metadata_columns(parsed.table, ["n", "x"])
 
 
 @pytest.mark.parametrize(
