@@ -16,7 +16,8 @@ _OPENERS: Final = frozenset(
     {"no", "not", "too", "never", "without", "why", "who", "what", "how", "when", "where", "only"}
 )
 _MAX_SPAN_WORDS: Final = 5
-_MAX_CLAUSE_WORDS: Final = 8
+_CLAUSE_WORDS: Final = range(3, 9)
+_ONCE_MALUS: Final = 0.5  # a word of one note may say nothing of the others
 _PAIR_BONUS: Final = 1.2  # two words tell more than one
 _QUOTES: Final = re.compile(r"[\"()\[\]\u201c\u201d]|\B'|'\B")
 _NAMING_NOTES: Final = 8
@@ -62,7 +63,10 @@ def select_keywords(groups: Sequence[Sequence[str]], *, n_keywords: int = 6) -> 
     chosen = []
     for count, share in zip(counts, shares, strict=True):
         weights = {
-            term: share[term] * float(np.log1p(average / totals[term])) * (_PAIR_BONUS if " " in term else 1.0)
+            term: share[term]
+            * float(np.log1p(average / totals[term]))
+            * (_PAIR_BONUS if " " in term else 1.0)
+            * (1.0 if n > 1 else _ONCE_MALUS)
             for term, n in count.items()
             if n > 1 or " " not in term
         }
@@ -87,31 +91,35 @@ def _select_distinct(weights: dict[str, float], n_keywords: int) -> list[str]:
 def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
     """A short name in people's own words.
 
-    Where one keyword runs through at least half of the notes: the span of two to five words, of the most typical
-    notes, that holds most of the keywords; else the shortest clause of the three most typical notes.
+    Where one keyword runs through at least half of the notes: the span of two to five words that holds most of the
+    keywords; else the clause of three to eight words that does. Both are taken from the most typical notes.
 
     Args:
         keywords: The most telling first.
         notes: The most typical first.
     """
     shared = [term for term in keywords if sum(term in " ".join(split_words(note)) for note in notes) * 2 >= len(notes)]
-    name = _best_span(keywords, notes) if shared else ""
+    typical = notes[:_NAMING_NOTES]
+    spans = [(i, span) for i, note in enumerate(typical) for span in _spans(note)] if shared else []
+    clauses = [(i, clause) for i, note in enumerate(typical) for clause in _clauses(note)]
+    sizes = (_CLAUSE_WORDS, range(2, _CLAUSE_WORDS.stop))
+    candidates = [spans, *([(i, c) for i, c in clauses if len(c.split()) in size] for size in sizes)]
+    name = next((best for found in candidates if (best := _most_telling(found, keywords))), "")
     if not name:
-        clauses = [clause for note in notes[:3] for clause in _clauses(note)]
-        fitting = [clause for clause in clauses if 2 <= len(clause.split()) <= _MAX_CLAUSE_WORDS]
-        name = fitting[0] if fitting else " ".join(" ".join(notes[0].split()).split()[:_MAX_CLAUSE_WORDS]) + "\u2026"
+        words = " ".join(notes[0].split()).split()
+        name = " ".join(words[: _CLAUSE_WORDS.stop - 1]) + ("\u2026" if len(words) >= _CLAUSE_WORDS.stop else "")
     return name[:1].upper() + name[1:]
 
 
-def _best_span(keywords: Sequence[str], notes: Sequence[str]) -> str:
+def _most_telling(candidates: Sequence[tuple[int, str]], keywords: Sequence[str]) -> str:
+    """The text that holds most of the keywords for its length, the first keywords and typical notes counting more."""
     worth = {_stem(word): 1.0 / (1 + i) for i, term in reversed(list(enumerate(keywords))) for word in term.split()}
     best, best_score = "", 0.0
-    for i, note in enumerate(notes[:_NAMING_NOTES]):
-        for span in _spans(note):
-            held = {_stem(word) for word in split_words(span)}
-            score = sum(worth.get(word, 0.0) for word in held) * 0.97**i * 0.94 ** len(span.split())
-            if score > best_score:
-                best, best_score = span, score
+    for i, text in candidates:
+        held = {_stem(word) for word in split_words(text)}
+        score = sum(worth.get(word, 0.0) for word in held) * 0.95**i * 0.94 ** len(text.split())
+        if score > best_score:
+            best, best_score = text, score
     return best
 
 
