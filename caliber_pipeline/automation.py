@@ -21,6 +21,7 @@ CALIBRATION = (
     "patterns",
     "misalignments",
     "relabel_queue",
+    "learnings",
     "optimized_criteria",
 )
 HISTORY = ("calibration_history",)

@@ -10,6 +10,7 @@ from caliber_pipeline.assets.annotations import annotations
 from caliber_pipeline.assets.calibration_history import calibration_history
 from caliber_pipeline.assets.criteria import criteria
 from caliber_pipeline.assets.judge_scores import judge_scores
+from caliber_pipeline.assets.learnings import learnings
 from caliber_pipeline.assets.misalignments import misalignments
 from caliber_pipeline.assets.optimized_criteria import optimized_criteria
 from caliber_pipeline.assets.patterns import patterns
@@ -25,6 +26,7 @@ ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     patterns,
     misalignments,
     relabel_queue,
+    learnings,
     optimized_criteria,
     calibration_history,
 ]

@@ -4,9 +4,10 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
+from caliber_pipeline.assets.pattern_metadata import encode_notes, show_patterns
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels, select_notes
-from caliber_pipeline.core.patterns import discover_patterns
+from caliber_pipeline.core.patterns import FIT_VERSION, discover_patterns
 from caliber_pipeline.resources import Project
 
 
@@ -27,15 +28,7 @@ def patterns(
     with one_line_failures():
         encoder = project.build_encoder(log_progress(context, "notes encoded"))
         found = project.fits.load_or_fit(
-            notes, encoder.name, lambda: discover_patterns(notes, encoder.encode(list(notes["text"])))
+            notes, f"{encoder.name} {FIT_VERSION}", lambda: discover_patterns(notes, encode_notes(encoder, notes))
         )
-    is_unclustered = found["is_unclustered"].astype(bool)
-    return dg.Output(
-        with_attrs(found, alignment_metrics),
-        metadata={
-            "n_notes": len(notes),
-            "n_patterns": int((~is_unclustered).sum()),
-            "n_unclustered": int(found.loc[is_unclustered, "count"].sum()),
-            "names": list(found.loc[~is_unclustered, "name"].astype(str)),
-        },
-    )
+        metadata = show_patterns(notes, encode_notes(encoder, notes), found)
+    return dg.Output(with_attrs(found, alignment_metrics), metadata=metadata)

@@ -11,7 +11,8 @@ import numpy as np
 from caliber_pipeline.core.notes import STAND_IN, mask_names
 
 _WORD: Final = re.compile(r"[^\W\d_](?:[\w'\u2019-]*\w)?")
-_CLAUSE_END: Final = re.compile(r"[.,;:?!\n\u2014\u2013]+\s*|\s-\s")
+_CLAUSE_END: Final = re.compile(r"[.,;:?!/\n\u2014\u2013]+\s+|[.?!]+$|\s-\s")
+_CONJUNCTION: Final = re.compile(r"^(?:(?:and|but|then|also|so|or|plus)\s+)+", re.IGNORECASE)
 _OPENERS: Final = frozenset(
     {"no", "not", "too", "never", "without", "why", "who", "what", "how", "when", "where", "only"}
 )
@@ -106,7 +107,7 @@ def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
     candidates = [spans, *([(i, c) for i, c in clauses if len(c.split()) in size] for size in sizes)]
     name = next((best for found in candidates if (best := _most_telling(found, keywords))), "")
     if not name:
-        words = " ".join(notes[0].split()).split()
+        words = next((clause for _, clause in clauses if clause), " ".join(notes[0].split())).split()
         name = " ".join(words[: _CLAUSE_WORDS.stop - 1]) + ("\u2026" if len(words) >= _CLAUSE_WORDS.stop else "")
     return name[:1].upper() + name[1:]
 
@@ -124,7 +125,8 @@ def _most_telling(candidates: Sequence[tuple[int, str]], keywords: Sequence[str]
 
 
 def _clauses(note: str) -> list[str]:
-    return [" ".join(clause.split()) for clause in _CLAUSE_END.split(_QUOTES.sub("", note))]
+    clauses = (" ".join(clause.split()) for clause in _CLAUSE_END.split(_QUOTES.sub("", note)))
+    return [_CONJUNCTION.sub("", clause) for clause in clauses]
 
 
 def _spans(note: str) -> Iterator[str]:

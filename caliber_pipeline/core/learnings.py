@@ -1,12 +1,17 @@
 """Learnings: advice distilled from a theme, held to the notes that it rests on."""
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+import pandas as pd
+
 from caliber_pipeline.core.enrichment import MAX_FALSE_DISCOVERY_RATE
+from caliber_pipeline.core.notes import normalise_note
 from caliber_pipeline.core.sanitizer import redact
+from caliber_pipeline.core.schemas import conform_frame, empty_frame
 from caliber_pipeline.core.themes import shorten
 
 MAX_TAGS: Final = 10
@@ -54,6 +59,8 @@ class LearningArtifact:
         return cls(**dict(data) | {name: tuple(data[name]) for name in LISTS})
 
 
+_ENRICHMENT_TEXT: Final = "kind n_missed n_caught n_other_missed n_other_caught odds_ratio p_value q_value is_enriched"
+_ENRICHMENT_COLUMNS: Final = _ENRICHMENT_TEXT.split()
 LISTS: Final = ("tags", "supporting_item_ids", "recommended_actions", "counterexamples")
 
 
@@ -121,6 +128,59 @@ def distil_learning(theme: ThemeEvidence) -> LearningArtifact:
         recommended_actions=tuple(actions),
         scope="Records like those that the notes are about",
     )
+
+
+def distil_patterns(patterns: pd.DataFrame, notes: pd.DataFrame, enrichment: pd.DataFrame) -> pd.DataFrame:
+    """One learning per pattern that train notes made, from keywords, those notes and enrichment.
+
+    Args:
+        patterns: A frame of the `patterns` schema.
+        notes: record_id and text of the notes that the patterns were found in.
+        enrichment: As `measure_enrichment` gives it for the patterns.
+
+    Returns:
+        A frame of the `learnings` schema, in the order of `enrichment`: what the judge misses most comes first.
+    """
+    text_of = dict(zip(notes["record_id"], notes["text"], strict=True))
+    by_id = {row["pattern_id"]: row for row in patterns.to_dict("records")}
+    rows = []
+    for found in enrichment.to_dict("records"):
+        pattern = by_id[found["pattern_id"]]
+        if len(pattern["train_record_ids"]):
+            rows.append(_learning_row(pattern, text_of, found))
+    return conform_frame(pd.DataFrame(rows), "learnings") if rows else empty_frame("learnings")
+
+
+def _learning_row(pattern: Mapping[Any, Any], text_of: Mapping[str, str], found: Mapping[Any, Any]) -> dict[str, Any]:
+    rank = {normalise_note(example): i for i, example in enumerate(pattern["examples"])}
+    texts = {i: text_of[i] for i in pattern["train_record_ids"]}
+    ordered = sorted(texts, key=lambda i: (rank.get(normalise_note(texts[i]), len(rank)), i))
+    share = found["share_other_missed"]
+    theme = ThemeEvidence(
+        name=pattern["name"],
+        description=pattern["description"],
+        notes={i: texts[i] for i in ordered},
+        keywords=tuple(pattern["keywords"]),
+        stability=None if pd.isna(pattern["stability"]) else pattern["stability"],
+        enrichment=Enrichment(
+            found["n_missed"], found["n_caught"], None if pd.isna(share) else share, found["q_value"]
+        ),
+    )
+    learning = distil_learning(theme)
+    provenance = {
+        "writer": "keywords",
+        "clustering_method": pattern["method"],
+        "notes_fingerprint": pattern["notes_fingerprint"],
+        "stability": theme.stability,
+    }
+    row = learning.to_dict() | {"tags": list(normalise_tags(learning.tags))}
+    row |= {name: found[name] for name in _ENRICHMENT_COLUMNS}
+    return row | {
+        "learning_id": f"learning-{pattern['pattern_id']}",
+        "pattern_id": pattern["pattern_id"],
+        "polarity": pattern["polarity"],
+        "provenance": json.dumps(provenance, sort_keys=True),
+    }
 
 
 def validate_learning(

@@ -244,6 +244,33 @@ CALIBRATION_HISTORY: Final = pa.schema(
     ]
 )
 
+LEARNINGS: Final = pa.schema(
+    [
+        _required("learning_id", pa.string(), "Id of the learning; the same pattern on the same notes gives the same"),
+        _required("pattern_id", pa.string(), "The pattern that it was distilled from"),
+        _required("polarity", pa.string(), "reject or accept: the verdict that the notes explain"),
+        _required("title", pa.string(), "What was learned, in a few words"),
+        _required("content", pa.string(), "The same at length"),
+        _required("tags", STRINGS, "Lower case, underscores, at most ten"),
+        _required("confidence", pa.float64(), "How sure [0, 1]"),
+        _required("supporting_item_ids", STRINGS, "The train records whose notes it rests on"),
+        _required("recommended_actions", STRINGS, "What to do"),
+        _required("counterexamples", STRINGS, "What speaks against it"),
+        _optional("scope", pa.string(), "Where it holds"),
+        _optional("when_not_to_apply", pa.string(), "Where it does not"),
+        _required("kind", pa.string(), "false_positive or false_negative: the error that the theme's records can be"),
+        _required("n_missed", pa.int64(), "Train records of the theme that the judge misses"),
+        _required("n_caught", pa.int64(), "Train records of the theme that it judges as people do"),
+        _required("n_other_missed", pa.int64(), "Noted train records of the same label, other themes, that it misses"),
+        _required("n_other_caught", pa.int64(), "Those that it judges as people do"),
+        _optional("odds_ratio", pa.float64(), "Odds of a miss in the theme over those elsewhere; null where undefined"),
+        _required("p_value", pa.float64(), "Fisher's exact test, one-sided: missed more often than elsewhere"),
+        _required("q_value", pa.float64(), "The p-value adjusted over all themes (Benjamini-Hochberg)"),
+        _required("is_enriched", pa.bool_(), "The judge misses the theme more often than others (q up to 0.05)"),
+        _required("provenance", pa.string(), "What made it: pattern, writer, method, notes; a JSON object"),
+    ]
+)
+
 SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
     {
         "records": RECORDS,
@@ -255,6 +282,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "patterns": PATTERNS,
         "misalignments": MISALIGNMENTS,
         "relabel_queue": RELABEL_QUEUE,
+        "learnings": LEARNINGS,
         "optimized_criteria": OPTIMIZED_CRITERIA,
         "calibration_history": CALIBRATION_HISTORY,
     }
