@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.core.pricing import FREE, Price, price_of
 from caliber_pipeline.judges.providers import CUSTOM, PROVIDERS, Provider, is_own_url
@@ -117,6 +118,17 @@ class OpenAIJudgeSettings:
         if provider is None or provider in {self.provider, self.provider_name}:
             return changed
         return replace(changed, provider=provider, base_url=None, api_key=None, logprobs=None)
+
+    def bound_to(self, criteria: Criteria, first: tuple[str, str] | None) -> Self:
+        """The same settings for a criteria version.
+
+        Args:
+            criteria: Its provider and model, where the file names them, go before all.
+            first: Provider and model of the version's first evaluation, where there was one: a version whose file names
+                no model keeps the one that it was first judged by, so that its history compares like with like.
+        """
+        provider, model = first or (None, None)
+        return self.with_judge(criteria.provider or provider, criteria.model or model)
 
     @property
     def table_entry(self) -> Provider:

@@ -68,6 +68,16 @@ def run_judge(
     return run.table()
 
 
+def find_open(judge: Judge, task: JudgeTask, cache: VerdictCache | None) -> tuple[JudgeTask, int]:
+    """What a run would have judged, and how many records it would not: known ones, and twins of others.
+
+    Raises:
+        InputError: record ids repeat.
+    """
+    remaining = _Run(judge, task, cache).remaining_task()
+    return remaining, len(task.records) - len(remaining.records)
+
+
 class _Run:
     """The state of one run: which verdict belongs to which record."""
 

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import SecretStr
 
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.core.pricing import FREE, Price
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
@@ -151,6 +152,15 @@ def test_a_version_bound_to_the_same_endpoint_changes_only_the_model() -> None:
         base_url="http://localhost:1/v1", model="b", api_key=SecretStr("k")
     )
     assert settings.with_judge(None, None) == settings
+
+
+def test_a_version_keeps_the_model_of_its_file_else_of_its_first_evaluation() -> None:
+    settings = OpenAIJudgeSettings.from_env({"GROQ_API_KEY": "gk"}, model="new", api_key="k")
+    unbound, bound = Criteria(criteria="c"), Criteria(criteria="c", model="file", provider="groq")
+    assert settings.bound_to(unbound, None).model == "new"
+    assert settings.bound_to(unbound, ("openai", "old")).model == "old"
+    first = settings.bound_to(bound, ("openai", "old"))
+    assert (first.provider, first.model, first.key) == ("groq", "file", "gk")
 
 
 def test_urls_are_shown_without_user_password_and_query() -> None:

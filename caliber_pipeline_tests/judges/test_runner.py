@@ -10,7 +10,7 @@ from caliber_pipeline.core import schemas
 from caliber_pipeline.core.criteria import Criteria, ExampleRef, Sampling
 from caliber_pipeline.core.errors import InputError, SchemaError
 from caliber_pipeline.judges.protocol import JudgeTask
-from caliber_pipeline.judges.runner import NO_VERDICT, run_judge
+from caliber_pipeline.judges.runner import NO_VERDICT, find_open, run_judge
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.scripted import ScriptedJudge, batch, make_records, make_task, verdict
 
@@ -174,6 +174,14 @@ def test_examples_are_marked() -> None:
     criteria = Criteria(criteria="c", examples=(ExampleRef(record_id="b", content_hash="h"),))
     scores = run_judge(ScriptedJudge(), make_task({"a": "1", "b": "2"}, criteria))
     assert scores["is_example"].tolist() == [False, True]
+
+
+def test_what_a_run_would_judge_is_known_before_it(cache: VerdictCache) -> None:
+    run_judge(ScriptedJudge(), make_task({"a": "1"}), cache=cache)
+    remaining, n_known = find_open(ScriptedJudge(), make_task({"a": "1", "b": "2", "c": "2", "d": "3"}), cache)
+    assert remaining.records["record_id"].tolist() == ["b", "d"]
+    assert n_known == 2
+    assert find_open(ScriptedJudge(), make_task({"a": "1"}), None)[1] == 0
 
 
 def test_no_records_give_an_empty_table_of_the_schema(cache: VerdictCache) -> None:
