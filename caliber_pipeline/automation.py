@@ -5,14 +5,17 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from caliber_pipeline.assets.definition import criteria_versions
+from caliber_pipeline.core.annotation_events import find_reason_to_wait
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CaliberError
 from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale
 from caliber_pipeline.core.optimized_criteria import current_champion
 from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.annotation_store import find_store
 from caliber_pipeline.stores.ingest import find_missing_input
 
 SENSOR_INTERVAL_S = 15
+ANNOTATIONS_INTERVAL_S = 30
 _UNSUCCESSFUL = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 INGEST = ("records", "rejected_records", "annotations", "rejected_annotations")
 CALIBRATION = (
@@ -131,6 +134,31 @@ def criteria_sensor(context: dg.SensorEvaluationContext, project: Project) -> dg
         dynamic_partitions_requests=[criteria_versions.build_add_request(list(plan.register))] if plan.register else [],
         asset_events=[materialization_of(project, version) for version in plan.register],
     )
+
+
+@dg.sensor(
+    job=recalibration_job,
+    minimum_interval_seconds=ANNOTATIONS_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sees verdicts given on the annotation page; once they are enough, has the champion measured on them.",
+)
+def annotations_sensor(context: dg.SensorEvaluationContext, project: Project) -> dg.RunRequest | dg.SkipReason:
+    """Request a recalibration where enough annotations are new."""
+    settings, ingested = project.settings, project.tables.load_attrs("annotations")
+    if ingested is None:
+        return dg.SkipReason("the input is not ingested yet")
+    try:
+        store = find_store(settings.annotation_store_url)
+    except CaliberError as error:
+        return dg.SkipReason(str(error))
+    if store is None:
+        return dg.SkipReason("nobody has annotated on the page yet; start it with `caliber annotate`")
+    with store:
+        place, n_changed = store.last_seq(), store.n_changed(after=int(ingested.get("annotation_store_place", 0)))
+    running = dg.RunsFilter(job_name=recalibration_job.name, statuses=IN_PROGRESS_RUN_STATUSES)
+    is_running = bool(context.instance.get_runs(running, limit=1))
+    reason = find_reason_to_wait(n_changed, settings.recalibrate_after, is_running=is_running)
+    return dg.SkipReason(reason) if reason else dg.RunRequest(run_key=f"annotations:{place}")
 
 
 def _requests(project: Project, plan: LoopPlan) -> list[dg.RunRequest]:

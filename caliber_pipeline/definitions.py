@@ -7,6 +7,7 @@ import dagster as dg
 from caliber_pipeline.asset_checks import ALL_CHECKS
 from caliber_pipeline.assets import ALL_ASSETS
 from caliber_pipeline.automation import (
+    annotations_sensor,
     build_recalibration_schedule,
     calibration_job,
     criteria_sensor,
@@ -28,6 +29,7 @@ def build_definitions(settings: Settings, project: Project | None = None) -> dg.
         schedules=[build_recalibration_schedule(settings.recalibration_cron)],
         sensors=[
             criteria_sensor,
+            annotations_sensor,
             dg.AutomationConditionSensorDefinition(
                 "history_sensor",
                 target=dg.AssetSelection.assets("calibration_history"),

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from caliber_pipeline.core.errors import InputError
 
@@ -31,6 +32,8 @@ class Settings(BaseModel):
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
     max_iterations: int = Field(default=3, ge=0)
     recalibration_cron: str = "0 6 * * 1"
+    annotation_store: str | None = None
+    recalibrate_after: int = Field(default=20, ge=1)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -63,6 +66,13 @@ class Settings(BaseModel):
             faults = "; ".join(f"{prefix}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
             raise InputError(f"settings: {faults}") from error
 
+    @field_validator("annotation_store")
+    @classmethod
+    def _has_no_password(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).password:
+            raise ValueError("holds a password, which settings show; put it in ~/.pgpass or PGPASSWORD")
+        return url
+
     @property
     def is_default_output(self) -> bool:
         """Whether this is the project's own output, with the criteria folder and the Dagster instance beside it."""
@@ -87,6 +97,13 @@ class Settings(BaseModel):
             return self.annotations
         found = _find_input("annotations")
         return found if self.records is None and found.exists() else None
+
+    @property
+    def annotation_store_url(self) -> str:
+        """Where the annotation page keeps people's verdicts: as set, else a file beside the input or in the output."""
+        if self.annotation_store is not None:
+            return self.annotation_store
+        return str((DEFAULT_INPUT_DIR if self.is_default_output else self.output) / "annotations.sqlite")
 
     @property
     def uses_own_input(self) -> bool:

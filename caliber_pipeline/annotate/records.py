@@ -91,18 +91,20 @@ class Records:
 class Assets:
     """Reads the assets folder, again whenever its files change."""
 
-    def __init__(self, folder: Path, *, criteria_folder: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, criteria_folder: Path | None = None, records: pa.Table | None = None) -> None:
         """Open a folder.
 
         Args:
             folder: Where the pipeline writes its tables.
             criteria_folder: Where the criteria files are; None to show none.
+            records: The records to show as long as the pipeline has stored none.
 
         Raises:
             InputError: there are no records.
         """
         self._folder = folder
         self._criteria_folder = criteria_folder
+        self._unstored = records
         self._lock = threading.Lock()
         self._stamp = self._read_stamp()
         self._records = self._load()
@@ -126,9 +128,11 @@ class Assets:
 
     def _load(self) -> Records:
         path = self._folder / "records.parquet"
-        if not path.exists():
+        table = self._unstored.select(_COLUMNS) if self._unstored is not None else None
+        if path.exists():
+            table = pq.read_table(path, columns=list(_COLUMNS))
+        if table is None:
             raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --assets")
-        table = pq.read_table(path, columns=list(_COLUMNS))
         index = pd.Index(table.column("record_id").to_pandas())
         version = self._version()
         judge = self._read(f"judge_scores/{version}")

@@ -5,9 +5,12 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import pyarrow as pa
 
 from caliber_pipeline.annotate.app import PageSettings, create_app
 from caliber_pipeline.annotate.records import Assets
@@ -25,6 +28,7 @@ class ServeSettings:
 
     Attributes:
         assets: The folder with the pipeline's tables.
+        records: The records to show as long as that folder has none.
         store: A path of a SQLite file or a database URL.
         criteria: The folder of criteria files; None to show none.
         host: The address to listen on.
@@ -37,6 +41,7 @@ class ServeSettings:
     """
 
     assets: Path
+    records: pa.Table | None = None
     store: str | Path
     criteria: Path | None = None
     host: str = "127.0.0.1"
@@ -65,7 +70,7 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = lambda _line:
     port = listener.getsockname()[1]
     with listener, AnnotationStore(settings.store) as store:
         app = create_app(
-            Assets(settings.assets, criteria_folder=settings.criteria),
+            Assets(settings.assets, criteria_folder=settings.criteria, records=settings.records),
             store,
             hosts=allowed_hosts(settings.host, settings.allow_hosts),
             port=port,
@@ -79,7 +84,8 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = lambda _line:
         if settings.opens_browser:
             threading.Thread(target=_open_browser, args=(url, settings.token), daemon=True).start()
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # the usual end; every verdict is in the store by then
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -91,10 +97,14 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        raise InputError(f"cannot listen on {host}:{port} ({error.strerror or error}); give another --port") from error
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}:{port} ({error}); give another --port") from error
     return listener
 
 

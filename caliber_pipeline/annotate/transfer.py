@@ -63,48 +63,59 @@ def _columns(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
     return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
 
-def import_annotations(store: AnnotationStore, path: Path, assets: Path) -> tuple[int, int, list[str]]:
+def import_annotations(store: AnnotationStore, path: Path, records: pd.DataFrame) -> tuple[int, int, list[str]]:
     """Bring a file's annotations into the store; bringing them again changes nothing.
 
     Returns:
         How many were new, how many were there already, and why each rejected row was rejected.
 
     Raises:
-        InputError: the file cannot be read, or there are no records yet.
+        InputError: the file cannot be read.
     """
-    table, rejected = load_annotation_file(path, _records(assets)["record_id"])
+    table, rejected = load_annotation_file(path, records["record_id"])
     n_new = store.import_annotations(table)
     return n_new, len(table) - n_new, rejected
 
 
-def export_annotations(store: AnnotationStore, path: Path, assets: Path, *, format_: Format | None = None) -> int:
+def export_annotations(
+    store: AnnotationStore, path: Path, records: pd.DataFrame, *, format_: Format | None = None
+) -> int:
     """Write everyone's annotations to a file.
 
     Args:
         store: Where they are.
         path: The file; it must not exist.
-        assets: The folder with the records.
+        records: The records; the JSON formats carry their texts.
         format_: The form; by default CSV, or Label Studio's where the file ends in .json.
 
     Returns:
         How many were written.
 
     Raises:
-        InputError: the file exists, or there are no records yet.
+        InputError: the file exists or cannot be written.
     """
     chosen: Format = format_ or ("label-studio" if path.suffix.lower() == ".json" else "csv")
     annotations = store.annotations()
-    text = render_export(chosen, _records(assets), annotations)
+    text = render_export(chosen, records, annotations)
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
     except FileExistsError:
         raise InputError(f"{path}: the file exists; name another") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return len(annotations)
 
 
-def _records(assets: Path) -> pd.DataFrame:
+def load_records(assets: Path, unstored: pa.Table | None = None) -> pd.DataFrame:
+    """The records that the pipeline has stored, else those given.
+
+    Raises:
+        InputError: there are neither.
+    """
     path = assets / "records.parquet"
-    if not path.exists():
+    if path.exists():
+        return frame_from_arrow(pq.read_table(path))
+    if unstored is None:
         raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --assets")
-    return frame_from_arrow(pq.read_table(path))
+    return frame_from_arrow(unstored)

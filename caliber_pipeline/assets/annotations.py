@@ -1,4 +1,4 @@
-"""Stage `annotations`: people's verdicts, from the records file and from a file of their own."""
+"""Stage `annotations`: people's verdicts, from the records file, a file of their own and the annotation page."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ def annotations(
     table.attrs = rejected.attrs = {
         "annotations_fingerprint": fingerprint_annotations(table),
         "annotations_input_fingerprint": loaded.input_fingerprint,
+        "annotation_store_place": str(loaded.store_place),
         "ingested_at": datetime.now(UTC).isoformat(),
     }
     yield dg.Output(

@@ -112,5 +112,12 @@ def check_event(event: AnnotationEvent) -> None:
         raise InputError(f"annotation of record '{event.record_id[:40]}': {'; '.join(faults)}")
 
 
+def find_reason_to_wait(n_changed: int, enough: int, *, is_running: bool) -> str | None:
+    """Why new annotations do not call for a recalibration yet; None where they do."""
+    if n_changed < enough:
+        return f"{n_changed} of {enough} new or changed annotations since the last ingestion"
+    return "a recalibration is under way" if is_running else None
+
+
 def _is_name(text: str) -> bool:
     return bool(text.strip()) and len(text) <= MAX_NAME_LENGTH and "\0" not in text

@@ -203,6 +203,13 @@ class AnnotationStore:
         with self._reading() as connection:
             return connection.execute(sa.select(sa.func.max(_EVENTS.c.seq))).scalar() or 0
 
+    def n_changed(self, *, after: int) -> int:
+        """How many judgments, of one person on one record each, have changed since a place in the history."""
+        moved = sa.and_(_EVENTS.c.seq > after, _EVENTS.c.action.in_(("annotate", "undo", "import")))
+        pairs = sa.select(_EVENTS.c.record_id, _EVENTS.c.annotator).where(moved).distinct().subquery()
+        with self._reading() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(pairs)).scalar_one()
+
     def n_annotated_records(self) -> int:
         """Records on which at least one person's verdict stands."""
         latest = _latest(sa.true()).subquery()
@@ -279,6 +286,18 @@ def parse_store_url(url: str | Path) -> sa.URL:
     if parsed.get_backend_name() not in _GUARDS:
         raise InputError(f"no annotation store on '{parsed.drivername}'; give sqlite:///FILE or postgresql://…")
     return parsed
+
+
+def find_store(url: str) -> AnnotationStore | None:
+    """The store, opened; None where it is a file that nobody has made yet.
+
+    Raises:
+        InputError: as AnnotationStore.
+    """
+    parsed = parse_store_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        return None
+    return AnnotationStore(url)
 
 
 def _create_engine(url: sa.URL) -> sa.Engine:

@@ -13,6 +13,7 @@ from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.records import ParsedRows, parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
 from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.annotation_store import find_store
 from caliber_pipeline.stores.input_files import RawRows, load_rows, rejected_rows, render_raw
 from caliber_pipeline.stores.tables import TableStore
 
@@ -25,11 +26,13 @@ class Loaded:
         table: The accepted rows.
         rejected: The others, with line, reason and raw text.
         input_fingerprint: What was read, and how: equal as long as reading again would give the same.
+        store_place: How far the annotation store's history was read; 0 without a store.
     """
 
     table: pd.DataFrame
     rejected: pd.DataFrame
     input_fingerprint: str
+    store_place: int = 0
 
 
 def load_records(settings: Settings) -> Loaded:
@@ -58,14 +61,23 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     Raises:
         InputError: the file as a whole cannot be used.
     """
-    inline = annotations_from_records(records)
+    table, rejected = annotations_from_records(records), empty_frame("rejected_annotations")
     path = settings.annotations_file
-    if path is None:
-        return Loaded(inline, empty_frame("rejected_annotations"), records.attrs.get("records_input_fingerprint", ""))
-    fingerprint = input_fingerprint(settings, path)
-    rows = load_rows(path)
-    parsed = parse_annotations(rows.table, rows.lines, records["record_id"], source=rows.source)
-    return Loaded(combine_annotations(inline, parsed.table), _rejected(rows, parsed), fingerprint)
+    fingerprint = input_fingerprint(settings, path) if path else records.attrs.get("records_input_fingerprint", "")
+    if path is not None:
+        rows = load_rows(path)
+        parsed = parse_annotations(rows.table, rows.lines, records["record_id"], source=rows.source)
+        table, rejected = combine_annotations(table, parsed.table), _rejected(rows, parsed)
+    store = find_store(settings.annotation_store_url)
+    if store is None:
+        return Loaded(table, rejected, fingerprint)
+    with store:
+        place = store.last_seq()  # before the rows are read: what comes meanwhile is read again, never missed
+        stored = store.annotations()
+    is_known = stored["record_id"].isin(records["record_id"])
+    unknown = _unknown_records(stored[~is_known])
+    both = combine_annotations(table, stored[is_known]).drop_duplicates(ignore_index=True)
+    return Loaded(both, pd.concat([rejected, unknown], ignore_index=True), f"{fingerprint}:{place}", place)
 
 
 def input_fingerprint(settings: Settings, path: Path) -> str:
@@ -87,10 +99,21 @@ def is_ingested(settings: Settings, tables: TableStore) -> bool:
     fingerprint = input_fingerprint(settings, settings.records_file)
     path = settings.annotations_file
     of_annotations = fingerprint if path is None else input_fingerprint(settings, path)
+    if (place := find_store_place(settings)) is not None:
+        of_annotations = f"{of_annotations}:{place}"
     return (
         records.get("records_input_fingerprint") == fingerprint
         and annotations.get("annotations_input_fingerprint") == of_annotations
     )
+
+
+def find_store_place(settings: Settings) -> int | None:
+    """How far the annotation store's history goes; None where there is no store."""
+    store = find_store(settings.annotation_store_url)
+    if store is None:
+        return None
+    with store:
+        return store.last_seq()
 
 
 def find_missing_input(settings: Settings) -> str | None:
@@ -99,6 +122,14 @@ def find_missing_input(settings: Settings) -> str | None:
         if path is not None and not path.is_file():
             return f"{path}: no such file; put the {name} there"
     return None
+
+
+def _unknown_records(stored: pd.DataFrame) -> pd.DataFrame:
+    """Annotations in the store of records that are not, or no longer, among the project's."""
+    ids = stored["record_id"].tolist()
+    reasons = [f"record_id '{id_}' is not among the records" for id_ in ids]
+    raws = [" ".join(row) for row in stored[["record_id", "annotator", "score"]].astype(str).to_numpy()]
+    return frame_from_arrow(rejected_rows("annotation store", [None] * len(ids), reasons, raws))
 
 
 def _rejected(rows: RawRows, parsed: ParsedRows) -> pd.DataFrame:

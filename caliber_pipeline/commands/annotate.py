@@ -1,0 +1,119 @@
+"""`caliber annotate`: the page on which people judge records, and annotations from and to other tools."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DEFAULT_PORT = 8765
+_EXAMPLE = """examples:
+  caliber annotate                              the project's records, in a browser of this machine
+  caliber annotate --import label_studio.json   bring in what was annotated elsewhere
+  caliber annotate --export annotations.csv     everyone's latest verdicts
+  CALIBER_ANNOTATE_TOKEN=… caliber annotate --host 0.0.0.0 --no-open      for a team
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "annotate",
+        help="judge records by hand, on a page in the browser",
+        description="Serve the page on which people accept or reject records; the pipeline reads what they say.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--assets", type=Path, metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add("--records", type=Path, metavar="FILE", help="records to judge before the first run")
+    add("--store", metavar="URL", help="SQLite file or postgresql:// URL (default: beside the input)")
+    add("--port", type=int, default=_DEFAULT_PORT, metavar="N", help=f"default: {_DEFAULT_PORT}; 0 for any free one")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="beyond loopback CALIBER_ANNOTATE_TOKEN must be set")
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a further name of the server")
+    add("--annotator", metavar="NAME", help="who judges; without it the page asks")
+    add("--show", action="append", default=[], metavar="COLUMN", help="show this column with each record")
+    add("--no-open", action="store_true", help="do not open a browser")
+    add("--import", type=Path, dest="import_", metavar="FILE", help="CSV, JSONL, Parquet; Label Studio, Argilla JSON")
+    add("--export", type=Path, metavar="FILE", help="write everyone's latest verdicts, and end")
+    add("--format", choices=("csv", "label-studio", "argilla"), help="of the export (default: by its suffix)")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Import, export, or serve the page.
+
+    Raises:
+        InputError: no records, an unusable store or file, a taken port, or no token where one is needed.
+    """
+    settings = build_settings(arguments)
+    store = arguments.store or settings.annotation_store_url
+    records = _unstored_records(settings)
+    if arguments.import_ is not None or arguments.export is not None:
+        _transfer(arguments, settings, store, records)
+        return
+    from caliber_pipeline.annotate.serve import ServeSettings, serve
+
+    serve(
+        ServeSettings(
+            assets=settings.output,
+            records=records,
+            store=store,
+            criteria=settings.criteria_folder if settings.criteria_folder.is_dir() else None,
+            host=arguments.host,
+            port=arguments.port,
+            token=os.environ.get("CALIBER_ANNOTATE_TOKEN") or None,
+            allow_hosts=tuple(arguments.allow_host),
+            annotator=arguments.annotator,
+            shown_columns=tuple(arguments.show),
+            opens_browser=not arguments.no_open,
+        ),
+        say=_say,
+    )
+
+
+def build_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings of the environment, overridden by those of the command line.
+
+    Raises:
+        InputError: a value does not fit.
+    """
+    values = Settings.from_env(os.environ).model_dump()
+    given = {"output": arguments.assets, "records": arguments.records}
+    return Settings.checked(values | {name: value for name, value in given.items() if value is not None})
+
+
+def _unstored_records(settings: Settings) -> "pa.Table | None":
+    """The records of the input file where no run has stored them yet: one may annotate first."""
+    if (settings.output / "records.parquet").exists() or not settings.records_file.is_file():
+        return None
+    from caliber_pipeline.core.schemas import arrow_from_frame
+    from caliber_pipeline.stores.ingest import load_records
+
+    return arrow_from_frame(load_records(settings).table, "records")
+
+
+def _transfer(arguments: argparse.Namespace, settings: Settings, url: str, unstored: "pa.Table | None") -> None:
+    from caliber_pipeline.annotate.transfer import export_annotations, import_annotations, load_records
+    from caliber_pipeline.stores.annotation_store import AnnotationStore
+
+    records = load_records(settings.output, unstored)
+    with AnnotationStore(url) as store:
+        if arguments.import_ is not None:
+            n_new, n_known, rejected = import_annotations(store, arguments.import_, records)
+            _say(f"{n_new} annotations imported, {n_known} were there already, {len(rejected)} rows rejected")
+            for reason in rejected[:20]:
+                _say(f"  {reason}")
+        if arguments.export is not None:
+            n = export_annotations(store, arguments.export, records, format_=arguments.format)
+            _say(f"{n} annotations written to {arguments.export}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,129 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from caliber_pipeline.annotate.security import allowed_hosts, check_token, is_loopback
+from caliber_pipeline.annotate.serve import listen
+from caliber_pipeline.cli import main
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.stores.annotation_store import AnnotationStore
+from caliber_pipeline_tests.annotate.sample_records import write_records
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    write_records(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_annotations_go_to_a_file_of_each_format_and_come_back(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "labels.csv"
+    source.write_text("record_id,annotator,score,notes\nr00,ada,1,\nr01,ben,reject,no\nr02,ben,perhaps,\nzz,ben,1,\n")
+    options = ["annotate", "--assets", str(assets)]
+    assert main([*options, "--import", str(source)]) == 0
+    said = capsys.readouterr().err
+    assert "2 annotations imported, 0 were there already, 2 rows rejected" in said
+    assert "line 4: score 'perhaps' is not 0/1" in said
+    for name, format_ in (("a.csv", "csv"), ("a.json", "label-studio"), ("b.json", "argilla")):
+        copy = tmp_path / name
+        assert main([*options, "--export", str(copy), "--format", format_]) == 0
+        again = ["annotate", "--assets", str(assets), "--store", str(tmp_path / f"{format_}.sqlite")]
+        assert main([*again, "--import", str(copy)]) == 0
+        with AnnotationStore(tmp_path / f"{format_}.sqlite") as store:
+            table = store.annotations()
+        assert table[["record_id", "annotator", "score"]].to_numpy().tolist() == [["r00", "ada", 1], ["r01", "ben", 0]]
+    assert main([*options, "--export", str(tmp_path / "a.csv")]) == 2
+    assert "the file exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--assets", "nowhere", "--records", "none.csv"], "records.parquet: no such file"),
+        (["--host", "0.0.0.0"], "set CALIBER_ANNOTATE_TOKEN"),  # noqa: S104
+        (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),
+        (["--import", "gone.csv"], "gone.csv: no such file"),
+        (["--import", "gone.json"], "cannot be read as JSON"),
+        (["--export", "no/such/folder.csv"], "cannot be written"),
+        (["--store", "mysql://x/y", "--export", "x.csv"], "no annotation store on 'mysql'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["annotate", "--assets", str(assets), "--no-open", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_port_in_use_is_refused() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(InputError, match="cannot listen on"):
+            listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_only_loopback_goes_without_a_token_and_no_token_is_short() -> None:
+    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
+        assert is_loopback(host)
+        check_token(host, None)
+    for host in ("0.0.0.0", "::", "192.168.1.4", "notes.example"):  # noqa: S104
+        assert not is_loopback(host)
+        with pytest.raises(InputError, match="CALIBER_ANNOTATE_TOKEN"):
+            check_token(host, None)
+        check_token(host, "x" * 16)
+    with pytest.raises(InputError, match="15 characters"):
+        check_token("127.0.0.1", "x" * 15)
+    assert "notes.example" in allowed_hosts("127.0.0.1", ["notes.example"])
+
+
+@pytest.fixture
+def command(assets: Path) -> Iterator["subprocess.Popen[str]"]:
+    program = [sys.executable, "-m", "caliber_pipeline.cli", "annotate", "--assets", str(assets)]
+    process = subprocess.Popen(
+        [*program, "--port", "0", "--no-open", "--annotator", "ada"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_command_serves_the_page_until_interrupted(command: "subprocess.Popen[str]", assets: Path) -> None:
+    assert command.stderr is not None
+    line = command.stderr.readline()
+    assert f"Annotating {assets} at http://127.0.0.1:" in line
+    url = line.split(" at ")[1].split()[0]
+    for _ in range(50):
+        try:
+            with urlopen(url, timeout=5) as answer:  # noqa: S310 our own server
+                page = answer.read().decode()
+            break
+        except OSError:
+            time.sleep(0.1)
+    assert 'content="ada"' in page
+    command.send_signal(signal.SIGINT)
+    assert command.wait(20) == 0
+    assert (assets / "annotations.sqlite").exists()
+
+
+def test_records_can_be_judged_before_the_first_run(tmp_path: Path) -> None:
+    (tmp_path / "records.csv").write_text("id,question,answer\na,q?,yes\nb,q2?,no\n")
+    (tmp_path / "labels.csv").write_text("record_id,annotator,score\na,ada,1\n")
+    options = ["annotate", "--assets", str(tmp_path / "out"), "--records", str(tmp_path / "records.csv")]
+    assert main([*options, "--import", str(tmp_path / "labels.csv"), "--export", str(tmp_path / "x.json")]) == 0
+    tasks = json.loads((tmp_path / "x.json").read_text())
+    assert [len(task["annotations"]) for task in tasks] == [1, 0]
