@@ -17,6 +17,7 @@ Matrix = NDArray[np.float64]
 N_RUNS: Final = 40  # a co-membership's standard error is then at most 0.08
 SUBSAMPLE: Final = 0.8
 DIMENSIONS: Final = (6, 10, 15)  # more let the notes' single words in, fewer merge themes
+NOTES_PER_DIMENSION: Final = 3  # of few notes, the last components are noise
 CLUSTERS_PER_SQRT: Final = (0.7, 1.6)  # times the square root of n: fewest and most clusters per run
 MIN_COMEMBERSHIP: Final = 0.3  # results hardly differ between 0.3 and 0.5; above, themes fall apart
 MIN_FOR_CONSENSUS: Final = 8  # fewer notes leave nothing to resample; their similarities decide
@@ -65,7 +66,8 @@ def comembership(rows: Matrix, rng: np.random.Generator, *, n_runs: int = N_RUNS
     together, both = np.zeros((n, n), dtype=np.float32), np.zeros((n, n), dtype=np.float32)
     for run in range(n_runs):
         chosen = np.sort(rng.choice(n, max(4, int(n * SUBSAMPLE)), replace=False))
-        sub_mean, sub_axes = principal_components(reduced[chosen], DIMENSIONS[run % len(DIMENSIONS)])
+        n_axes = min(DIMENSIONS[run % len(DIMENSIONS)], max(2, len(chosen) // NOTES_PER_DIMENSION))
+        sub_mean, sub_axes = principal_components(reduced[chosen], n_axes)
         points = unit((reduced[chosen] - sub_mean) @ sub_axes)
         n_clusters = max(2, round(len(chosen) ** 0.5 * rng.uniform(*CLUSTERS_PER_SQRT)))
         labels = fcluster(linkage(points, "ward"), n_clusters, criterion="maxclust")
