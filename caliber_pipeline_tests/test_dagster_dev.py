@@ -1,0 +1,116 @@
+"""`dagster dev` as a person starts it: what the UI lists, a launch from it, and the loop that its daemon turns."""
+
+import csv
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from caliber_pipeline_tests.dagster_dev import STOP_S, DagsterDev
+
+pytestmark = pytest.mark.slow
+
+RUN_S = 300
+EDGES = {
+    "criteria": set(),
+    "records": set(),
+    "rejected_records": set(),
+    "annotations": {"records"},
+    "rejected_annotations": {"records"},
+    "judge_scores": {"records", "annotations", "criteria"},
+    "alignment_metrics": {"annotations", "judge_scores"},
+    "patterns": {"annotations", "alignment_metrics"},
+    "misalignments": {"judge_scores", "annotations", "patterns"},
+    "relabel_queue": {"annotations", "misalignments"},
+    "optimized_criteria": {"misalignments", "patterns", "alignment_metrics"},
+    "calibration_history": {"alignment_metrics", "optimized_criteria"},
+}
+LAUNCH = """
+mutation ($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+REPOSITORY = """
+{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"""
+LATEST = """
+query ($key: AssetKeyInput!) {
+  assetOrError(assetKey: $key) { ... on Asset { assetMaterializations(limit: 1) { partition } } }
+}"""
+
+
+def write_input(folder: Path) -> None:
+    """Sixty judged and annotated records, of which one in six is a false positive and one in six a false negative."""
+    path = folder / "data" / "input" / "records.csv"
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "query", "output", "human_score", "llm_score", "llm_reasoning"])
+        for i in range(60):
+            human = i % 2
+            llm = 1 - human if i % 6 in {0, 1} else human
+            writer.writerow([f"r{i}", f"question number {i}", f"answer {i}", human, llm, "by its looks"])
+    criteria = folder / "data" / "criteria" / "v001.yaml"
+    criteria.parent.mkdir()
+    criteria.write_text("criteria: Score 1 if the answer is right, otherwise 0\n")
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+    folder = tmp_path_factory.mktemp("project")
+    write_input(folder)
+    settings = {"CALIBER_JUDGE": "recorded", "CALIBER_MAX_ITERATIONS": "0"}
+    with DagsterDev(folder, settings) as started:
+        yield started
+
+
+def has_partition(dev: DagsterDev, asset: str, partition: str | None) -> bool | None:
+    latest = dev.ask(LATEST, key={"path": [asset]})["assetOrError"].get("assetMaterializations")
+    return True if latest and latest[0]["partition"] == partition else None
+
+
+def test_it_answers_over_http_and_keeps_its_instance_in_the_project(dev: DagsterDev) -> None:
+    with urllib.request.urlopen(f"{dev.url}/server_info", timeout=60) as response:  # noqa: S310 - http to loopback
+        assert response.status == 200
+    assert (dev.folder / ".dagster" / "history").is_dir()
+
+
+def test_it_lists_all_assets_with_exactly_the_upstream_edges_of_the_design(dev: DagsterDev) -> None:
+    nodes = dev.ask("{ assetNodes { assetKey { path } dependencyKeys { path } } }")["assetNodes"]
+    listed = {node["assetKey"]["path"][-1]: {key["path"][-1] for key in node["dependencyKeys"]} for node in nodes}
+    assert listed == EDGES
+
+
+def test_a_materialization_that_is_launched_there_succeeds(dev: DagsterDev) -> None:
+    (repository,) = dev.ask(REPOSITORY)["repositoriesOrError"]["nodes"]
+    selector = {
+        "repositoryName": repository["name"],
+        "repositoryLocationName": repository["location"]["name"],
+        "pipelineName": "__ASSET_JOB",
+        "assetSelection": [{"path": ["records"]}, {"path": ["rejected_records"]}],
+    }
+    launched = dev.ask(LAUNCH, params={"selector": selector, "mode": "default"})["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]
+
+    def ended() -> str | None:
+        query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+        status = str(dev.ask(query, id=run_id)["runOrError"]["status"])
+        return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
+
+    assert dev.wait_for(ended, RUN_S) == "SUCCESS"
+    assert (dev.folder / "data" / "assets" / "records.parquet").exists()
+
+
+def test_its_daemon_evaluates_the_first_version_with_nobody_touching_it(dev: DagsterDev) -> None:
+    assert dev.wait_for(lambda: has_partition(dev, "optimized_criteria", "v001"), RUN_S)
+    assert dev.wait_for(lambda: has_partition(dev, "calibration_history", None), RUN_S)
+
+
+def test_it_ends_on_sigterm(dev: DagsterDev) -> None:
+    dev.process.send_signal(signal.SIGTERM)
+    assert dev.process.wait(STOP_S) in {0, -signal.SIGTERM, 128 + signal.SIGTERM}
