@@ -124,7 +124,6 @@ class Page:
         self._settings = settings
         self._store_id = store.fact("store_id")
         self._desks: dict[str, Desk] = {}
-        self._team: tuple[int, int] = (-1, 0)
         self._templates = Jinja2Templates(directory=_HERE / "templates")
 
     def routes(self) -> list[Route | Mount]:
@@ -218,10 +217,7 @@ class Page:
         return self._desks.setdefault(annotator, Desk(self._store, annotator))
 
     def _progress(self, session: Session, records: Records) -> dict[str, int]:
-        seq = self._store.last_seq()
-        if self._team[0] != seq:
-            self._team = (seq, self._store.n_annotated_records())
-        return self._desk(session).counts(records) | {"total": len(records), "team": self._team[1]}
+        return self._desk(session).counts(records) | {"total": len(records)}
 
     def _overview(self, request: Request, session: Session, body: bytes) -> dict[str, Any]:
         records = self._assets.records()

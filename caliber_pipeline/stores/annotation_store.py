@@ -210,13 +210,6 @@ class AnnotationStore:
         with self._reading() as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(pairs)).scalar_one()
 
-    def n_annotated_records(self) -> int:
-        """Records on which at least one person's verdict stands."""
-        latest = _latest(sa.true()).subquery()
-        query = sa.select(sa.func.count(sa.distinct(latest.c.record_id))).where(latest.c.score.is_not(None))
-        with self._reading() as connection:
-            return connection.execute(query).scalar_one()
-
     def fact(self, name: str) -> str:
         """A random value that belongs to this store for good, made at the first asking."""
         with self._writing() as connection:
