@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.evidence_parts import LLMWriter as LLMWriter
     from caliber_pipeline.api.evidence_parts import RedactingSanitizer as RedactingSanitizer
     from caliber_pipeline.api.evidence_parts import Sanitizer as Sanitizer
+    from caliber_pipeline.api.iterating import CalibrationOutcome as CalibrationOutcome
+    from caliber_pipeline.api.iterating import CalibrationRound as CalibrationRound
     from caliber_pipeline.api.llm_themes import LLMOptions as LLMOptions
     from caliber_pipeline.api.optimization import OptimizationResult as OptimizationResult
     from caliber_pipeline.api.optimization import PromptOptimizer as PromptOptimizer
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.selection import ExampleSelector as ExampleSelector
     from caliber_pipeline.api.selection import SelectionResult as SelectionResult
     from caliber_pipeline.api.selection import auto_select_strategy as auto_select_strategy
+    from caliber_pipeline.api.session import CalibrationSession as CalibrationSession
+    from caliber_pipeline.api.session_records import SessionState as SessionState
     from caliber_pipeline.api.upload import RejectedRow as RejectedRow
     from caliber_pipeline.api.upload import UploadHandler as UploadHandler
     from caliber_pipeline.api.upload import UploadResult as UploadResult
@@ -117,6 +121,10 @@ _MODULES = {
         "RedactingSanitizer",
         "Sanitizer",
     ),
+    "caliber_pipeline.api.iterating": (
+        "CalibrationOutcome",
+        "CalibrationRound",
+    ),
     "caliber_pipeline.api.llm_themes": ("LLMOptions",),
     "caliber_pipeline.api.optimization": (
         "OptimizationResult",
@@ -146,6 +154,8 @@ _MODULES = {
         "SelectionResult",
         "auto_select_strategy",
     ),
+    "caliber_pipeline.api.session": ("CalibrationSession",),
+    "caliber_pipeline.api.session_records": ("SessionState",),
     "caliber_pipeline.api.upload": (
         "RejectedRow",
         "UploadHandler",

@@ -175,7 +175,7 @@ class PatternDiscovery:
         encoder, options = self._need_encoder(), self._options
         vectors = encoder.encode(theme_texts([item.note for item in noted]))
         table = discover_patterns(_frame(noted), vectors, seed=options.seed, n_resamples=options.n_resamples)
-        patterns, uncategorized = _patterns_from_table(table)
+        patterns, uncategorized = patterns_from_table(table)
         method = "+".join(sorted(set(table["method"])))
         return PatternDiscoveryResult(patterns, uncategorized, method=method, encoder=encoder.name)
 
@@ -346,7 +346,8 @@ def _account(
     return replace(result, patterns=tuple(ordered), uncategorized=uncategorized)
 
 
-def _patterns_from_table(table: pd.DataFrame) -> tuple[tuple[DiscoveredPattern, ...], tuple[str, ...]]:
+def patterns_from_table(table: pd.DataFrame) -> tuple[tuple[DiscoveredPattern, ...], tuple[str, ...]]:
+    """The patterns of a `patterns` table, and the ids of the notes that belong to none."""
     patterns, uncategorized = [], []
     for row in table.to_dict("records"):
         if row["is_unclustered"]:

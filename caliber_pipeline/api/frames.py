@@ -31,6 +31,25 @@ def frame_from_json(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pd.D
     return frame_from_arrow(pa.Table.from_arrays(arrays, schema=schema))
 
 
+def table_to_json(frame: pd.DataFrame) -> dict[str, Any]:
+    """A frame of plain columns (texts, numbers, truth values) with the types of its columns."""
+    import pyarrow as pa
+
+    arrays = {str(name): pa.array(frame[name], from_pandas=True) for name in frame.columns}
+    return {
+        "types": {name: str(array.type) for name, array in arrays.items()},
+        "columns": {name: array.to_pylist() for name, array in arrays.items()},
+    }
+
+
+def table_from_json(data: Mapping[str, Any]) -> pd.DataFrame:
+    """The frame that `table_to_json` was made from."""
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in data["types"].items()])
+    return frame_from_json(data["columns"], schema)
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
     return value.isoformat() if isinstance(value, datetime) else value
 

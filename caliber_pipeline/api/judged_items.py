@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from caliber_pipeline.api.fields import Item, index_by_id, parse_score, read_field
+from caliber_pipeline.api.records import annotations_from, annotations_table
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
 
 if TYPE_CHECKING:
@@ -28,41 +29,54 @@ def parse_judged(results: EvaluationResult | Iterable[Item]) -> list[EvaluatedRe
     return [record for record in parsed if record is not None]
 
 
-def evidence_frames(judged: Iterable[EvaluatedRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def evidence_frames(results: EvaluationResult | Sequence[EvaluatedRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judged records as the tables that the stages read, all of them as train.
 
     Returns:
         Verdicts with labels as `core.judge_scores.join_labels` gives them, and the records.
     """
-    import pandas as pd
+    if isinstance(results, EvaluationResult):
+        return results.scored.assign(split="train"), results.texts.assign(split="train")
+    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.core.judge_scores import join_labels
 
-    rows = list(judged)
-    frame = pd.DataFrame(
+    records = _table(
         {
-            "record_id": [r.record_id for r in rows],
-            "query": [r.query for r in rows],
-            "output": [r.output for r in rows],
-            "reference": [r.reference for r in rows],
-            "human_score": [r.human_score for r in rows],
-            "human_notes": [r.human_notes for r in rows],
-            "llm_score": [r.llm_score for r in rows],
-            "llm_reasoning": [r.llm_reasoning for r in rows],
-            "confidence": [r.confidence for r in rows],
-        }
-    ).astype(
-        {
-            **dict.fromkeys(["record_id", "query", "output", "reference"], "string[pyarrow]"),
-            **dict.fromkeys(["human_notes", "llm_reasoning"], "string[pyarrow]"),
-            **dict.fromkeys(["human_score", "llm_score"], "int8[pyarrow]"),
-            "confidence": "double[pyarrow]",
-        }
+            "record_id": [r.record_id for r in results],
+            "query": [r.query for r in results],
+            "output": [r.output for r in results],
+            "reference": [r.reference for r in results],
+            "group": [r.record_id for r in results],
+            "split": ["train"] * len(results),
+        },
+        "records",
     )
-    frame["split"] = pd.Series(["train"] * len(rows), dtype="string[pyarrow]")
-    frame["group"] = frame["record_id"]
-    frame["severity"] = pd.Series([None] * len(rows), dtype="double[pyarrow]")
-    frame["is_example"] = pd.Series([False] * len(rows), dtype="bool[pyarrow]")
-    texts = ["query", "output", "reference"]
-    return frame.drop(columns=texts), frame[["record_id", *texts, "split"]]
+    verdicts = _table(
+        {
+            "record_id": [r.record_id for r in results],
+            "llm_score": [r.llm_score for r in results],
+            "llm_reasoning": [r.llm_reasoning for r in results],
+            "confidence": [r.confidence for r in results],
+            "vote_share": [None] * len(results),
+            "status": ["scored"] * len(results),
+            "is_example": [False] * len(results),
+        },
+        "judge_scores",
+    )
+    people = annotations_from(
+        {"record_id": r.record_id, "score": r.human_score, "notes": r.human_notes} for r in results
+    )
+    return join_labels(verdicts, resolve_labels(annotations_table(people)), records), records
+
+
+def _table(columns: Mapping[str, list[Any]], name: str) -> pd.DataFrame:
+    """A frame of some columns of the schema declared under `name`."""
+    import pyarrow as pa
+
+    from caliber_pipeline.core.schemas import SCHEMAS, frame_from_arrow
+
+    schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
+    return frame_from_arrow(pa.table(dict(columns), schema=schema))
 
 
 def _parse(record_id: str, item: Item) -> EvaluatedRecord | None:

@@ -172,7 +172,7 @@ class PromptOptimizer:
         if model is not None:
             return await self._rewrite(model, judged, original, base, round_)
         encoder = self._encoder or default_encoder()
-        scored, records = evidence_frames(judged)
+        scored, records = evidence_frames(results if isinstance(results, EvaluationResult) else judged)
         proposal = await asyncio.to_thread(
             propose_from_notes, scored, records, original, base, encoder, round_=round_, max_examples=self._max_examples
         )

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from caliber_pipeline.api.examples import Example
-from caliber_pipeline.api.frames import frame_from_json, frame_to_json
+from caliber_pipeline.api.frames import frame_from_json, frame_to_json, table_from_json, table_to_json
 from caliber_pipeline.api.records import column_values
 from caliber_pipeline.core.agreement import ConfusionMatrix, interpret_kappa
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Clause, Criteria
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
     from caliber_pipeline.core.gate import Comparison
 
 EvaluationMetrics: TypeAlias = ConfusionMatrix
 """The four cells and every figure that they define, None where undefined."""
 
-_TEXTS: Final = ("record_id", "query", "output", "reference")
+_TEXTS: Final = ("query", "output", "reference")
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class EvaluationResult:
         shown = self.scored[self.scored["llm_score"].notna() & ~self.scored["is_example"]]
         shown = shown.merge(self.texts, on="record_id", how="left")
         names = ("record_id", "human_score", "llm_score", "llm_reasoning", "confidence", "human_notes")
-        columns = (column_values(shown[name]) for name in (*names, *_TEXTS[1:], "split"))
+        columns = (column_values(shown[name]) for name in (*names, *_TEXTS, "split"))
         return [
             EvaluatedRecord(i, human, llm, reasoning, human == llm, llm - human, *other)
             for i, human, llm, reasoning, *other in zip(*columns, strict=True)
@@ -209,6 +208,13 @@ class EvaluationResult:
         """The records on which judge and people differ."""
         return [record for record in self.records if not record.aligned]
 
+    def on_split(self, split: str) -> EvaluationResult:
+        """The same on one split alone: train, dev or test."""
+        ids = self.scored.loc[self.scored["split"] == split, "record_id"]
+        names = ("judge_scores", "scored", "texts")
+        kept = {name: getattr(self, name)[getattr(self, name)["record_id"].isin(ids)] for name in names}
+        return replace(self, **{name: frame.reset_index(drop=True) for name, frame in kept.items()})
+
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON; figures are in it to be read and are worked out again by `from_dict`."""
         from caliber_pipeline.core.schemas import JUDGE_SCORES
@@ -221,8 +227,8 @@ class EvaluationResult:
             "metrics": {**metrics_to_dict(self.metrics), "interpretation": self.interpretation},
             "confusion_matrix": self.confusion_matrix,
             "judge_scores": frame_to_json(self.judge_scores, JUDGE_SCORES),
-            "scored": frame_to_json(self.scored, _scored_schema()),
-            "texts": frame_to_json(self.texts, _texts_schema()),
+            "scored": table_to_json(self.scored),
+            "texts": table_to_json(self.texts),
         }
 
     @classmethod
@@ -236,8 +242,8 @@ class EvaluationResult:
             provider=data["provider"],
             model=data["model"],
             judge_scores=frame_from_json(data["judge_scores"], JUDGE_SCORES),
-            scored=frame_from_json(data["scored"], _scored_schema()),
-            texts=frame_from_json(data["texts"], _texts_schema()),
+            scored=table_from_json(data["scored"]),
+            texts=table_from_json(data["texts"]),
         )
 
 
@@ -330,27 +336,3 @@ def _metrics(records: list[EvaluatedRecord]) -> EvaluationMetrics:
         np.array([getattr(record, name) for record in records], dtype=np.int8) for name in ("human_score", "llm_score")
     )
     return ConfusionMatrix.from_scores(human, llm)
-
-
-def _texts_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    from caliber_pipeline.core.schemas import RECORDS
-
-    return pa.schema([RECORDS.field(name) for name in _TEXTS])
-
-
-def _scored_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    from caliber_pipeline.core.schemas import ANNOTATIONS, JUDGE_SCORES, RECORDS
-
-    verdict = ("llm_score", "llm_reasoning", "confidence", "vote_share", "status", "is_example")
-    return pa.schema(
-        [
-            *(RECORDS.field(name) for name in ("record_id", "group", "split", "human_score", "human_notes")),
-            ANNOTATIONS.field("severity"),
-            pa.field("weight", pa.float64()),
-            *(JUDGE_SCORES.field(name) for name in verdict),
-        ]
-    )

@@ -236,12 +236,12 @@ def test_ten_thousand_recorded_verdicts_take_under_two_seconds() -> None:
     rows = make_rows([(i % 2, (i // 3) % 2) for i in range(10_000)])
     EvaluationRunner(RECORDED).run_sync(rows[:10])  # imports
 
-    start = time.perf_counter()
+    start = time.process_time()
     result = EvaluationRunner(RECORDED).run_sync(rows)
     _ = result.metrics, result.records, result.interpretation
 
     assert len(result.records) == 10_000
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 class _Watcher(ScriptedJudge):

@@ -1,0 +1,182 @@
+"""Opens what the pipeline wrote as a session, and writes a session as files that the pipeline reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caliber_pipeline.api.annotating import AnnotationManager
+from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
+from caliber_pipeline.api.records import GOLD, annotations_from_table, column_values, records_from_table
+from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
+from caliber_pipeline.api.upload import UploadResult
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import CriteriaError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caliber_pipeline.api.session import CalibrationSession
+    from caliber_pipeline.stores.tables import TableStore
+
+
+def open_assets(
+    session: CalibrationSession, directory: Path, version: str | None, criteria_dir: Path | None
+) -> CalibrationSession:
+    """Fill an empty session with the stored tables of one criteria version.
+
+    Raises:
+        InputError: there are no such tables or criteria.
+    """
+    from caliber_pipeline.api.discovery import patterns_from_table
+    from caliber_pipeline.core.optimized_criteria import current_champion
+    from caliber_pipeline.stores.tables import TableStore
+
+    tables = TableStore(str(directory))
+    records, annotations = tables.load("records"), tables.load("annotations")
+    if records is None or annotations is None:
+        raise InputError(f"{directory}: no records and annotations there; give the output folder of a `caliber run`")
+    session._upload = UploadResult(records, (), str(directory))  # noqa: SLF001 - this module is the session's own
+    models = records_from_table(records)
+    session._manager = AnnotationManager(models, annotations_from_table(annotations))  # noqa: SLF001
+    judged = tables.versions("judge_scores")
+    version = version or current_champion(tables.load_versions("optimized_criteria")) or next(reversed(judged), None)
+    if version is None:
+        return session
+    if version not in judged:
+        raise InputError(f"{directory}: no evaluation of '{version}'; there are {', '.join(judged) or 'none'}")
+    criteria = _load_criteria(directory, version, criteria_dir)
+    session._evaluation = _evaluation(tables, version, criteria, records, annotations)  # noqa: SLF001
+    patterns = tables.load("patterns", version)
+    if patterns is not None:
+        found, uncategorized = patterns_from_table(patterns)
+        session._patterns = PatternDiscoveryResult(  # noqa: SLF001
+            found,
+            uncategorized,
+            method="+".join(sorted(set(column_values(patterns["method"])))),
+            total_analyzed=int(patterns["count"].sum()),
+        )
+    return session
+
+
+def export_session(session: CalibrationSession, upload: UploadResult, directory: Path) -> list[Path]:
+    """Write records.csv, annotations.csv where named annotators judged, and the criteria as versions.
+
+    Raises:
+        InputError: a criteria file of another content is there already.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    written = [_write_records(session, upload, directory / "records.csv")]
+    named = [a for a in session.annotations if a.annotator != GOLD]
+    if named:
+        written.append(directory / "annotations.csv")
+        _write_csv([_annotation_row(annotation) for annotation in named], written[-1])
+    return [*written, *_write_criteria(session, upload, directory / "criteria")]
+
+
+def _evaluation(
+    tables: TableStore, version: str, criteria: Criteria, records: pd.DataFrame, annotations: pd.DataFrame
+) -> EvaluationResult:
+    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.core.judge_scores import join_labels
+
+    verdicts = tables.load("judge_scores", version)
+    if verdicts is None:
+        raise InputError(f"no evaluation of '{version}'")
+    provider, model = (str(verdicts[name].iloc[0]) if len(verdicts) else "" for name in ("provider", "model"))
+    config = EvaluationConfig(
+        criteria.criteria,
+        model,
+        provider,
+        criteria.system_prompt,
+        tuple(example.record_id for example in criteria.examples),
+        criteria.clauses,
+    )
+    texts = records.loc[records["record_id"].isin(verdicts["record_id"]), ["record_id", "query", "output", "reference"]]
+    return EvaluationResult(
+        config=config,
+        criteria=criteria,
+        provider=provider,
+        model=model,
+        judge_scores=verdicts,
+        scored=join_labels(verdicts, resolve_labels(annotations), records),
+        texts=texts.reset_index(drop=True),
+    )
+
+
+def _load_criteria(directory: Path, version: str, criteria_dir: Path | None) -> Criteria:
+    from caliber_pipeline.stores.criteria_files import CriteriaFiles
+
+    folders = [criteria_dir] if criteria_dir else [directory / "criteria", directory.parent / "criteria"]
+    for folder in folders:
+        if (folder / f"{version}.yaml").is_file():
+            return CriteriaFiles(folder).load(version)
+    where = " or ".join(map(str, folders))
+    raise CriteriaError(f"no criteria file {version}.yaml in {where}; name their folder with criteria_dir=…")
+
+
+def _write_records(session: CalibrationSession, upload: UploadResult, path: Path) -> Path:
+    gold = {a.record_id: a for a in session.annotations if a.annotator == GOLD}
+    rows = []
+    for record, group in zip(session.records, _own_groups(upload.table), strict=True):
+        label = gold.get(record.record_id)
+        row: dict[str, Any] = {
+            **record.metadata,
+            "record_id": record.record_id,
+            "query": record.query,
+            "output": record.output,
+            "reference": record.reference,
+            "human_score": label.score if label else None,
+            "human_notes": label.notes if label else None,
+            "llm_score": record.llm_score,
+            "llm_reasoning": record.llm_reasoning,
+        }
+        rows.append(row if group is None else {**row, "group": group})
+    return _write_csv(rows, path)
+
+
+def _own_groups(records: pd.DataFrame) -> list[str | None]:
+    """The groups where they are not those that the pipeline makes by itself."""
+    from caliber_pipeline.core.splits import default_groups
+
+    own = column_values(records["group"])
+    made = column_values(default_groups(records["query"], records["output"]))
+    return [None] * len(own) if own == made else own
+
+
+def _annotation_row(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - an Annotation
+    row: dict[str, Any] = annotation.model_dump(mode="json")
+    return row
+
+
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> Path:
+    import csv
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _write_criteria(session: CalibrationSession, upload: UploadResult, folder: Path) -> list[Path]:
+    """The evaluated criteria as v001, and the proposal, where there is one, as v002 on its base."""
+    from caliber_pipeline.stores.criteria_files import CriteriaFiles
+
+    evaluation = session.get_evaluation_result()
+    if evaluation is None:
+        return []
+    known = set(upload.table["record_id"])
+    versions = {"v001": (evaluation.criteria, {"base": None, "round": 0, "author": "person"})}
+    if session.proposal is not None and session.proposal.has_changed:
+        versions["v002"] = (session.proposal.version, {"base": "v001", "round": 1, "author": "optimizer"})
+    files, written = CriteriaFiles(folder), []
+    for version, (criteria, update) in versions.items():
+        examples = tuple(example for example in criteria.examples if example.record_id in known)
+        content = criteria.model_copy(update={**update, "examples": examples})
+        path = folder / f"{version}.yaml"
+        if not files.add_as(version, content) and files.load(version) != content:
+            raise InputError(f"{path}: there are other criteria already; export into another folder")
+        written.append(path)
+    return written
