@@ -1,6 +1,7 @@
 """Runs the project's Dagster jobs in this process, one after the other, until the loop has nothing left to do."""
 
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -31,7 +32,13 @@ class JobRunner:
     """Runs jobs of one project on one Dagster instance."""
 
     def __init__(
-        self, settings: Settings, instance: dg.DagsterInstance, *, report: Report, log_level: int = logging.INFO
+        self,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        *,
+        report: Report,
+        log_level: int = logging.INFO,
+        project: Project | None = None,
     ) -> None:
         """Wire the definitions of the project.
 
@@ -40,12 +47,15 @@ class JobRunner:
             instance: Where runs and events are kept.
             report: Called with a line of progress at a time.
             log_level: What of the runs' logs is reported.
+            project: The project, where it has a judge and an encoder of its own.
         """
-        self._project = Project.from_settings(settings)
+        self._project = project or Project.from_settings(settings)
         self._instance = instance
         self._report = report
         logger = _report_logger(report, log_level)
-        self._definitions = dg.Definitions.merge(build_definitions(settings), dg.Definitions(loggers={_LOGGER: logger}))
+        self._definitions = dg.Definitions.merge(
+            build_definitions(settings, self._project), dg.Definitions(loggers={_LOGGER: logger})
+        )
 
     def run_loop(self) -> None:
         """Ingest where the input is new, then evaluate version after version until there is nothing left to do.
@@ -82,11 +92,13 @@ class JobRunner:
 
     def _run(self, job_name: str, *, partition_key: str | None = None, tags: dict[str, str] | None = None) -> None:
         job = self._definitions.resolve_job_def(job_name)
+        run_id = str(uuid.uuid4())
         try:
             result = job.execute_in_process(
                 instance=self._instance,
                 partition_key=partition_key,
                 tags=tags,
+                run_id=run_id,
                 run_config={"loggers": {_LOGGER: {}}},  # without it Dagster's own writes all events to stderr
             )
         except dg.Failure as failure:
@@ -94,12 +106,18 @@ class JobRunner:
                 raise failure.__cause__ from failure
             raise RunFailedError(failure.description or str(failure)) from failure
         except DagsterAssetCheckFailedError as error:
-            raise RunFailedError(self._describe_failed_checks(error)) from error
+            raise RunFailedError(self._describe_failed_checks(run_id)) from error
         if not result.success:
             raise RunFailedError(f"the run of job '{job_name}' failed; see it with `dagster dev`")
 
-    def _describe_failed_checks(self, error: DagsterAssetCheckFailedError) -> str:
-        return f"a blocking check failed: {error}"
+    def _describe_failed_checks(self, run_id: str) -> str:
+        logs = self._instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        checks = [log.get_dagster_event().asset_check_evaluation_data for log in logs]
+        return "; ".join(
+            f"check '{check.check_name}' of '{check.asset_key.to_user_string()}' failed: {check.description}"
+            for check in checks
+            if check.blocking and not check.passed
+        )
 
 
 def seed_criteria(project: Project, first: Criteria | None) -> None:
@@ -121,11 +139,13 @@ def seed_criteria(project: Project, first: Criteria | None) -> None:
 
 def _report_logger(report: Report, level: int) -> dg.LoggerDefinition:
     """A Dagster logger that hands what the stages tell to `report`."""
+    shows_events = level <= logging.DEBUG
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             meta = getattr(record, "dagster_meta", {})
-            report(meta.get("orig_message") or record.getMessage())
+            if shows_events or meta.get("dagster_event") is None:
+                report(meta.get("orig_message") or record.getMessage())
 
     @dg.logger
     def report_logger(_: dg.InitLoggerContext) -> logging.Logger:

@@ -46,7 +46,7 @@ class DagsterDev:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=inherited | {"PWD": str(folder)} | settings,
+                env={**inherited, "PWD": str(folder), **settings},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from caliber_pipeline.automation import criteria_sensor
-from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.criteria import Criteria, ExampleRef
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.resources import Project
 from caliber_pipeline_tests.projects import QuotingJudge
@@ -30,9 +30,9 @@ def obey(
     """Do what the daemon does with a sensor's outcome."""
     assert isinstance(outcome, dg.SensorResult), outcome
     definitions = build_definitions(project.settings, project)
-    for request in outcome.dynamic_partitions_requests or []:
-        assert isinstance(request, dg.AddDynamicPartitionsRequest)
-        instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+    for addition in outcome.dynamic_partitions_requests or []:
+        assert isinstance(addition, dg.AddDynamicPartitionsRequest)
+        instance.add_dynamic_partitions(addition.partitions_def_name, list(addition.partition_keys))
     for event in outcome.asset_events:
         instance.report_runless_asset_event(event)
     results = []
@@ -166,7 +166,7 @@ def test_an_unknown_base_is_an_error_that_names_it(evaluated: Project, instance:
 def test_a_failed_evaluation_is_not_requested_again_and_does_not_stop_others(
     evaluated: Project, instance: dg.DagsterInstance
 ) -> None:
-    bad = Criteria(criteria="x", examples=({"record_id": "nobody", "content_hash": "0"},))  # type: ignore[arg-type]
+    bad = Criteria(criteria="x", examples=(ExampleRef(record_id="nobody", content_hash="0"),))
     evaluated.criteria_files.add_as("bad", bad)
     (result,) = obey(evaluated, instance, tick(evaluated, instance))
     assert not result.success

@@ -1,5 +1,7 @@
 """People's verdicts: read, rejected with a reason, and brought to one label per record."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -17,17 +19,17 @@ from caliber_pipeline.core.annotations import (
 from caliber_pipeline.core.records import ParsedRows
 from caliber_pipeline_tests.core.test_records import parse as parse_record_rows
 
-Row = dict[str, str | None]
+Row = Mapping[str, str | None]
 
 
-def parse(rows: list[Row], known: tuple[str, ...] = ("r1", "r2", "r3")) -> ParsedRows:
+def parse(rows: Sequence[Row], known: tuple[str, ...] = ("r1", "r2", "r3")) -> ParsedRows:
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in names})
     lines = pa.array(range(2, 2 + len(rows)), pa.int64())
     return parse_annotations(table, lines, pd.Series(known), source="a.csv")
 
 
-def labels_of(rows: list[Row]) -> dict[str, object]:
+def labels_of(rows: Sequence[Row]) -> dict[str, object]:
     labels = resolve_labels(parse(rows).table)
     return {r: None if pd.isna(s) else s for r, s in zip(labels["record_id"], labels["human_score"], strict=True)}
 

@@ -18,8 +18,8 @@ def scored(human: NDArray[np.int8], llm: NDArray[np.int8], groups: list[str] | N
             "record_id": [f"r{i}" for i in range(n)],
             "group": groups or [f"g{i}" for i in range(n)],
             "split": "dev",
-            "human_score": pd.array(human, dtype="int8[pyarrow]"),
-            "llm_score": pd.array(llm, dtype="int8[pyarrow]"),
+            "human_score": pd.Series(human, dtype="int8[pyarrow]"),
+            "llm_score": pd.Series(llm, dtype="int8[pyarrow]"),
             "is_example": False,
         }
     )

@@ -105,7 +105,7 @@ def test_misalignments_leave_out_failures_examples_and_agreement() -> None:
 
 def test_a_misalignment_names_the_pattern_of_its_note() -> None:
     texts = {key: ["bad ones"] for key in ["pattern_id", "name", "description", "method", "notes_fingerprint"]}
-    lists = {key: [[]] for key in ["train_record_ids", "examples", "keywords"]}
+    lists: dict[str, list[list[str]]] = {key: [[]] for key in ["train_record_ids", "examples", "keywords"]}
     pattern = {**texts, **lists, "polarity": ["reject"], "is_unclustered": [False], "count": [1], "record_ids": [["b"]]}
     pattern |= {"confidence": [None], "stability": [None]}
     loose = {**pattern, "pattern_id": ["unclustered-accept"], "is_unclustered": [True], "record_ids": [["a"]]}

@@ -1,5 +1,7 @@
 """Rows become records or rejections with a reason; ids, groups and splits are stable."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -11,7 +13,7 @@ from caliber_pipeline.core.records import ParsedRows, fingerprint_records, metad
 from caliber_pipeline.core.splits import default_groups, split_groups
 
 
-def parse(rows: list[dict[str, str | None]], **options: object) -> ParsedRows:
+def parse(rows: Sequence[Mapping[str, str | None]], **options: object) -> ParsedRows:
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in names})
     lines = pa.array(range(2, 2 + len(rows)), pa.int64())

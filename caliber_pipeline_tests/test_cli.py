@@ -1,0 +1,210 @@
+"""The command: real data, bad input in one line, the same table again for free."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from caliber_pipeline import cli
+from caliber_pipeline.resources import Project
+from caliber_pipeline.runs import JobRunner
+from caliber_pipeline.stores.verdict_cache import VerdictCache
+
+RECORDED = "id,query,output,score,human_score,human_notes\n" + "".join(
+    f"r{i},question {i},answer {i},{i % 2},{(i // 2) % 2},\n" for i in range(40)
+)
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.main(["run", *arguments, "--json"]) == 0, capsys.readouterr().err
+    summary: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return summary
+
+
+# The figures of shared/datasets/README.md: accuracy, kappa, TN, FP, FN, TP, n.
+FIGURES = {
+    "booookscore_sample.csv": ("book", 0.7108, 0.1578, 21, 52, 31, 183, 287),
+    "openqa_eval_sample.csv": ("query", 0.8433, 0.6805, 105, 18, 29, 148, 300),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_recorded_verdicts_on_real_judgments_give_the_published_figures(
+    name: str, real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group, accuracy, kappa, tn, fp, fn, tp, n = FIGURES[name]
+    options = ["--judge", "recorded", "--group-by", group, "--max-iterations", "0", "--output", str(tmp_path / "out")]
+    summary = run_json(capsys, "--records", str(real_data / name), *options)
+    (version,) = summary["versions"]
+    assert round(version["accuracy"], 4) == accuracy
+    assert round(version["cohen_kappa"], 4) == kappa
+    cells = [version[c] for c in ("true_negatives", "false_positives", "false_negatives", "true_positives")]
+    assert cells == [tn, fp, fn, tp]
+    assert (version["n"], version["n_failed"], version["n_examples"]) == (n, 0, 0)
+    assert summary["champion"] == "v001"
+    assert summary["n_records"] == n
+    row = pd.read_parquet(tmp_path / "out" / "optimized_criteria" / "v001.parquet").iloc[0]
+    assert not row["is_proposed"]
+    assert row["proposal_reason"] == "proposals are switched off (max_iterations is 0)"
+    assert [path.name for path in (tmp_path / "out" / "criteria").iterdir()] == ["v001.yaml"]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> list[str]:
+    (tmp_path / "records.csv").write_text(RECORDED)
+    return ["--records", str(tmp_path / "records.csv"), "--judge", "recorded", "--output", str(tmp_path / "out")]
+
+
+def test_every_table_opens_with_plain_pandas(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    out = tmp_path / "out"
+    whole = ("records", "rejected_records", "annotations", "rejected_annotations", "calibration_history")
+    versioned = ("judge_scores", "alignment_metrics", "patterns", "misalignments", "optimized_criteria")
+    for path in [*(out / f"{name}.parquet" for name in whole), *(out / name / "v001.parquet" for name in versioned)]:
+        assert pd.read_parquet(path) is not None
+    assert len(pd.read_parquet(out / "judge_scores" / "v001.parquet")) == 40
+
+
+def test_the_table_and_the_patterns_are_shown(recorded: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", *recorded]) == 0
+    shown = capsys.readouterr()
+    assert "Criteria versions" in shown.out
+    assert "baseline" in shown.out
+    assert "Parquet:" in shown.out
+    assert "evaluating v001" in shown.err
+
+
+def test_running_again_is_quick_costs_nothing_and_says_the_same(
+    recorded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_json(capsys, *recorded)
+    started = time.monotonic()
+    assert cli.main(["run", *recorded, "--json"]) == 0
+    again = capsys.readouterr()
+    assert time.monotonic() - started < 10
+    assert json.loads(again.out.splitlines()[-1]) == first
+    assert "evaluating" not in again.err
+    assert "reading" not in again.err
+
+
+def test_new_annotations_have_the_champion_evaluated_again(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_json(capsys, *recorded, "--max-iterations", "0")
+    (tmp_path / "records.csv").write_text(RECORDED + "new,another question,another answer,1,1,\n")
+    again = run_json(capsys, *recorded, "--max-iterations", "0")
+    assert again["versions"][0]["n"] == first["versions"][0]["n"] + 1
+    history = pd.read_parquet(tmp_path / "out" / "calibration_history.parquet")
+    assert history["all_n"].tolist() == [40, 41]
+
+
+def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    criteria = tmp_path / "mine.yaml"
+    criteria.write_text("criteria: Score 1 if it is mine, otherwise 0\n")
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    other = [*recorded[:-1], str(tmp_path / "other"), "--criteria", str(criteria), "--max-iterations", "0"]
+    summary = run_json(capsys, *other)
+    assert len(summary["versions"]) == 1
+    assert "it is mine" in (tmp_path / "other" / "criteria" / "v001.yaml").read_text()
+    assert "accurate, complete and helpful" in (tmp_path / "out" / "criteria" / "v001.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (None, [], "records.csv: no such file"),
+        ("", [], "records.csv: the file is empty"),
+        ("id,text\n1,a\n", [], "no column for query and output among id, text; name it with --column query=COLUMN"),
+        ("query,output\n,\n , \n", [], "none of its 1 rows is a record; the first: query is blank; output is blank"),
+        (RECORDED, ["--column", "output"], "column mapping 'output' is not NAME=COLUMN"),
+        (RECORDED, ["--column", "output=nope"], "has no column 'nope' for 'output'"),
+        (RECORDED, ["--group-by", "book"], "no column 'book' to group by"),
+        (RECORDED, ["--annotations", "nowhere.csv"], "nowhere.csv: no such file"),
+        (RECORDED, ["--criteria", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (RECORDED, ["--max-iterations", "-1"], "MAX_ITERATIONS: Input should be greater than or equal to 0"),
+        ("query,output,human_score\nq,o,1\n", [], "no record brings a verdict; the recorded judge needs a column"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_2(
+    content: str | None, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "records.csv").write_text(content)
+    arguments = ["--records", str(tmp_path / "records.csv"), "--judge", "recorded", "--output", str(tmp_path / "out")]
+    expected = 1 if "recorded judge needs" in message else 2
+    assert cli.main(["run", *arguments, *options]) == expected
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("caliber: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_bad_file_leaves_what_was_stored(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    before = (tmp_path / "out" / "records.parquet").read_bytes()
+    (tmp_path / "records.csv").write_text("nothing,useful\n1,2\n")
+    assert cli.main(["run", *recorded]) == 2
+    assert (tmp_path / "out" / "records.parquet").read_bytes() == before
+
+
+def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "records.csv").write_text(RECORDED + "r0,again,answer,1,1,\nr99,,answer,1,1,\nx,y\n")
+    (tmp_path / "notes.csv").write_text("record_id,score\nr1,1\nnobody,1\n")
+    files = ["--records", str(tmp_path / "records.csv"), "--annotations", str(tmp_path / "notes.csv")]
+    summary = run_json(
+        capsys, *files, "--judge", "recorded", "--output", str(tmp_path / "out"), "--max-iterations", "0"
+    )
+    assert (summary["n_records"], summary["n_rejected_records"], summary["n_rejected_annotations"]) == (40, 3, 1)
+    rejected = pd.read_parquet(tmp_path / "out" / "rejected_records.parquet")
+    assert rejected["line"].tolist() == [42, 43, 44]
+    assert rejected["raw"].tolist() == ["r0,again,answer,1,1,", "r99,,answer,1,1,", "x,y"]
+    assert "record_id 'r0' repeats that of line 2" in rejected["reason"].tolist()
+
+
+def test_too_few_verdicts_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = RECORDED.splitlines()
+    lines[1:11] = [f"r{i},question {i},answer {i},,{(i // 2) % 2}," for i in range(10)]
+    (tmp_path / "records.csv").write_text("\n".join(lines) + "\n")
+    arguments = ["--records", str(tmp_path / "records.csv"), "--judge", "recorded", "--output", str(tmp_path / "out")]
+    assert cli.main(["run", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "75.0% of 40 records judged; 10 of: the records file has no verdict here" in error
+    assert not (tmp_path / "out" / "alignment_metrics").exists()
+    assert (tmp_path / "out" / "judge_scores" / "v001.parquet").exists()
+
+
+def test_each_verdict_is_paid_once(planted: Project) -> None:
+
+    assert isinstance(planted, Project)
+    with dg.instance_for_test() as instance:
+        JobRunner(planted.settings, instance, report=lambda _: None, project=planted).run_loop()
+    with VerdictCache(planted.cache_folder / "verdicts.sqlite") as cache:
+        n_verdicts = cache.stats().n_verdicts
+    versions = planted.tables.versions("judge_scores")
+    assert n_verdicts == sum(planted.tables.count("judge_scores", version) for version in versions)
+
+
+def test_importing_the_package_is_quick_and_loads_nothing_heavy() -> None:
+    heavy = ("dagster", "torch", "sklearn", "pandas")
+    code = f"import sys, caliber_pipeline; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    (line,) = [line for line in done.stderr.splitlines() if line.endswith("| caliber_pipeline")]
+    assert int(line.split("|")[1]) < 500_000  # microseconds, with all that it imports
+
+
+def test_help_has_an_example() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "caliber_pipeline.cli", "run", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "example:" in done.stdout
+    assert "--group-by" in done.stdout
