@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.evidence_parts import LLMWriter as LLMWriter
     from caliber_pipeline.api.evidence_parts import RedactingSanitizer as RedactingSanitizer
     from caliber_pipeline.api.evidence_parts import Sanitizer as Sanitizer
+    from caliber_pipeline.api.hq import BaseMetric as BaseMetric
+    from caliber_pipeline.api.hq import CaliberHQ as CaliberHQ
+    from caliber_pipeline.api.hq import CaliberMetric as CaliberMetric
+    from caliber_pipeline.api.hq import Dataset as Dataset
+    from caliber_pipeline.api.hq import DatasetItem as DatasetItem
+    from caliber_pipeline.api.hq import WebCaliberHQ as WebCaliberHQ
     from caliber_pipeline.api.iterating import CalibrationOutcome as CalibrationOutcome
     from caliber_pipeline.api.iterating import CalibrationRound as CalibrationRound
     from caliber_pipeline.api.llm_themes import LLMOptions as LLMOptions
@@ -120,6 +126,14 @@ _MODULES = {
         "LLMWriter",
         "RedactingSanitizer",
         "Sanitizer",
+    ),
+    "caliber_pipeline.api.hq": (
+        "BaseMetric",
+        "CaliberHQ",
+        "CaliberMetric",
+        "Dataset",
+        "DatasetItem",
+        "WebCaliberHQ",
     ),
     "caliber_pipeline.api.iterating": (
         "CalibrationOutcome",

@@ -72,8 +72,9 @@ def index_by_id(items: Iterable[Item]) -> dict[str, Item]:
     repeated = []
     for item in items:
         record_id = read_id(item)
-        if by_id.setdefault(record_id, item) is not item:
+        if record_id in by_id:
             repeated.append(record_id)
+        by_id[record_id] = item
     if repeated:
         raise InputError(f"{len(repeated)} record ids repeat, e.g. {repeated[:3]}; rename or drop the repeats")
     return by_id
