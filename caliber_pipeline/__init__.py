@@ -78,8 +78,13 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.learnings import Enrichment as Enrichment
     from caliber_pipeline.core.learnings import LearningArtifact as LearningArtifact
     from caliber_pipeline.core.learnings import ThemeEvidence as ThemeEvidence
+    from caliber_pipeline.renderers.console import ConsoleCaliberHQRenderer as ConsoleCaliberHQRenderer
     from caliber_pipeline.renderers.console import ConsoleCaliberRenderer as ConsoleCaliberRenderer
+    from caliber_pipeline.renderers.json_renderer import JsonCaliberHQRenderer as JsonCaliberHQRenderer
     from caliber_pipeline.renderers.json_renderer import JsonCaliberRenderer as JsonCaliberRenderer
+    from caliber_pipeline.renderers.notebook import NotebookCaliberHQRenderer as NotebookCaliberHQRenderer
+    from caliber_pipeline.renderers.notebook import NotebookCaliberRenderer as NotebookCaliberRenderer
+    from caliber_pipeline.renderers.protocol import CaliberHQRenderer as CaliberHQRenderer
     from caliber_pipeline.renderers.protocol import CaliberRenderer as CaliberRenderer
     from caliber_pipeline.stores.learning_sinks import InMemorySink as InMemorySink
     from caliber_pipeline.stores.learning_sinks import JsonlSink as JsonlSink
@@ -191,9 +196,22 @@ _MODULES = {
         "LearningArtifact",
         "ThemeEvidence",
     ),
-    "caliber_pipeline.renderers.console": ("ConsoleCaliberRenderer",),
-    "caliber_pipeline.renderers.json_renderer": ("JsonCaliberRenderer",),
-    "caliber_pipeline.renderers.protocol": ("CaliberRenderer",),
+    "caliber_pipeline.renderers.console": (
+        "ConsoleCaliberHQRenderer",
+        "ConsoleCaliberRenderer",
+    ),
+    "caliber_pipeline.renderers.json_renderer": (
+        "JsonCaliberHQRenderer",
+        "JsonCaliberRenderer",
+    ),
+    "caliber_pipeline.renderers.notebook": (
+        "NotebookCaliberHQRenderer",
+        "NotebookCaliberRenderer",
+    ),
+    "caliber_pipeline.renderers.protocol": (
+        "CaliberHQRenderer",
+        "CaliberRenderer",
+    ),
     "caliber_pipeline.stores.learning_sinks": (
         "InMemorySink",
         "JsonlSink",

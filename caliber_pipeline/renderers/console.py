@@ -216,6 +216,9 @@ class ConsoleCaliberRenderer:
         self.console.print(Group(*(part for part in parts if part is not None)))
 
 
+ConsoleCaliberHQRenderer = ConsoleCaliberRenderer
+
+
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:

@@ -114,6 +114,9 @@ class JsonCaliberRenderer:
         return text
 
 
+JsonCaliberHQRenderer = JsonCaliberRenderer
+
+
 def _pick(item: object, names: Sequence[str]) -> dict[str, Any]:
     values = {name: getattr(item, name) for name in names}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

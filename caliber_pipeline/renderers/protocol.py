@@ -69,6 +69,9 @@ class CaliberRenderer(Protocol):
         ...
 
 
+CaliberHQRenderer = CaliberRenderer
+
+
 def format_figure(value: float | None) -> str:
     """Three decimals, or n/a where undefined."""
     return UNDEFINED if value is None else f"{value:.3f}"
