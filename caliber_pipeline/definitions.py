@@ -4,6 +4,7 @@ import os
 
 import dagster as dg
 
+from caliber_pipeline.alerts import alert_sensor
 from caliber_pipeline.asset_checks import ALL_CHECKS
 from caliber_pipeline.assets import ALL_ASSETS
 from caliber_pipeline.automation import (
@@ -30,6 +31,7 @@ def build_definitions(settings: Settings, project: Project | None = None) -> dg.
         sensors=[
             criteria_sensor,
             annotations_sensor,
+            alert_sensor,
             dg.AutomationConditionSensorDefinition(
                 "history_sensor",
                 target=dg.AssetSelection.assets("calibration_history"),

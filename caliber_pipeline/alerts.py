@@ -1,0 +1,92 @@
+"""Tells people of what needs them: failed runs, failed checks (drift alarms among them), by a webhook."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Final
+
+import dagster as dg
+
+WEBHOOK_VARIABLE: Final = "CALIBER_ALERT_WEBHOOK"
+TIMEOUT_S: Final = 10.0
+INTERVAL_S: Final = 30
+MAX_EVENTS: Final = 200  # per tick; what is left comes with the next one
+MAX_CHARS: Final = 3000  # what Slack shows of one text
+_WATCHED: Final = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+
+
+@dg.sensor(
+    minimum_interval_seconds=INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Posts failed runs, failed checks and drift alarms to the webhook that {WEBHOOK_VARIABLE} names.",
+)
+def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Post what happened since the last tick; what could not be posted is tried again with the next one."""
+    url = os.environ.get(WEBHOOK_VARIABLE)
+    storage = context.instance.event_log_storage
+    last = storage.get_maximum_record_id() or 0
+    if not url or context.cursor is None:
+        context.update_cursor(str(last))
+        return dg.SkipReason(f"set {WEBHOOK_VARIABLE} to be told" if not url else "watching from now on")
+    since = int(context.cursor)
+    lines, seen = [], []
+    for kind in _WATCHED:
+        events = storage.get_logs_for_all_runs_by_log_id(since, dagster_event_type=kind, limit=MAX_EVENTS)
+        seen.append(max(events) if len(events) == MAX_EVENTS else last)
+        lines += [(i, line) for i, event in events.items() if i <= last and (line := describe_event(event)) is not None]
+    upto = min(seen)
+    texts = [line for i, line in sorted(lines) if i <= upto]
+    if texts:
+        post_webhook(url, "\n".join(texts))
+    context.update_cursor(str(upto))
+    return dg.SkipReason(f"{len(texts)} alerts posted" if texts else "nothing to tell")
+
+
+def describe_event(event: dg.EventLogEntry) -> str | None:
+    """One line about an event that needs somebody, None for others."""
+    happened = event.dagster_event
+    if happened is None:
+        return None
+    if happened.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = happened.asset_check_evaluation_data
+        if check.passed:
+            return None
+        where = f"{check.asset_key.to_user_string()}"
+        where += f"[{check.partition}]" if getattr(check, "partition", None) else ""
+        return (
+            f":warning: check {check.check_name} failed on {where} ({check.severity.value}): {check.description or ''}"
+        )
+    reason = " ".join(_failure_reasons(happened)) or happened.message or "no reason given"
+    return f":rotating_light: run {event.run_id[:8]} of {event.job_name} failed: {reason.splitlines()[0]}"
+
+
+def _failure_reasons(happened: dg.DagsterEvent) -> Iterator[str]:
+    data = happened.job_failure_data
+    step = data.first_step_failure_event
+    error = step.step_failure_data.error if step is not None else data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is not None:
+        yield " ".join(error.message.split())
+
+
+def post_webhook(url: str, text: str) -> None:
+    """Post a text as Slack's incoming webhooks take it: {"text": …}.
+
+    Raises:
+        RuntimeError: it was not accepted. The URL, which is a secret, is not in the message.
+    """
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    body = json.dumps({"text": escaped if len(escaped) <= MAX_CHARS else escaped[: MAX_CHARS - 1] + "…"}).encode()
+    if not url.startswith(("https://", "http://")):
+        raise RuntimeError(f"{WEBHOOK_VARIABLE} is no http(s) address")
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310 - the scheme was checked
+            pass
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"the webhook answered {error.code}") from None
+    except OSError as error:
+        raise RuntimeError(f"the webhook could not be reached: {getattr(error, 'reason', error)}") from None
