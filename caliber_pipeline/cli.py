@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from caliber_pipeline.commands import annotate, run
+from caliber_pipeline.commands import annotate, estimate, plan, run
 from caliber_pipeline.core.errors import CaliberError, InputError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
-COMMANDS: Final = (run, annotate)
+COMMANDS: Final = (run, annotate, plan, estimate)
 
 
 def build_parser() -> argparse.ArgumentParser:

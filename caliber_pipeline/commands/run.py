@@ -63,17 +63,17 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def build_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings of the environment, overridden by those of the command line.
+    """The settings of the environment, overridden by those of the command line that the command knows.
 
     Raises:
         InputError: a value does not fit.
     """
     values = Settings.from_env(os.environ).model_dump()
     names = ("records", "annotations", "output", "judge", "group_by", "max_iterations", "kappa_target")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if arguments.slice_by:
-        given["slice_columns"] = tuple(arguments.slice_by)
-    if arguments.column:
+    given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    if slices := getattr(arguments, "slice_by", None):
+        given["slice_columns"] = tuple(slices)
+    if getattr(arguments, "column", None):
         given["columns"] = parse_columns(arguments.column)
     return Settings.checked(values | given)
 

@@ -127,6 +127,13 @@ def compute_alignment_metrics(
     return conform_frame(pd.DataFrame(rows), "alignment_metrics")
 
 
+def cell_sample(scored: pd.DataFrame, split: str) -> CellSample:
+    """The judged records of a split as independent units, as the intervals take them; arguments as above."""
+    columns = _columns(scored)
+    chosen = columns.where(columns.splits == SPLITS.index(split))
+    return _cell_sample(chosen, np.bincount(chosen.outcomes, minlength=_N_OUTCOMES))
+
+
 def compute_people_metrics(annotations: pd.DataFrame, verdicts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """How far people agree, and the judge with single people and with their consensus, on records that two judged.
 

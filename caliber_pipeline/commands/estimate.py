@@ -1,0 +1,142 @@
+"""`caliber estimate`: the accept rate in production, with an interval that holds under a stated assumption."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caliber_pipeline.champion import Champion
+    from caliber_pipeline.core.abstention import Abstention
+    from caliber_pipeline.core.estimation import RateEstimate
+    from caliber_pipeline.resources import Project
+
+_EPILOG = """which assumption:
+  --random-sample   the labelled records were drawn at random from what FILE holds: valid whatever the judge does
+  --label-shift     FILE may hold more or fewer acceptable records than the labelled ones, but the judge errs on each
+                    kind as often as there
+Nothing in the data can tell which of them holds; where neither does, label a random sample of FILE.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "estimate",
+        help="the share of unlabelled records that people would accept, with an interval",
+        description="Judge unlabelled records with the champion and estimate the share that people would accept.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--unlabeled", type=Path, required=True, metavar="FILE", help="records to judge: CSV, JSONL or Parquet")
+    assumption = parser.add_mutually_exclusive_group(required=True)
+    assumption.add_argument("--random-sample", action="store_true", help="labels are a random sample (PPI++)")
+    assumption.add_argument("--label-shift", action="store_true", help="the judge's rates carry over (Rogan-Gladen)")
+    add("--output", type=Path, metavar="DIR", help=f"the project's output (default: {DEFAULT_OUTPUT})")
+    add("--judge", choices=JUDGES, help="who judges; must be the champion's judge")
+    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add("--abstained-to", type=Path, metavar="FILE", help="write what the judge should leave to people, as CSV")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Estimate and show.
+
+    Raises:
+        InputError: the file, the judge or the labels cannot be used.
+        MissingStepError: nothing was evaluated yet.
+    """
+    from caliber_pipeline.champion import judge_others, load_champion
+    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.core.abstention import find_threshold, select_calibration
+    from caliber_pipeline.resources import Project
+
+    project = Project.from_settings(build_settings(arguments))
+    champion = load_champion(project)
+    records, n_rejected = _load_unlabeled(project, arguments.unlabeled, champion)
+    verdicts = judge_others(project, champion, records)
+    judged = verdicts[verdicts["llm_score"].notna()]
+    estimate = _estimate(champion, judged, is_random=arguments.random_sample)
+    calibration = select_calibration(champion.scored)
+    abstention = find_threshold(
+        calibration["confidence"].to_numpy(dtype=float, na_value=float("nan")),
+        (calibration["llm_score"] == calibration["human_score"]).to_numpy(dtype=bool),
+    )
+    n_abstained = _write_abstained(arguments.abstained_to, records, verdicts, abstention)
+    result = {
+        "criteria_version": champion.version,
+        **vars(estimate),
+        "n_failed": len(verdicts) - len(judged),
+        "n_rejected_rows": n_rejected,
+        "abstention": {**vars(abstention), "n_abstained": n_abstained},
+    }
+    sys.stdout.write(json.dumps(result) + "\n" if arguments.json else _in_words(result, estimate, abstention))
+
+
+def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tuple[pd.DataFrame, int]":
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.stores.ingest import load_records
+
+    loaded = load_records(project.settings.model_copy(update={"records": path, "group_by": None}))
+    is_labelled = loaded.table["record_id"].isin(champion.labels["record_id"])
+    if is_labelled.all():
+        raise InputError(f"{path}: all of its {len(loaded.table)} records are labelled; give others")
+    return loaded.table[~is_labelled].reset_index(drop=True), len(loaded.rejected)
+
+
+def _estimate(champion: "Champion", judged: "pd.DataFrame", *, is_random: bool) -> "RateEstimate":
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.estimation import estimate_from_random_sample, estimate_under_label_shift
+
+    labelled = champion.held_out
+    if is_random and labelled["weight"].nunique() > 1:
+        raise InputError(
+            "the labels were sampled with unequal probabilities and are no random sample; use --label-shift"
+        )
+    estimator = estimate_from_random_sample if is_random else estimate_under_label_shift
+    human, llm = (labelled[name].to_numpy(dtype=float) for name in ("human_score", "llm_score"))
+    return estimator(human, llm, judged["llm_score"].to_numpy(dtype=float), labelled["group"].to_numpy(dtype=object))
+
+
+def _write_abstained(
+    path: Path | None, records: "pd.DataFrame", verdicts: "pd.DataFrame", abstention: "Abstention"
+) -> int:
+    from caliber_pipeline.core.abstention import select_abstained
+
+    is_abstained = select_abstained(verdicts["confidence"].to_numpy(dtype=float, na_value=float("nan")), abstention)
+    if path is not None:
+        form = records.loc[is_abstained, ["record_id", "query", "output", "reference"]]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form.assign(annotator="", score="", notes="").to_csv(path, index=False)
+    return int(is_abstained.sum())
+
+
+def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abstention") -> str:
+    assumptions = {
+        "random_sample": "if the labels are a random sample of these records",
+        "label_shift": "if the judge errs on each kind as often as on the labels",
+    }
+    lines = [
+        f"People would accept {estimate.value:.1%} ({estimate.ci_low:.1%} to {estimate.ci_high:.1%}, 95 % interval),",
+        f"{assumptions[estimate.assumption]}.",
+        f"The judge ({result['criteria_version']}) accepts {estimate.judge_rate:.1%} of the {estimate.n_unlabeled} "
+        f"records; {estimate.n_labels} labels of dev and test correct it: worth {estimate.n_equivalent:.0f} alone.",
+    ]
+    if result["n_failed"] or result["n_rejected_rows"]:
+        lines.append(f"Left out: {result['n_failed']} without a verdict, {result['n_rejected_rows']} rejected rows.")
+    if abstention.threshold is None:
+        lines.append(f"The judge may decide nothing alone: {abstention.reason}.")
+    else:
+        lines.append(
+            f"From a confidence of {abstention.threshold:g} the judge may decide alone: people agree with 90 % "
+            f"of it or more, at 90 % confidence; it leaves {result['abstention']['n_abstained']} records to people."
+        )
+    return "\n".join(lines) + "\n"

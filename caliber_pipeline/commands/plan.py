@@ -1,0 +1,146 @@
+"""`caliber plan`: how many labels the next statement needs, and which records to label."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
+
+if TYPE_CHECKING:
+    from caliber_pipeline.champion import Champion
+    from caliber_pipeline.resources import Project
+
+DEV_SHARE = 0.4  # of all groups: what is planned for dev takes 1 / 0.4 as many labels in all
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="labels needed for an interval or a gain, and which records to label next",
+        description="Plan labels from the champion's own prevalence and rates on dev.",
+    )
+    add = parser.add_argument
+    add("--half-width", type=float, default=0.1, metavar="H", help="of the 95 %% interval of kappa (default: 0.1)")
+    add("--gain", type=float, default=0.05, metavar="D", help="gain in accuracy to confirm (default: 0.05)")
+    add("--discordance", type=float, metavar="R", help="share of records that only one version gets right")
+    add("--power", type=float, default=0.8, metavar="P", help="probability to confirm the gain (default: 0.8)")
+    add("--budget", type=int, metavar="N", help="choose about N records to label next")
+    add("--to", type=Path, metavar="FILE", help="write the chosen records as CSV, to be filled in as annotations")
+    add("--seed", type=int, default=0, help="of the choice (default: 0)")
+    add("--output", type=Path, metavar="DIR", help=f"the project's output (default: {DEFAULT_OUTPUT})")
+    add("--judge", choices=JUDGES, help="who judges the candidates; must be the champion's judge")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Plan and show.
+
+    Raises:
+        InputError: a number does not fit, or nothing is left to label.
+        MissingStepError: nothing was evaluated yet.
+    """
+    from caliber_pipeline.champion import load_champion
+    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.resources import Project
+
+    if arguments.to is not None and arguments.budget is None:
+        raise InputError("--to needs --budget, the number of records to choose")
+    project = Project.from_settings(build_settings(arguments))
+    champion = load_champion(project)
+    try:
+        plan = _plan(project, champion, arguments)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if arguments.budget is not None:
+        plan["chosen"] = _choose(project, champion, arguments)
+    sys.stdout.write(json.dumps(plan) + "\n" if arguments.json else _in_words(plan))
+
+
+def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
+    from caliber_pipeline.core.alignment_metrics import cell_sample
+    from caliber_pipeline.core.planning import (
+        kappa_of,
+        labels_for_gain,
+        labels_for_half_width,
+        plausible_shares,
+        power_of_gain,
+    )
+
+    sample = cell_sample(champion.scored, "dev")
+    shares = plausible_shares(sample.cells)
+    n = int(sample.n_records)
+    wrong = float(shares[2] + shares[3])
+    discordance = arguments.discordance or max(wrong, arguments.gain)
+    alpha = 0.05 / max(project.settings.max_iterations, 1)
+    effect = sample.design_effect if n else 1.0
+    for_interval = labels_for_half_width(shares, arguments.half_width, design_effect=effect)
+    for_gain = labels_for_gain(arguments.gain, discordance, power=arguments.power, alpha=alpha)
+    return {
+        "criteria_version": champion.version,
+        "n_dev": n,
+        "prevalence": float(shares[0] + shares[3]),
+        "recall": float(shares[0] / (shares[0] + shares[3])),
+        "specificity": float(shares[1] / (shares[1] + shares[2])),
+        "cohen_kappa": kappa_of(shares),
+        "design_effect": effect,
+        "half_width": arguments.half_width,
+        "n_dev_for_half_width": for_interval,
+        "n_labels_for_half_width": round(for_interval / DEV_SHARE),
+        "gain": arguments.gain,
+        "discordance": discordance,
+        "alpha": alpha,
+        "power": arguments.power,
+        "power_now": power_of_gain(n, arguments.gain, discordance, alpha=alpha),
+        "n_dev_for_gain": for_gain,
+        "n_labels_for_gain": None if for_gain is None else round(for_gain / DEV_SHARE),
+    }
+
+
+def _choose(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
+    """Draw among the unlabelled records, by what the judge is unsure of."""
+    from caliber_pipeline.champion import judge_others
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
+
+    candidates = champion.records[~champion.records["record_id"].isin(champion.labels["record_id"])]
+    candidates = candidates.sort_values("record_id", ignore_index=True)
+    if candidates.empty:
+        raise InputError("every record is labelled; add records first")
+    verdicts = judge_others(project, champion, candidates)
+    # without a confidence nothing is known: as unsure as a coin
+    uncertainty = 1 - verdicts["confidence"].to_numpy(dtype=float, na_value=0.5)
+    probabilities = sampling_probabilities(uncertainty, arguments.budget)
+    drawn = draw_sample(probabilities, seed=arguments.seed)
+    chosen = candidates.loc[drawn, ["record_id", "query", "output", "reference"]]
+    if arguments.to is not None:
+        form = chosen.assign(annotator="", score="", notes="", inclusion_probability=probabilities[drawn])
+        arguments.to.parent.mkdir(parents=True, exist_ok=True)
+        form.to_csv(arguments.to, index=False)
+    return {"n": len(chosen), "n_candidates": len(candidates), "record_ids": [str(i) for i in chosen["record_id"]]}
+
+
+def _in_words(plan: dict[str, Any]) -> str:
+    lines = [
+        f"{plan['criteria_version']} on dev: {plan['n_dev']} labels, people accept {plan['prevalence']:.0%}; the judge "
+        f"accepts {plan['recall']:.0%} of those and rejects {plan['specificity']:.0%} of the others "
+        f"(kappa {plan['cohen_kappa']:.2f}).",
+        f"Kappa to ±{plan['half_width']:g}: {plan['n_dev_for_half_width']} labels on dev, "
+        f"{plan['n_labels_for_half_width']} in all.",
+    ]
+    what = f"A gain of {plan['gain']:.0%} where {plan['discordance']:.0%} of verdicts differ in being right"
+    if plan["n_dev_for_gain"] is None:
+        lines.append(f"{what}: more than 100,000 labels on dev.")
+    else:
+        lines.append(
+            f"{what}: {plan['n_dev_for_gain']} labels on dev, {plan['n_labels_for_gain']} in all, for a power of "
+            f"{plan['power']:.0%}; with the labels there are it is {plan['power_now']:.0%}."
+        )
+    if chosen := plan.get("chosen"):
+        lines.append(f"To label next: {chosen['n']} of {chosen['n_candidates']} unlabelled records.")
+    return "\n".join(lines) + "\n"
