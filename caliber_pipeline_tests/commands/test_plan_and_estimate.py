@@ -1,0 +1,174 @@
+"""`caliber plan` and `caliber estimate` on a small evaluated project with a recorded judge."""
+
+import csv
+import json
+from collections.abc import Hashable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from caliber_pipeline.champion import load_champion
+from caliber_pipeline.cli import main
+from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.judge_scores import join_labels, select_judged
+from caliber_pipeline.core.optimized_criteria import Decision, build_row
+from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.judges.recorded import RecordedJudge
+from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.resources import Project
+from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.ingest import load_annotations, load_records
+
+N_LABELLED, N_OTHERS = 300, 100
+
+
+def write_records(path: Path, prefix: str, n: int, n_labelled: int, seed: int = 0) -> None:
+    """People accept 70 %; the judge is right on 85 %."""
+    rng = np.random.default_rng(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "query", "output", "human_score", "llm_score"])
+        for i in range(n):
+            human = int(rng.random() < 0.7)
+            judge = human if rng.random() < 0.85 else 1 - human
+            writer.writerow(
+                [f"{prefix}{i}", f"{prefix} query {i}", f"output {i}", human if i < n_labelled else "", judge]
+            )
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """The output of a project whose v001 was evaluated."""
+    write_records(tmp_path / "records.csv", "r", N_LABELLED + N_OTHERS, N_LABELLED)
+    settings = Settings(output=tmp_path / "out", records=tmp_path / "records.csv", judge="recorded")
+    project = Project.from_settings(settings)
+    records = load_records(settings).table
+    annotations = load_annotations(settings, records).table
+    labels, criteria = resolve_labels(annotations), Criteria(criteria="Accept what is right")
+    nothing = records.iloc[:0].assign(human_score=None, human_notes=None)
+    verdicts = run_judge(RecordedJudge(), JudgeTask(select_judged(records, labels), criteria, nothing))
+    scored = join_labels(verdicts, labels, records)
+    decision = Decision("baseline", "the first version", None, "v001", None)
+    decided = build_row("v001", criteria, decision, scored, None, None, None, datetime.now(UTC))
+    attrs: dict[Hashable | None, object] = {"records_fingerprint": "r", "annotations_fingerprint": "a"}
+    for name, frame, version in (
+        ("records", records, None),
+        ("annotations", annotations, None),
+        ("judge_scores", verdicts, "v001"),
+        ("optimized_criteria", decided, "v001"),
+    ):
+        frame.attrs = {**attrs}
+        project.tables.save(frame, project.tables.path(name, version), name)
+    project.criteria_files.add_as("v001", criteria)
+    return settings.output
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    assert main([*arguments, "--json", "--judge", "recorded"]) == 0
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_the_champions_held_out_rows_leave_out_train(output: Path) -> None:
+    champion = load_champion(Project.from_settings(Settings(output=output, judge="recorded")))
+
+    assert champion.version == "v001"
+    assert set(champion.held_out["split"]) == {"dev", "test"}
+
+
+def test_a_plan_names_labels_for_an_interval_and_for_a_gain(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = run_json(capsys, "plan", "--output", str(output), "--half-width", "0.1", "--gain", "0.1")
+
+    assert plan["prevalence"] == pytest.approx(0.7, abs=0.1)
+    # kappa between 0.5 and 0.8: its variance is between 0.4 and 0.9 at this prevalence, times (1.96 / 0.1) squared
+    assert 150 < float(str(plan["n_dev_for_half_width"])) < 400
+    assert float(str(plan["n_labels_for_half_width"])) == pytest.approx(
+        float(str(plan["n_dev_for_half_width"])) / 0.4, abs=1
+    )
+    assert float(str(plan["n_dev_for_gain"])) > 0
+
+
+def test_a_plan_chooses_unlabelled_records_with_their_probability(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "next.csv"
+
+    plan = run_json(capsys, "plan", "--output", str(output), "--budget", "20", "--to", str(to))
+
+    form = pd.read_csv(to)
+    assert len(form) == 20
+    assert set(form["record_id"].str[1:].astype(int)) <= set(range(N_LABELLED, N_LABELLED + N_OTHERS))
+    assert form["inclusion_probability"].tolist() == pytest.approx([0.2] * 20)  # no confidences: all as unsure
+    assert isinstance(plan["chosen"], dict)
+    assert plan["chosen"]["n_candidates"] == N_OTHERS
+
+
+@pytest.mark.parametrize("assumption", ["--random-sample", "--label-shift"])
+def test_the_production_rate_is_estimated_under_the_stated_assumption(
+    assumption: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlabeled = tmp_path / "production.csv"
+    write_records(unlabeled, "p", 2000, 0, seed=1)
+
+    answer = run_json(capsys, "estimate", "--output", str(output), "--unlabeled", str(unlabeled), assumption)
+
+    assert answer["assumption"] == assumption[2:].replace("-", "_")
+    assert float(str(answer["ci_low"])) < 0.7 < float(str(answer["ci_high"]))
+    assert answer["n_unlabeled"] == 2000
+    assert isinstance(answer["abstention"], dict)
+    assert answer["abstention"]["reason"] == "the judge gives no confidences; ask it for one, or take several votes"
+
+
+def test_an_assumption_must_be_stated(output: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["estimate", "--output", str(output), "--unlabeled", str(tmp_path / "records.csv")])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["estimate", "--label-shift", "--unlabeled", "{records}"], "give others"),
+        (["estimate", "--label-shift", "--unlabeled", "{records}", "--judge", "local"], "give others"),
+        (["plan", "--half-width", "0"], "the half-width is 0.0; give a number above 0"),
+        (["plan", "--gain", "0.3", "--discordance", "0.1"], "a gain of 0.3 at a discordance of 0.1 is impossible"),
+        (["plan", "--to", "x.csv"], "--to needs --budget"),
+    ],
+)
+def test_what_cannot_be_done_ends_in_one_line(
+    arguments: list[str], message: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(tmp_path / "labelled.csv", "r", 10, 0)
+    filled = [argument.format(records=tmp_path / "labelled.csv") for argument in arguments]
+
+    assert main([*filled, "--output", str(output), *([] if "--judge" in filled else ["--judge", "recorded"])]) == 2
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_evaluated_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--output", str(tmp_path / "empty")]) == 1
+    assert "nothing was evaluated yet; run `caliber run` first" in capsys.readouterr().err
+
+
+def test_text_output_states_the_assumption(output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unlabeled, abstained = tmp_path / "production.csv", tmp_path / "people" / "abstained.csv"
+    write_records(unlabeled, "p", 50, 0, seed=1)
+    common = ["--output", str(output), "--judge", "recorded"]
+
+    assert (
+        main(["estimate", *common, "--unlabeled", str(unlabeled), "--random-sample", "--abstained-to", str(abstained)])
+        == 0
+    )
+    assert main(["plan", *common]) == 0
+
+    text = capsys.readouterr().out
+    assert "if the labels are a random sample of these records." in text
+    assert "Kappa to ±0.1" in text
+    assert len(pd.read_csv(abstained)) == 50
