@@ -35,7 +35,7 @@ class _Features:
 
     Attributes:
         content: Mean direction of the output's sentences, and how it differs from the query's, shape (n, 2 * d).
-        relatedness: Cosine of query and output, shape (n,).
+        relatedness: Cosine of the query and the output's direction, shape (n,).
         clauses: Per clause the greatest cosine of a sentence of the output and a quote, shape (n, n_clauses).
     """
 
@@ -89,14 +89,13 @@ class LocalJudge:
     def _features(self, records: pd.DataFrame, clauses: Sequence[Clause]) -> _Features:
         sentences = [split_sentences(output) for output in records["output"]]
         queries = self._encoder.encode(list(records["query"])).astype(np.float64)
-        outputs = self._encoder.encode(list(records["output"])).astype(np.float64)
         flat = self._encoder.encode([s for group in sentences for s in group]).astype(np.float64)
         starts = np.cumsum([0, *(len(group) for group in sentences)])[:-1]
         means = np.add.reduceat(flat, starts, axis=0)
         directions = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         return _Features(
             content=np.hstack([directions, directions - queries]),
-            relatedness=(queries * outputs).sum(axis=1),
+            relatedness=(queries * directions).sum(axis=1),
             clauses=self._clause_similarity(flat, starts, clauses),
         )
 
