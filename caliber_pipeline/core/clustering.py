@@ -10,12 +10,12 @@ from caliber_pipeline.core.consensus import Labels, Matrix, cluster_by_consensus
 
 UNCLUSTERED: Final = -1
 MIN_MEMBERS: Final = 2  # records; a theme is what recurs
-MAX_SMALL: Final = 1_000  # distinct notes up to which all pairs are compared
-MAX_SAMPLE: Final = 20_000  # distinct notes that HDBSCAN is fitted on; the rest are assigned
+MAX_SMALL: Final = 1_000  # distinct notes up to which consensus agrees with gold themes as well as density or better
+MAX_SAMPLE: Final = 10_000  # distinct notes that HDBSCAN is fitted on; the rest are assigned
 N_COMPONENTS: Final = 15
 CONSENSUS: Final = "consensus"
 HDBSCAN_PCA: Final = "hdbscan"
-_BLOCK: Final = 65_536  # rows assigned at a time
+_BLOCK: Final = 16_384  # rows assigned at a time
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class Clusters:
     method: str
 
     def project(self, rows: Matrix) -> Matrix:
-        """The rows as unit vectors in the space of the centroids."""
-        return unit((rows - self.mean) @ self.axes)
+        """The rows as unit vectors in the space of the centroids; a block at a time, for memory's sake."""
+        points = np.empty((len(rows), self.axes.shape[1]))
+        for start in range(0, len(rows), _BLOCK):
+            points[start : start + _BLOCK] = unit((rows[start : start + _BLOCK] - self.mean) @ self.axes)
+        return points
 
     def strengths(self, rows: Matrix) -> NDArray[np.float64]:
         """Per fitted row the cosine similarity to its cluster's centroid; 0 for the unclustered."""
@@ -68,17 +71,21 @@ def fit_clusters(rows: Matrix, weights: Labels, *, seed: int = 0) -> Clusters:
     """Cluster distinct notes.
 
     Args:
-        rows: One unit vector per distinct note, shape (n, dimensions), in a canonical order that the caller fixes.
+        rows: One unit vector per distinct note, shape (n, dimensions), in a canonical order that the caller fixes;
+            single precision will do.
         weights: How many records each of the notes stands for.
         seed: Draws the subsamples and the sample of a large fit.
     """
+    if len(rows) <= MAX_SAMPLE:
+        rows = rows.astype(np.float64)
     if len(rows) <= MAX_SMALL:
         labels = cluster_by_consensus(rows, np.random.default_rng(seed))
         return _describe(rows, _drop_small(labels, weights), CONSENSUS)
     if len(rows) <= MAX_SAMPLE:
         return _describe(rows, _cluster_by_density(rows, weights), HDBSCAN_PCA)
     sample = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_SAMPLE, replace=False))
-    fit = _describe(rows[sample], _cluster_by_density(rows[sample], weights[sample]), HDBSCAN_PCA)
+    chosen = rows[sample].astype(np.float64)
+    fit = _describe(chosen, _cluster_by_density(chosen, weights[sample]), HDBSCAN_PCA)
     labels = fit.assign(rows)
     labels[sample] = fit.labels
     return Clusters(labels, fit.mean, fit.axes, fit.centroids, fit.thresholds, fit.method)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.int64]
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating]
 
 N_RUNS: Final = 40  # a co-membership's standard error is then at most 0.08
 SUBSAMPLE: Final = 0.8
@@ -26,10 +26,10 @@ NEAR_DUPLICATE: Final = 0.95  # cosine; the same words in another order or with 
 
 
 def unit(vectors: NDArray[np.floating]) -> Matrix:
-    """The rows scaled to length 1; a zero row stays zero."""
-    rows = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1.0)
+    """The rows scaled to length 1, in their own precision; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Matrix = vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)
+    return scaled
 
 
 def principal_components(rows: Matrix, n_components: int) -> tuple[Matrix, Matrix]:

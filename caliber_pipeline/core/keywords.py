@@ -47,23 +47,34 @@ def _terms(text: str) -> list[str]:
     return list(dict.fromkeys([*words, *(f"{a} {b}" for a, b in pairwise(words) if a != b)]))
 
 
-def select_keywords(groups: Sequence[Sequence[str]], *, n_keywords: int = 6) -> list[list[str]]:
+def select_keywords(
+    groups: Sequence[Sequence[str]], weights: Sequence[Sequence[int]] | None = None, *, n_keywords: int = 6
+) -> list[list[str]]:
     """The keywords of each group of texts, the most telling first.
 
     A term's weight is its share of the group's texts times log(1 + A / f), f being the sum over groups of such
     shares and A the mean of f (class-based TF-IDF, Grootendorst 2022, on shares of texts rather than term counts).
     Names of people and places are passed over, and so is a term that shares a word with a chosen one; of equal
     terms the one that comes first is taken, so give the most typical texts first.
+
+    Args:
+        groups: The texts of each group.
+        weights: How many records each text stands for; None is one each.
+        n_keywords: At most so many per group.
     """
-    counts = [Counter(term for text in texts for term in _terms(mask_names(text))) for texts in groups]
-    shares = [{term: n / len(texts) for term, n in count.items()} for count, texts in zip(counts, groups, strict=True)]
+    if weights is None:
+        weights = [[1] * len(texts) for texts in groups]
+    counts = [_count_terms(texts, own) for texts, own in zip(groups, weights, strict=True)]
+    shares = [
+        {term: n / max(sum(own), 1) for term, n in count.items()} for count, own in zip(counts, weights, strict=True)
+    ]
     totals: Counter[str] = Counter()
     for share in shares:
         totals.update(share)
     average = float(np.mean(list(totals.values()))) if totals else 0.0
     chosen = []
     for count, share in zip(counts, shares, strict=True):
-        weights = {
+        worth = {
             term: share[term]
             * float(np.log1p(average / totals[term]))
             * (_PAIR_BONUS if " " in term else 1.0)
@@ -71,8 +82,16 @@ def select_keywords(groups: Sequence[Sequence[str]], *, n_keywords: int = 6) -> 
             for term, n in count.items()
             if n > 1 or " " not in term
         }
-        chosen.append(_select_distinct(weights, n_keywords))
+        chosen.append(_select_distinct(worth, n_keywords))
     return chosen
+
+
+def _count_terms(texts: Sequence[str], weights: Sequence[int]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text, weight in zip(texts, weights, strict=True):
+        for term in _terms(mask_names(text)):
+            counts[term] += weight
+    return counts
 
 
 def _select_distinct(weights: dict[str, float], n_keywords: int) -> list[str]:

@@ -11,6 +11,7 @@ from caliber_pipeline.core.consensus import Labels
 from caliber_pipeline.core.keywords import select_keywords, select_name
 
 N_EXAMPLES: Final = 5
+_MAX_KEYWORD_NOTES: Final = 2_000  # the most typical of a group; more add no keyword, only time
 _EXAMPLE_LENGTH: Final = 200  # characters of the note that a description quotes
 
 
@@ -34,7 +35,7 @@ class Theme:
 
 
 def describe_themes(
-    texts: Sequence[str], weights: Labels, labels: Labels, strengths: NDArray[np.float64] | None
+    texts: Sequence[str], weights: Labels, labels: Labels, strengths: NDArray[np.floating] | None
 ) -> list[Theme]:
     """One theme per label 0 … k-1.
 
@@ -48,7 +49,10 @@ def describe_themes(
     n_themes = int(labels.max(initial=-1)) + 1
     order = np.arange(len(texts)) if strengths is None else np.argsort(-strengths, kind="stable")
     groups = [order[labels[order] == c] for c in range(n_themes)]
-    keywords = select_keywords([[texts[i] for i in np.repeat(group, weights[group]).tolist()] for group in groups])
+    telling = [group[:_MAX_KEYWORD_NOTES] for group in groups]
+    keywords = select_keywords(
+        [[texts[i] for i in group.tolist()] for group in telling], [weights[group].tolist() for group in telling]
+    )
     themes = []
     for group, words in zip(groups, keywords, strict=True):
         notes = [texts[i] for i in group.tolist()]

@@ -32,7 +32,7 @@ SHARED = ROOT / ".." / "shared" / "datasets"
 NOTES = Path(__file__).parent / "notes"
 N_BOOTSTRAP = 1_000
 
-Method = Callable[[Sequence[str], NDArray[np.float64], int], Labels]
+Method = Callable[[Sequence[str], NDArray[np.floating], int], Labels]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def cluster_ours(notes: Sequence[str], vectors: NDArray[np.float64], seed: int) -> Labels:
+def cluster_ours(notes: Sequence[str], vectors: NDArray[np.floating], seed: int) -> Labels:
     """Labels of the notes, as `discover_patterns` fits them on notes that are all in train."""
     ids = [f"{i:06}" for i in range(len(notes))]
     frame = pd.DataFrame({"record_id": ids, "text": list(notes), "split": "train"})
@@ -78,7 +78,7 @@ def cluster_ours(notes: Sequence[str], vectors: NDArray[np.float64], seed: int) 
     return labels
 
 
-def cluster_bertopic(notes: Sequence[str], vectors: NDArray[np.float64], seed: int) -> Labels:
+def cluster_bertopic(notes: Sequence[str], vectors: NDArray[np.floating], seed: int) -> Labels:
     """BERTopic with its defaults on the given embeddings; `seed` is not used, its default is none."""
     from bertopic import BERTopic
 
@@ -97,7 +97,7 @@ def _scores(gold: Labels, labels: Labels) -> tuple[float, float]:
     return adjusted_rand_score(gold, labels), normalized_mutual_info_score(gold, labels)
 
 
-def _stability(method: Method, notes: Sequence[str], vectors: NDArray[np.float64], labels: Labels) -> float:
+def _stability(method: Method, notes: Sequence[str], vectors: NDArray[np.floating], labels: Labels) -> float:
     def refit(chosen: Labels, seed: int) -> Labels:
         return method([notes[i] for i in chosen.tolist()], vectors[chosen], seed)
 
@@ -121,7 +121,7 @@ def _difference(gold: Labels, ours: list[Labels], theirs: list[Labels]) -> list[
     return [f"{point[i]:+.2f} [{point[i] - margin[i]:+.2f}, {point[i] + margin[i]:+.2f}]" for i in range(2)]
 
 
-def compare(gold_set: GoldSet, vectors: NDArray[np.float64], embedding: str, n_runs: int) -> list[list[str]]:
+def compare(gold_set: GoldSet, vectors: NDArray[np.floating], embedding: str, n_runs: int) -> list[list[str]]:
     """Table rows: ours, BERTopic, and the difference."""
     keep = np.array([bool(theme) for theme in gold_set.themes])
     gold = pd.factorize(np.array(gold_set.themes, dtype=object)[keep])[0].astype(np.int64)
