@@ -15,7 +15,6 @@ from caliber_pipeline.assets.definition import (
 )
 from caliber_pipeline.assets.scored import load_records, load_scored
 from caliber_pipeline.core import optimized_criteria as core
-from caliber_pipeline.core.alignment_metrics import metric_value
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.loop import data_fingerprint
@@ -41,13 +40,14 @@ def optimized_criteria(
     with one_line_failures():
         row = decide_and_propose(project, context.partition_key, misalignments, patterns, alignment_metrics)
     decided = row.iloc[0]
-    numbers = {name: decided[name] for name in ("base_kappa", "kappa", "p_value") if not pd.isna(decided[name])}
+    names = ("base_kappa", "kappa", "kappa_corrected", "p_value", "mcnemar_p", "new_error_share", "cost_usd")
+    numbers = {name: decided[name] for name in names if not pd.isna(decided[name])}
     return dg.Output(
         with_attrs(row, alignment_metrics),
         metadata={
             **{name: str(decided[name]) for name in ("decision", "decision_reason", "champion", "proposal_reason")},
             **{name: float(value) for name, value in numbers.items()},
-            "n_compared": int(decided["n_compared"]),
+            **{name: int(decided[name]) for name in ("n_compared", "n_fixed", "n_broken", "n_calls", "n_test_looks")},
         },
     )
 
@@ -66,12 +66,13 @@ def decide_and_propose(
     verdicts = tables.require("judge_scores", version)
     scored = load_scored(project, verdicts)
     comparison = _compare(project, base, scored, verdicts)
-    decision = core.decide_version(version, base, champion, comparison, previous, project.loop)
-    dev_kappa = metric_value(_metrics_of(project, decision.champion, version, metrics), "dev", "cohen_kappa")
+    is_simpler = base is not None and core.is_simpler(criteria, listing.valid[base])
+    decision = core.decide_version(version, base, champion, comparison, previous, project.loop, is_simpler=is_simpler)
+    alignment = _align(project, decision.champion, version, scored, metrics)
     n_groups = int(scored["group"].nunique())
-    stop_reason = core.find_stop(
-        decision, criteria, dev_kappa, n_groups, decided, data_fingerprint(metrics.attrs), project.loop
-    )
+    data = data_fingerprint(metrics.attrs)
+    cost = sum(float(frame["cost_usd"].fillna(0).sum()) for frame in decided.values())
+    stop_reason = core.find_stop(decision, criteria, alignment, n_groups, decided, data, project.loop, cost_usd=cost)
     if stop_reason is None and (pending := _pending(listing.valid, decided, version)):
         stop_reason = f"{', '.join(pending)} still to be evaluated"
     proposal = None
@@ -82,8 +83,35 @@ def decide_and_propose(
         elif (twin := find_twin(proposal.criteria, listing.valid)) is not None:
             proposal, stop_reason = None, f"the next proposal would repeat {twin}"
     proposed_version = files.add(proposal.criteria) if proposal else None
+    evaluation = _evaluate(project, version, criteria, decision, scored, verdicts, decided)
     now = datetime.now(UTC)
-    return core.build_row(version, criteria, decision, scored, proposal, proposed_version, stop_reason, now)
+    return core.build_row(version, criteria, decision, scored, proposal, proposed_version, stop_reason, now, evaluation)
+
+
+def _evaluate(
+    project: Project,
+    version: str,
+    criteria: Criteria,
+    decision: core.Decision,
+    scored: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    decided: Mapping[str, pd.DataFrame],
+) -> core.Evaluation:
+    """What the evaluation cost, and what its figures are worth."""
+    data = data_fingerprint(verdicts.attrs)
+    same_data = {v: frame for v, frame in decided.items() if data_fingerprint(frame.attrs) == data}
+    n_calls, cost = core.measure_effort(verdicts)
+    corrected = None
+    if decision.decision == "promoted":
+        others = {v: load_scored(project, project.tables.require("judge_scores", v)) for v in same_data}
+        corrected = core.correct_kappa({**others, version: scored}, version)
+    n_looks = sum(not frame["test_true_positives"].isna().iloc[0] for frame in same_data.values())
+    return core.Evaluation(
+        kappa_corrected=corrected,
+        n_calls=n_calls,
+        cost_usd=cost,
+        n_test_looks=n_looks + core.is_test_reported(criteria, decision.decision),
+    )
 
 
 def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts: pd.DataFrame) -> Comparison | None:
@@ -103,8 +131,14 @@ def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts:
     return compare_versions(load_scored(project, base_verdicts), scored)
 
 
-def _metrics_of(project: Project, champion: str, version: str, metrics: pd.DataFrame) -> pd.DataFrame:
-    return metrics if champion == version else project.tables.require("alignment_metrics", champion)
+def _align(
+    project: Project, champion: str, version: str, scored: pd.DataFrame, metrics: pd.DataFrame
+) -> core.Alignment:
+    """How sure it is that the champion agrees with people."""
+    if champion != version:
+        metrics = project.tables.require("alignment_metrics", champion)
+        scored = load_scored(project, project.tables.require("judge_scores", champion))
+    return core.measure_alignment(scored, metrics)
 
 
 def _pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> list[str]:

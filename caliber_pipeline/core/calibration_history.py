@@ -11,7 +11,7 @@ from caliber_pipeline.core.alignment_metrics import confusion_matrix, metric_val
 from caliber_pipeline.core.schemas import CALIBRATION_HISTORY, conform_frame, empty_frame
 
 FIGURES: Final = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
-_KEY: Final = ["criteria_version", "evaluated_at"]
+_KEY: Final = ["criteria_version", "evaluated_at", "decided_at"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class CalibrationSummary:
 def build_row(version: str, metrics: pd.DataFrame, optimized: pd.DataFrame) -> dict[str, Any]:
     """One evaluation of a version, from its metrics and the decision about it, and from what these were made of."""
     row = optimized.iloc[0]
-    kept = ("base", "round", "decision", "decision_reason", "champion", "stop_reason")
+    kept = (
+        *("base", "round", "decision", "decision_reason", "champion", "stop_reason", "decided_at", "is_by_hand"),
+        *("p_value", "kappa_corrected", "n_calls", "cost_usd", "n_test_looks", "n_stale_annotations"),
+    )
     is_sealed = bool(pd.isna(row["test_true_positives"]))
     test = None if is_sealed else ConfusionMatrix(*(int(row[f"test_{cell}"]) for cell in CELLS))
     return {
@@ -85,7 +88,7 @@ def append_evaluations(
         columns = {name: pd.Series([row[name] for row in rows], dtype=object) for name in CALIBRATION_HISTORY.names}
         new = conform_frame(pd.DataFrame(columns), "calibration_history")
         known = pd.concat([known, new], ignore_index=True).drop_duplicates(_KEY, keep="first")
-    return known.sort_values(["evaluated_at", "criteria_version"], ignore_index=True)
+    return known.sort_values(["decided_at", "criteria_version"], ignore_index=True)
 
 
 def latest_evaluations(history: pd.DataFrame) -> pd.DataFrame:

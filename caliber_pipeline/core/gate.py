@@ -1,5 +1,6 @@
 """The gate: whether a version is better than its base, decided on dev."""
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,7 +13,11 @@ from caliber_pipeline.core.splits import MIN_GROUPS
 
 ALPHA: Final = 0.05  # of the whole loop: divided by the rounds that it may take, since each is one more look
 N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
+MAX_EXACT_GROUPS: Final = 14  # up to 2**14 exchanges are counted rather than drawn
+MAX_NEW_ERRORS: Final = 0.15  # of the severity of all compared records: who relied on the base must not lose more
+POWER: Final = 0.8  # with which a gain is asked to show when the labels it takes are foretold
 _BATCH: Final = 1_000  # permutations at a time, which bounds memory
+_MAX_FORETOLD: Final = 20  # times the groups at hand: beyond it a number of labels is no plan
 
 Verdict = Literal["promoted", "rejected", "undecided"]
 
@@ -31,6 +36,10 @@ class Comparison:
         n_fixed: Records that only the other version gets right.
         n_broken: Records that only the base gets right.
         has_lost_coverage: The version failed on more of the records than the base.
+        n_differing_groups: Groups in which the two versions' outcomes differ: what the test rests on.
+        mcnemar_p: One-sided exact McNemar test of fixed against broken records; None where records share a group.
+        new_error_share: Severity of the broken records over that of all compared; a record without a severity has 1.
+        basis: The records that decide: "dev", or "train and dev, cross-fitted".
     """
 
     base_kappa: float | None
@@ -42,9 +51,15 @@ class Comparison:
     n_fixed: int
     n_broken: int
     has_lost_coverage: bool
+    n_differing_groups: int = 0
+    mcnemar_p: float | None = None
+    new_error_share: float = 0.0
+    basis: str = "dev"
 
 
-def compare_versions(base: pd.DataFrame, version: pd.DataFrame, *, seed: int = 0) -> Comparison:
+def compare_versions(
+    base: pd.DataFrame, version: pd.DataFrame, *, seed: int = 0, split: str | None = "dev", basis: str = "dev"
+) -> Comparison:
     """Compare two versions by a paired permutation test of the gain in kappa that swaps whole groups.
 
     Under the hypothesis of no difference the two verdicts on a group's records may be exchanged; the p-value is the
@@ -55,15 +70,16 @@ def compare_versions(base: pd.DataFrame, version: pd.DataFrame, *, seed: int = 0
         base: As `join_labels` gives it.
         version: Likewise, for the version that asks for promotion.
         seed: Of the permutations.
+        split: The split that decides; None for all rows.
+        basis: What these rows are, in words.
     """
-    columns = ["record_id", "llm_score", "is_example"]
-    both = version.merge(base[columns], on="record_id", suffixes=("", "_base"))
-    both = both[(both["split"] == "dev") & ~both["is_example"] & ~both["is_example_base"]]
-    has_lost_coverage = bool(both["llm_score"].isna().sum() > both["llm_score_base"].isna().sum())
-    both = both[both["llm_score"].notna() & both["llm_score_base"].notna()]
+    paired = pair_verdicts(base, version, split=split)
+    both = paired[paired["llm_score"].notna() & paired["llm_score_base"].notna()]
     human, new, old = (both[c].to_numpy(dtype=np.int8) for c in ("human_score", "llm_score", "llm_score_base"))
     groups, n_groups = _codes(both["group"])
-    new_cells, old_cells = (_cells_by_group(human, llm, groups, n_groups) for llm in (new, old))
+    new_cells, old_cells = (cells_by_group(human, llm, groups, n_groups) for llm in (new, old))
+    is_fixed, is_broken = (new == human) & (old != human), (new != human) & (old == human)
+    n_fixed, n_broken = int(np.count_nonzero(is_fixed)), int(np.count_nonzero(is_broken))
     return Comparison(
         base_kappa=ConfusionMatrix.from_scores(human, old).cohen_kappa,
         kappa=ConfusionMatrix.from_scores(human, new).cohen_kappa,
@@ -71,29 +87,121 @@ def compare_versions(base: pd.DataFrame, version: pd.DataFrame, *, seed: int = 0
         n_compared=len(both),
         n_groups=n_groups,
         n_all_groups=int(version["group"].nunique()),
-        n_fixed=int(np.count_nonzero((new == human) & (old != human))),
-        n_broken=int(np.count_nonzero((new != human) & (old == human))),
-        has_lost_coverage=has_lost_coverage,
+        n_fixed=n_fixed,
+        n_broken=n_broken,
+        has_lost_coverage=bool(paired["llm_score"].isna().sum() > paired["llm_score_base"].isna().sum()),
+        n_differing_groups=int(np.count_nonzero((new_cells != old_cells).any(axis=1))),
+        mcnemar_p=exact_mcnemar(n_fixed, n_broken) if n_groups == len(both) else None,
+        new_error_share=_share_of_severity(both, is_broken),
+        basis=basis,
     )
 
 
-def decide(comparison: Comparison, *, max_rounds: int) -> tuple[Verdict, str]:
-    """Promote, reject, or leave undecided, and why."""
+def pair_verdicts(base: pd.DataFrame, version: pd.DataFrame, *, split: str | None = "dev") -> pd.DataFrame:
+    """The rows of a version with the base's verdict beside its own, as `llm_score_base`; examples of either left out.
+
+    Args:
+        base: As `join_labels` gives it.
+        version: Likewise.
+        split: The split to keep; None for all.
+    """
+    columns = ["record_id", "llm_score", "is_example"]
+    both = version.merge(base[columns], on="record_id", suffixes=("", "_base"))
+    is_kept = ~both["is_example"].astype(bool) & ~both["is_example_base"].astype(bool)
+    if split is not None:
+        is_kept &= (both["split"] == split).astype(bool)
+    return both[is_kept]
+
+
+def exact_mcnemar(n_fixed: int, n_broken: int) -> float:
+    """The probability of at least so many fixed among the changed records, were fixing and breaking equally likely.
+
+    McNemar (1947), Psychometrika 12:153-157, by the binomial distribution, one-sided.
+    """
+    from scipy.special import bdtrc
+
+    n = n_fixed + n_broken
+    return float(bdtrc(n_fixed - 1, n, 0.5)) if n_fixed else 1.0
+
+
+def groups_needed(alpha: float) -> int:
+    """How many groups must differ so that a test that swaps them could reach alpha at all: 6 for three rounds."""
+    return math.ceil(math.log2(1 / alpha))
+
+
+def decide(
+    comparison: Comparison, *, max_rounds: int, max_new_errors: float = MAX_NEW_ERRORS, is_simpler: bool = False
+) -> tuple[Verdict, str]:
+    """Promote, reject, or leave undecided, and why.
+
+    Args:
+        comparison: The evidence.
+        max_rounds: Looks at dev that the whole loop may take.
+        max_new_errors: Severity of newly wrong records that a gain may cost, as a share of all.
+        is_simpler: The version tells the judge less than its base: then it wins a tie.
+    """
     c = comparison
     if c.n_all_groups < MIN_GROUPS:
         return (
             "undecided",
-            f"too few groups: {c.n_all_groups} of the {MIN_GROUPS} that a split needs to decide anything",
+            f"too few groups: {c.n_all_groups} of the {MIN_GROUPS} that a split needs to decide anything, "
+            f"{MIN_GROUPS - c.n_all_groups} are missing",
         )
     if c.p_value is None or c.kappa is None or c.base_kappa is None:
-        return "undecided", f"kappa is undefined on the {c.n_compared} dev records judged under both versions"
-    gain = f"kappa on dev {c.base_kappa:.3f} → {c.kappa:.3f}, {c.n_fixed} fixed, {c.n_broken} broken of {c.n_compared}"
+        return "undecided", f"kappa is undefined on the {c.n_compared} {c.basis} records judged under both versions"
+    gain = (
+        f"kappa on {c.basis} {c.base_kappa:.3f} → {c.kappa:.3f}, {c.n_fixed} fixed, {c.n_broken} broken "
+        f"of {c.n_compared}"
+    )
     if c.has_lost_coverage:
         return "rejected", f"{gain}; but the judge failed on more records"
+    if c.n_fixed == c.n_broken == 0:
+        return ("promoted", f"{gain}; a tie, and simpler") if is_simpler else ("rejected", f"{gain}; a tie")
+    if c.kappa <= c.base_kappa:
+        return "rejected", f"{gain}; no gain"
     alpha = ALPHA / max(max_rounds, 1)
-    if c.p_value <= alpha:
-        return "promoted", f"{gain}; p = {c.p_value:.4f} ≤ {alpha:.4f}"
-    return "rejected", f"{gain}; p = {c.p_value:.4f} > {alpha:.4f}"
+    needed = groups_needed(alpha)
+    if c.n_differing_groups < needed:
+        missing = needed - c.n_differing_groups
+        more = math.ceil(c.n_all_groups * missing / c.n_differing_groups)
+        return (
+            "undecided",
+            f"{gain}; the versions differ in {c.n_differing_groups} groups and {needed} are needed to decide at "
+            f"{alpha:.4f}: {missing} are missing, about {more} more labelled groups at this rate",
+        )
+    if c.p_value > alpha:
+        return "rejected", f"{gain}; p = {c.p_value:.4f} > {alpha:.4f}{_foretell(c, alpha)}"
+    if c.new_error_share > max_new_errors:
+        return (
+            "rejected",
+            f"{gain}; p = {c.p_value:.4f}, but {c.new_error_share:.1%} of all severity is newly wrong, over the "
+            f"budget of {max_new_errors:.1%}",
+        )
+    return "promoted", f"{gain}; p = {c.p_value:.4f} ≤ {alpha:.4f}"
+
+
+def _foretell(comparison: Comparison, alpha: float) -> str:
+    """How many groups a gain as large as this would take to show; empty where that is no plan."""
+    from scipy.special import ndtri
+
+    p = comparison.p_value
+    if p is None or p >= 0.5:  # beyond it there is no sign of a gain
+        return ""
+    factor = float((ndtri(1 - alpha) + ndtri(POWER)) / ndtri(1 - p)) ** 2
+    if factor > _MAX_FORETOLD:
+        return ""
+    n = math.ceil(comparison.n_groups * factor)
+    return f"; a gain of this size would take about {n} groups to show, {n - comparison.n_groups} more"
+
+
+def _share_of_severity(both: pd.DataFrame, is_broken: NDArray[np.bool_]) -> float:
+    if not len(both):
+        return 0.0
+    if "severity" not in both.columns:
+        return float(is_broken.mean())
+    severity = both["severity"].to_numpy(dtype=np.float64, na_value=1.0)
+    total = severity.sum()
+    return float(severity[is_broken].sum() / total) if total > 0 else 0.0
 
 
 def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:
@@ -101,7 +209,7 @@ def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:
     return codes.astype(np.int64), len(names)
 
 
-def _cells_by_group(
+def cells_by_group(
     human: NDArray[np.int8], llm: NDArray[np.int8], groups: NDArray[np.int64], n_groups: int
 ) -> NDArray[np.int64]:
     """The four cells of each group, in the order of `agreement.CELLS`, shape (n_groups, 4)."""
@@ -115,13 +223,20 @@ def _permutation_p(new: NDArray[np.int64], old: NDArray[np.int64], seed: int) ->
     observed = to_optional(float(_gain(new_sum, old_sum)))
     if observed is None:
         return None
+    n_groups = len(difference)
+    if n_groups <= MAX_EXACT_GROUPS:
+        swaps = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
+        return _count_as_large(new_sum, old_sum, swaps @ difference, observed) / 2**n_groups
     rng = np.random.default_rng(seed)
     n_as_large = 1
     for _ in range(N_PERMUTATIONS // _BATCH):
-        swapped = rng.integers(0, 2, size=(_BATCH, len(difference))) @ difference
-        gains = _gain(new_sum - swapped, old_sum + swapped)
-        n_as_large += int(np.count_nonzero(gains >= observed - 1e-12))
+        swapped = rng.integers(0, 2, size=(_BATCH, n_groups)) @ difference
+        n_as_large += _count_as_large(new_sum, old_sum, swapped, observed)
     return n_as_large / (N_PERMUTATIONS + 1)
+
+
+def _count_as_large(new: NDArray[np.int64], old: NDArray[np.int64], swapped: NDArray[np.int64], observed: float) -> int:
+    return int(np.count_nonzero(_gain(new - swapped, old + swapped) >= observed - 1e-12))
 
 
 def _gain(new: NDArray[np.int64], old: NDArray[np.int64]) -> NDArray[np.float64]:

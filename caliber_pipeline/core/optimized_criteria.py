@@ -3,53 +3,39 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison, decide
-from caliber_pipeline.core.loop import base_of, data_fingerprint
-from caliber_pipeline.core.proposals import Proposal
-from caliber_pipeline.core.schemas import conform_frame
-from caliber_pipeline.core.splits import MIN_GROUPS
+from caliber_pipeline.core.proposals import Candidate, Proposal
+from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA, conform_frame
+from caliber_pipeline.core.selection_bias import correct_best
+from caliber_pipeline.core.stopping import WINNING, Alignment, Decision, LoopSettings, find_stop, measure_alignment
 
-MAX_FAILURES_IN_A_ROW: Final = 2  # two proposals in a row that did not win: more of the same will not either
-WINNING: Final = ("baseline", "promoted")
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """When the loop ends.
-
-    Attributes:
-        kappa_target: Cohen's kappa on dev from which judge and people count as aligned.
-        max_iterations: Proposals since a person's file.
-    """
-
-    kappa_target: float = 0.6
-    max_iterations: int = 3
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided about a version.
-
-    Attributes:
-        decision: baseline, promoted, rejected or undecided.
-        reason: The decision in words.
-        base: The version it was compared with; None for a first one.
-        champion: The champion after the decision.
-        comparison: The evidence; None where there was no base.
-    """
-
-    decision: str
-    reason: str
-    base: str | None
-    champion: str
-    comparison: Comparison | None
+__all__ = [
+    "WINNING",
+    "Alignment",
+    "Decision",
+    "Evaluation",
+    "LoopSettings",
+    "build_row",
+    "correct_kappa",
+    "count_cells",
+    "current_champion",
+    "decide_version",
+    "find_stop",
+    "is_simpler",
+    "is_test_reported",
+    "measure_alignment",
+    "measure_effort",
+    "promote_by_hand",
+    "select_base",
+]
 
 
 def current_champion(decided: Mapping[str, pd.DataFrame]) -> str | None:
@@ -82,10 +68,21 @@ def decide_version(
     comparison: Comparison | None,
     previous: pd.DataFrame | None,
     settings: LoopSettings,
+    *,
+    is_simpler: bool = False,
 ) -> Decision:
     """Decide about a version.
 
     A version that won before keeps its decision when it is evaluated again: only a better version replaces it.
+
+    Args:
+        version: The version.
+        base: What it has to beat; None for a first one.
+        champion: The champion so far.
+        comparison: The evidence; None where there is no base.
+        previous: The version's stored row, where it was decided upon before.
+        settings: Rounds and budgets.
+        is_simpler: It tells the judge less than its base.
     """
     if previous is not None and previous["decision"].iloc[0] in WINNING:
         row = previous.iloc[0]
@@ -93,49 +90,87 @@ def decide_version(
         return Decision(str(row["decision"]), reason, base, champion or version, comparison)
     if base is None or comparison is None:
         return Decision("baseline", "the first version: nothing to compare it with", None, champion or version, None)
-    decision, reason = decide(comparison, max_rounds=settings.max_iterations)
+    decision, reason = decide(
+        comparison,
+        max_rounds=settings.max_iterations,
+        max_new_errors=settings.max_new_errors,
+        is_simpler=is_simpler,
+    )
     return Decision(decision, reason, base, version if decision == "promoted" else champion or base, comparison)
 
 
-def find_stop(
-    decision: Decision,
-    criteria: Criteria,
-    champion_dev_kappa: float | None,
-    n_groups: int,
-    decided: Mapping[str, pd.DataFrame],
-    data: str,
-    settings: LoopSettings,
-) -> str | None:
-    """Why the loop ends with this version, or None where a next one is worth trying.
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation adds to its decision in the stored row.
+
+    Attributes:
+        kappa_corrected: The version's kappa on dev less what being the best so far made of it; None unless it won.
+        n_calls: Calls to the judge that this evaluation and its proposal made.
+        cost_usd: What they cost; None where the price is unknown.
+        n_test_looks: Versions whose figures on test were shown so far on these data, this one included.
+        n_stale_annotations: Annotations made under criteria that differ from these in substance.
+        candidates: The proposals among which the next version was chosen.
+    """
+
+    kappa_corrected: float | None = None
+    n_calls: int = 0
+    cost_usd: float | None = None
+    n_test_looks: int = 0
+    n_stale_annotations: int = 0
+    candidates: tuple[Candidate, ...] = ()
+
+
+def is_simpler(criteria: Criteria, base: Criteria) -> bool:
+    """Whether criteria tell a judge less: no more text, clauses and examples, and fewer of one of them."""
+    told, before = ((len(c.full_text), len(c.clauses), len(c.examples)) for c in (criteria, base))
+    return told != before and all(now <= then for now, then in zip(told, before, strict=True))
+
+
+def correct_kappa(scored_by_version: Mapping[str, pd.DataFrame], version: str) -> float | None:
+    """A version's kappa on dev, corrected for being the best of all versions that were compared on these records.
+
+    None where it is not the best of them, where records were judged under no two of them, or where nothing is left.
 
     Args:
-        decision: What was decided about it.
-        criteria: Its content.
-        champion_dev_kappa: Cohen's kappa of the champion on dev.
-        n_groups: Groups among all labelled records.
-        decided: The rows of the other decided versions.
-        data: The data fingerprint of this evaluation: proposals that failed on other data do not count.
-        settings: When the loop ends.
+        scored_by_version: As `join_labels` gives it, all on the same data.
+        version: The version to correct.
     """
-    if settings.max_iterations == 0:
-        return "proposals are switched off (max_iterations is 0)"
-    if n_groups < MIN_GROUPS:
-        return f"too few groups: with {n_groups} of the {MIN_GROUPS} needed no proposal could be decided upon"
-    if champion_dev_kappa is not None and champion_dev_kappa >= settings.kappa_target:
-        return f"aligned: kappa on dev {champion_dev_kappa:.3f} reaches the target {settings.kappa_target:g}"
-    if criteria.round >= settings.max_iterations:
-        return f"all {settings.max_iterations} rounds are used up"
-    losers = [
-        version
-        for version, frame in decided.items()
-        if base_of(frame) == decision.champion
-        and frame["decision"].iloc[0] not in WINNING
-        and data_fingerprint(frame.attrs) == data
-    ]
-    n_failures = len(losers) + (decision.decision not in WINNING)
-    if n_failures >= MAX_FAILURES_IN_A_ROW:
-        return f"no improvement {n_failures} times over {decision.champion}"
-    return None
+    frames = {
+        name: f[(f["split"] == "dev") & f["llm_score"].notna() & ~f["is_example"]].set_index("record_id")
+        for name, f in scored_by_version.items()
+    }
+    shared = sorted(set.intersection(*(set(frame.index) for frame in frames.values()))) if frames else []
+    if not shared:
+        return None
+    names = sorted(frames)
+    verdicts = np.stack([frames[name].loc[shared, "llm_score"].to_numpy(dtype=np.int8) for name in names])
+    first = frames[version].loc[shared]
+    groups = pd.factorize(first["group"], sort=True)[0].astype(np.int64)
+    best = correct_best(first["human_score"].to_numpy(dtype=np.int8), verdicts, groups)
+    return best.corrected if best is not None and names[best.position] == version else None
+
+
+def measure_effort(verdicts: pd.DataFrame) -> tuple[int, float | None]:
+    """Calls made for verdicts that were not known before, and their cost; None where a price is unknown."""
+    new = verdicts[~verdicts["is_cached"].astype(bool)]
+    called = new[new["n_attempts"] > 0]
+    cost = None if called["cost_usd"].isna().any() else float(called["cost_usd"].sum())
+    return int(new["n_attempts"].sum()), cost
+
+
+def promote_by_hand(row: pd.DataFrame, reason: str, decided_at: datetime) -> pd.DataFrame:
+    """The row of a version that a person made champion, whatever the gate said, recorded as such."""
+    before = row.iloc[0]
+    changed = row.assign(
+        decision="promoted",
+        decision_reason=f"by hand: {reason} (before: {before['decision']}, {before['decision_reason']})",
+        champion=before["criteria_version"],
+        is_by_hand=True,
+        decided_at=decided_at,
+    )
+    promoted = conform_frame(changed, "optimized_criteria")
+    promoted.attrs = dict(row.attrs)
+    return promoted
 
 
 def is_test_reported(criteria: Criteria, decision: str) -> bool:
@@ -152,6 +187,7 @@ def build_row(
     proposed_version: str | None,
     stop_reason: str | None,
     decided_at: datetime,
+    evaluation: Evaluation = Evaluation(),
 ) -> pd.DataFrame:
     """The one row of the `optimized_criteria` table of a version."""
     comparison = decision.comparison
@@ -169,6 +205,14 @@ def build_row(
         "p_value": comparison and comparison.p_value,
         "n_compared": comparison.n_compared if comparison else 0,
         "n_groups": comparison.n_groups if comparison else 0,
+        "mcnemar_p": comparison and comparison.mcnemar_p,
+        "n_fixed": comparison.n_fixed if comparison else 0,
+        "n_broken": comparison.n_broken if comparison else 0,
+        "new_error_share": comparison and comparison.new_error_share,
+        "basis": comparison and comparison.basis,
+        "is_by_hand": False,
+        **{name: value for name, value in vars(evaluation).items() if name in OPTIMIZED_CRITERIA.names},
+        "candidates": [vars(candidate) for candidate in evaluation.candidates],
         **{f"test_{name}": cell for name, cell in zip(CELLS, cells, strict=True)},
         "decided_at": decided_at,
         "is_proposed": proposed_version is not None,

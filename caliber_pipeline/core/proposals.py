@@ -53,6 +53,27 @@ class Proposal:
     summary: str
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """What became of one proposal among several.
+
+    Attributes:
+        strategy: Who wrote it.
+        kind: What it tries.
+        outcome: chosen, dropped early, worse, refused or failed, and why.
+        n_screened: Train records on which it was tried.
+        kappa: Cohen's kappa on them; None where undefined or not tried.
+        kappa_corrected: The same, corrected for being the best of several.
+    """
+
+    strategy: str
+    kind: str
+    outcome: str
+    n_screened: int = 0
+    kappa: float | None = None
+    kappa_corrected: float | None = None
+
+
 def select_train(
     scored: pd.DataFrame, misalignments: pd.DataFrame, patterns: pd.DataFrame, records: pd.DataFrame
 ) -> TrainEvidence:

@@ -176,6 +176,17 @@ SUGGESTION: Final = pa.struct(
     ]
 )
 
+CANDIDATE: Final = pa.struct(
+    [
+        _required("strategy", pa.string(), "The strategy that wrote it"),
+        _required("kind", pa.string(), "What it tries: tighten, loosen, clarify, restructure, examples, …"),
+        _required("outcome", pa.string(), "chosen, dropped early, worse, refused or failed, and why"),
+        _required("n_screened", pa.int64(), "Train records on which it was tried"),
+        _optional("kappa", pa.float64(), "Cohen's kappa on them, as it looks"),
+        _optional("kappa_corrected", pa.float64(), "The same, corrected for being the best of several"),
+    ]
+)
+
 OPTIMIZED_CRITERIA: Final = pa.schema(
     [
         _required("criteria_version", pa.string(), "The version that was decided upon"),
@@ -189,6 +200,18 @@ OPTIMIZED_CRITERIA: Final = pa.schema(
         _optional("p_value", pa.float64(), "One-sided paired permutation test of the gain, whole groups swapped"),
         _required("n_compared", pa.int64(), "Dev records judged under both versions"),
         _required("n_groups", pa.int64(), "Groups among them"),
+        _optional("mcnemar_p", pa.float64(), "One-sided exact McNemar test; null where records share a group"),
+        _required("n_fixed", pa.int64(), "Compared records that only this version gets right"),
+        _required("n_broken", pa.int64(), "Compared records that only the base gets right"),
+        _optional("new_error_share", pa.float64(), "Severity of the broken records over that of all compared"),
+        _optional("basis", pa.string(), "The records that decided: dev, or train and dev, cross-fitted"),
+        _optional("kappa_corrected", pa.float64(), "kappa corrected for being the best version so far; if promoted"),
+        _required("is_by_hand", pa.bool_(), "A person promoted it with `caliber promote`"),
+        _required("n_calls", pa.int64(), "Calls to the judge and to language models for this evaluation"),
+        _optional("cost_usd", pa.float64(), "What the judge's calls cost in US dollars; null where unknown"),
+        _required("n_test_looks", pa.int64(), "Versions whose figures on test were shown so far on these data"),
+        _required("n_stale_annotations", pa.int64(), "Annotations made under criteria of another substance"),
+        _required("candidates", pa.list_(CANDIDATE), "The proposals that the next version was chosen from"),
         *(
             _optional(f"test_{cell}", pa.int64(), f"On test: {cell.replace('_', ' ')}; null where test is sealed")
             for cell in ("true_positives", "true_negatives", "false_positives", "false_negatives")
@@ -230,6 +253,14 @@ CALIBRATION_HISTORY: Final = pa.schema(
         _required("decision_reason", pa.string(), "The decision in words"),
         _required("champion", pa.string(), "The champion after the decision"),
         _optional("stop_reason", pa.string(), "Why the loop ended here"),
+        _required("decided_at", UTC_TIMESTAMP, "When it was decided; the champion is that of the latest decision"),
+        _required("is_by_hand", pa.bool_(), "A person decided with `caliber promote`"),
+        _optional("p_value", pa.float64(), "One-sided paired permutation test of the gain over the base"),
+        _optional("kappa_corrected", pa.float64(), "Kappa on dev corrected for being the best version so far"),
+        _required("n_calls", pa.int64(), "Calls to the judge and to language models"),
+        _optional("cost_usd", pa.float64(), "What the judge's calls cost in US dollars; null where unknown"),
+        _required("n_test_looks", pa.int64(), "Versions whose figures on test were shown so far"),
+        _required("n_stale_annotations", pa.int64(), "Annotations made under criteria of another substance"),
         _required("n_failed", pa.int64(), "Annotated records without a verdict"),
         _required("n_examples", pa.int64(), "Records shown to the judge as examples, left out of its figures"),
         *(

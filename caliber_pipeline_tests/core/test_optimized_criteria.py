@@ -18,7 +18,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def comparison(p: float = 0.001, kappa: float = 0.5, base: float = 0.1, n_groups: int = 100) -> Comparison:
-    return Comparison(base, kappa, p, 100, n_groups, n_groups, 20, 3, has_lost_coverage=False)
+    return Comparison(base, kappa, p, 100, n_groups, n_groups, 20, 3, has_lost_coverage=False, n_differing_groups=23)
 
 
 def row(version: str, decision: str, champion: str, base: str | None = None, at: int = 0) -> pd.DataFrame:
