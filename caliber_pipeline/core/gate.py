@@ -14,7 +14,7 @@ from caliber_pipeline.core.splits import MIN_GROUPS
 ALPHA: Final = 0.05  # of the whole loop: divided by the rounds that it may take, since each is one more look
 N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
 MAX_EXACT_GROUPS: Final = 14  # up to 2**14 exchanges are counted rather than drawn
-MAX_NEW_ERRORS: Final = 0.15  # of the severity of all compared records: who relied on the base must not lose more
+MAX_NEW_ERRORS: Final = 0.5  # of the severity that the base got wrong: the better the base, the less may break
 POWER: Final = 0.8  # with which a gain is asked to show when the labels it takes are foretold
 _BATCH: Final = 1_000  # permutations at a time, which bounds memory
 _MAX_FORETOLD: Final = 20  # times the groups at hand: beyond it a number of labels is no plan
@@ -38,7 +38,7 @@ class Comparison:
         has_lost_coverage: The version failed on more of the records than the base.
         n_differing_groups: Groups in which the two versions' outcomes differ: what the test rests on.
         mcnemar_p: One-sided exact McNemar test of fixed against broken records; None where records share a group.
-        new_error_share: Severity of the broken records over that of all compared; a record without a severity has 1.
+        new_error_share: Severity of the broken records over that of the base's errors; a record without one has 1.
         basis: The records that decide: "dev", or "train and dev, cross-fitted".
     """
 
@@ -92,7 +92,7 @@ def compare_versions(
         has_lost_coverage=bool(paired["llm_score"].isna().sum() > paired["llm_score_base"].isna().sum()),
         n_differing_groups=int(np.count_nonzero((new_cells != old_cells).any(axis=1))),
         mcnemar_p=exact_mcnemar(n_fixed, n_broken) if n_groups == len(both) else None,
-        new_error_share=_share_of_severity(both, is_broken),
+        new_error_share=_new_error_share(both, is_broken, old != human),
         basis=basis,
     )
 
@@ -137,7 +137,7 @@ def decide(
     Args:
         comparison: The evidence.
         max_rounds: Looks at dev that the whole loop may take.
-        max_new_errors: Severity of newly wrong records that a gain may cost, as a share of all.
+        max_new_errors: Severity of newly wrong records that a gain may cost, as a share of what the base got wrong.
         is_simpler: The version tells the judge less than its base: then it wins a tie.
     """
     c = comparison
@@ -174,8 +174,8 @@ def decide(
     if c.new_error_share > max_new_errors:
         return (
             "rejected",
-            f"{gain}; p = {c.p_value:.4f}, but {c.new_error_share:.1%} of all severity is newly wrong, over the "
-            f"budget of {max_new_errors:.1%}",
+            f"{gain}; p = {c.p_value:.4f}, but the new errors weigh {c.new_error_share:.0%} of what the base got wrong, "
+            f"over the budget of {max_new_errors:.0%}",
         )
     return "promoted", f"{gain}; p = {c.p_value:.4f} ≤ {alpha:.4f}"
 
@@ -194,14 +194,12 @@ def _foretell(comparison: Comparison, alpha: float) -> str:
     return f"; a gain of this size would take about {n} groups to show, {n - comparison.n_groups} more"
 
 
-def _share_of_severity(both: pd.DataFrame, is_broken: NDArray[np.bool_]) -> float:
-    if not len(both):
-        return 0.0
-    if "severity" not in both.columns:
-        return float(is_broken.mean())
-    severity = both["severity"].to_numpy(dtype=np.float64, na_value=1.0)
-    total = severity.sum()
-    return float(severity[is_broken].sum() / total) if total > 0 else 0.0
+def _new_error_share(both: pd.DataFrame, is_broken: NDArray[np.bool_], was_wrong: NDArray[np.bool_]) -> float:
+    severity = np.ones(len(both))
+    if "severity" in both.columns:
+        severity = both["severity"].to_numpy(dtype=np.float64, na_value=1.0)
+    new, old = float(severity[is_broken].sum()), float(severity[was_wrong].sum())
+    return new / old if old > 0 else float(new > 0)
 
 
 def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:

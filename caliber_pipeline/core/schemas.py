@@ -203,7 +203,7 @@ OPTIMIZED_CRITERIA: Final = pa.schema(
         _optional("mcnemar_p", pa.float64(), "One-sided exact McNemar test; null where records share a group"),
         _required("n_fixed", pa.int64(), "Compared records that only this version gets right"),
         _required("n_broken", pa.int64(), "Compared records that only the base gets right"),
-        _optional("new_error_share", pa.float64(), "Severity of the broken records over that of all compared"),
+        _optional("new_error_share", pa.float64(), "Severity of the broken records over that of the base's errors"),
         _optional("basis", pa.string(), "The records that decided: dev, or train and dev, cross-fitted"),
         _optional("kappa_corrected", pa.float64(), "kappa corrected for being the best version so far; if promoted"),
         _required("is_by_hand", pa.bool_(), "A person promoted it with `caliber promote`"),

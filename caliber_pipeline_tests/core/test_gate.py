@@ -1,14 +1,16 @@
 """The gate: a gain counts only where the permutation test says so, on dev, over records judged under both."""
 
+import re
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
-from caliber_pipeline.core.gate import compare_versions, decide
+from caliber_pipeline.core.gate import compare_versions, decide, exact_mcnemar
 
 
 def scored(human: NDArray[np.int8], llm: NDArray[np.int8], groups: list[str] | None = None) -> pd.DataFrame:
@@ -113,3 +115,64 @@ def test_nothing_to_compare_is_undecided() -> None:
     result = compare_versions(base, version)
     assert result.kappa is None
     assert decide(result, max_rounds=3)[0] == "undecided"
+
+
+def test_mcnemar_is_the_one_sided_binomial_and_left_out_where_records_share_a_group() -> None:
+    # 3 fixed and 1 broken: P(X >= 3) for X ~ Binomial(4, 1/2) = (4 + 1) / 16.
+    assert compare_versions(scored(HUMAN, OLD), scored(HUMAN, NEW)).mcnemar_p == pytest.approx(5 / 16)
+    for n_fixed, n_broken in ((0, 0), (0, 5), (9, 2), (30, 14)):
+        expected = binomtest(n_fixed, max(n_fixed + n_broken, 1), alternative="greater").pvalue
+        assert exact_mcnemar(n_fixed, n_broken) == pytest.approx(expected)
+    groups = ["a", "b", "x", "x", "x", "c", "d", "x"]
+    assert compare_versions(scored(HUMAN, OLD, groups), scored(HUMAN, NEW, groups)).mcnemar_p is None
+
+
+def test_new_errors_are_weighed_by_severity_against_those_of_the_base() -> None:
+    # The base errs on records 2, 3, 4 and 5; the version breaks record 7.
+    version = scored(HUMAN, NEW).assign(severity=[1.0, 1, 1, 1, 1, 1, 1, 6])
+    assert compare_versions(scored(HUMAN, OLD), version).new_error_share == pytest.approx(6 / 4)
+    assert compare_versions(scored(HUMAN, OLD), scored(HUMAN, NEW)).new_error_share == pytest.approx(1 / 4)
+
+
+def test_a_gain_that_breaks_what_matters_most_is_rejected() -> None:
+    base, version = large(200, 0.4, 0.1)
+    is_broken = (version["llm_score"] != version["human_score"]) & (base["llm_score"] == base["human_score"])
+    decision, reason = decide(
+        compare_versions(base, version.assign(severity=np.where(is_broken, 10.0, 1.0))), max_rounds=3
+    )
+    assert decision == "rejected"
+    assert "over the budget of 50%" in reason
+
+
+def test_too_few_differences_are_undecided_with_how_many_are_missing() -> None:
+    human = np.array([0, 1] * 30, dtype=np.int8)
+    old = human.copy()
+    old[:4] = 1 - old[:4]
+    decision, reason = decide(compare_versions(scored(human, old), scored(human, human)), max_rounds=3)
+    # At 0.05 / 3 six differing groups are needed, as 1/2**6 = 0.0156 is the first power below 0.0167; 4 are there, so
+    # that half as many groups again are needed: 30 of 60.
+    assert decision == "undecided"
+    assert "differ in 4 groups and 6 are needed to decide at 0.0167: 2 are missing, about 30 more" in reason
+
+
+def test_six_improved_groups_of_one_record_each_are_enough() -> None:
+    human = np.array([0, 1] * 30, dtype=np.int8)
+    old = human.copy()
+    old[:6] = 1 - old[:6]
+    result = compare_versions(scored(human, old), scored(human, human))
+    assert result.p_value == 1 / 64
+    assert decide(result, max_rounds=3)[0] == "promoted"
+
+
+def test_a_tie_keeps_the_simpler() -> None:
+    base, _ = large(100, 0.4, 0.1)
+    result = compare_versions(base, base)
+    assert decide(result, max_rounds=3)[0] == "rejected"
+    assert decide(result, max_rounds=3, is_simpler=True)[0] == "promoted"
+
+
+def test_a_rejected_gain_says_how_many_groups_it_would_take() -> None:
+    base, version = large(60, 0.4, 0.25)
+    decision, reason = decide(compare_versions(base, version), max_rounds=3)
+    assert decision == "rejected"
+    assert re.search(r"a gain of this size would take about \d+ groups to show", reason)
