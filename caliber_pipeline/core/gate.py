@@ -174,8 +174,8 @@ def decide(
     if c.new_error_share > max_new_errors:
         return (
             "rejected",
-            f"{gain}; p = {c.p_value:.4f}, but the new errors weigh {c.new_error_share:.0%} of what the base got wrong, "
-            f"over the budget of {max_new_errors:.0%}",
+            f"{gain}; p = {c.p_value:.4f}, but the new errors weigh {c.new_error_share:.0%} of what the base "
+            f"got wrong, over the budget of {max_new_errors:.0%}",
         )
     return "promoted", f"{gain}; p = {c.p_value:.4f} ≤ {alpha:.4f}"
 
