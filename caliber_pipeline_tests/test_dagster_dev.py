@@ -23,6 +23,7 @@ EDGES = {
     "alignment_metrics": {"annotations", "judge_scores"},
     "patterns": {"annotations", "alignment_metrics"},
     "misalignments": {"judge_scores", "annotations", "patterns"},
+    "learnings": {"judge_scores", "patterns"},
     "relabel_queue": {"annotations", "misalignments"},
     "optimized_criteria": {"misalignments", "patterns", "alignment_metrics"},
     "calibration_history": {"alignment_metrics", "optimized_criteria"},
