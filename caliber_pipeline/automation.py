@@ -27,7 +27,7 @@ CALIBRATION = (
     "learnings",
     "optimized_criteria",
 )
-HISTORY = ("calibration_history",)
+HISTORY = ("calibration_history", "report")
 
 # Each step of a multiprocess run imports everything again, which takes longer than all seven stages do.
 ingest_job = dg.define_asset_job(
@@ -52,7 +52,7 @@ history_job = dg.define_asset_job(
     "history",
     selection=dg.AssetSelection.assets(*HISTORY),
     executor_def=dg.in_process_executor,
-    description="Add the finished evaluations to the history.",
+    description="Add the finished evaluations to the history, and write the report on the champion.",
 )
 
 

@@ -23,10 +23,11 @@ EDGES = {
     "alignment_metrics": {"annotations", "judge_scores"},
     "patterns": {"annotations", "alignment_metrics"},
     "misalignments": {"judge_scores", "annotations", "patterns"},
-    "learnings": {"judge_scores", "patterns"},
     "relabel_queue": {"annotations", "misalignments"},
+    "learnings": {"patterns", "judge_scores"},
     "optimized_criteria": {"misalignments", "patterns", "alignment_metrics"},
     "calibration_history": {"alignment_metrics", "optimized_criteria"},
+    "report": {"calibration_history"},
 }
 LAUNCH = """
 mutation ($params: ExecutionParams!) {

@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caliber_pipeline.core.annotation_events import AnnotationEvent
+from caliber_pipeline.core.attribution import ABSTAINS
 from caliber_pipeline.core.criteria import parse_criteria
 from caliber_pipeline.core.errors import CriteriaError, InputError
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 
 Mask = npt.NDArray[np.bool_]
 _COLUMNS: Final = ("record_id", "query", "output", "reference", "metadata")
+_VERSIONED: Final = ("judge_scores", "patterns", "relabel_queue")
 _STATUS_CODES: Final = {"open": 0, "accepted": 1, "rejected": 2, "skipped": 3}
 _JUDGE_COLUMNS: Final = ("record_id", "status", "llm_score", "llm_reasoning", "confidence", "model")
 
@@ -118,9 +120,8 @@ class Assets:
             return self._records
 
     def _files(self) -> list[Path]:
-        names = ("records", "calibration_history", "relabel_queue", "label_plan")
-        single = [self._folder / f"{name}.parquet" for name in names]
-        return single + [f for name in ("judge_scores", "patterns") for f in (self._folder / name).glob("*.parquet")]
+        single = [self._folder / f"{name}.parquet" for name in ("records", "calibration_history", "label_plan")]
+        return single + [f for name in _VERSIONED for f in (self._folder / name).glob("*.parquet")]
 
     def _read_stamp(self) -> tuple[tuple[str, int, int], ...]:
         stats = [(path, path.stat()) for path in self._files() if path.exists()]
@@ -136,7 +137,7 @@ class Assets:
         index = pd.Index(table.column("record_id").to_pandas())
         version = self._version()
         judge = self._read(f"judge_scores/{version}")
-        queues = dict(self._queues(index, judge, self._read(f"patterns/{version}")))
+        queues = dict(self._queues(index, judge, version))
         seen_version, text = self._criteria(version)
         return Records(table, index, queues, judge, seen_version, text)
 
@@ -164,21 +165,30 @@ class Assets:
                 return None, ""
         return None, ""
 
-    def _queues(
-        self, index: pd.Index, judge: pa.Table | None, patterns: pa.Table | None
-    ) -> Sequence[tuple[str, Queue]]:
+    def _queues(self, index: pd.Index, judge: pa.Table | None, version: str | None) -> Sequence[tuple[str, Queue]]:
+        relabel, patterns = self._read(f"relabel_queue/{version}"), self._read(f"patterns/{version}")
         found = []
-        for key, name, label in (("plan", "label_plan", "To label next"), ("relabel", "relabel_queue", "To relabel")):
-            if (table := self._read(name)) is not None and table.num_rows:
+        for key, label, table in (
+            ("plan", "To label next", self._read("label_plan")),
+            ("relabel", "To relabel", relabel),
+            ("abstained", "Judge abstained", _abstained(judge, relabel)),
+        ):
+            if table is not None and table.num_rows:
                 found.append((key, _queue(label, index, table)))
-        if judge is not None:
-            silent = judge.filter(pc.not_equal(judge.column("status"), "scored"))
-            if silent.num_rows:
-                found.append(("abstained", _queue("Judge abstained", index, silent)))
         for pattern in patterns.to_pylist() if patterns is not None else []:
             members = pa.table({"record_id": pa.array(pattern["record_ids"], pa.string())})
             found.append((f"pattern-{pattern['pattern_id']}", _queue(pattern["name"], index, members)))
         return found
+
+
+def _abstained(judge: pa.Table | None, relabel: pa.Table | None) -> pa.Table:
+    """The records on which the judge gave no verdict, or one that the pipeline leaves to people."""
+    ids: list[str] = []
+    if judge is not None:
+        ids += judge.filter(pc.not_equal(judge.column("status"), "scored")).column("record_id").to_pylist()
+    if relabel is not None:
+        ids += relabel.filter(pc.equal(relabel.column("reason"), ABSTAINS)).column("record_id").to_pylist()
+    return pa.table({"record_id": pa.array(ids, pa.string())})
 
 
 def _queue(label: str, index: pd.Index, table: pa.Table) -> Queue:

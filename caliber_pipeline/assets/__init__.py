@@ -16,6 +16,7 @@ from caliber_pipeline.assets.optimized_criteria import optimized_criteria
 from caliber_pipeline.assets.patterns import patterns
 from caliber_pipeline.assets.records import records
 from caliber_pipeline.assets.relabel_queue import relabel_queue
+from caliber_pipeline.assets.report import report
 
 ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     criteria,
@@ -29,6 +30,7 @@ ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     learnings,
     optimized_criteria,
     calibration_history,
+    report,
 ]
 
 __all__ = ["ALL_ASSETS"]

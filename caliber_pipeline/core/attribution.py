@@ -14,6 +14,7 @@ JUDGE_ERROR: Final = "judge_error"
 UNVERIFIED: Final = "judge_error_unverified"
 LABEL_DOUBT: Final = "label_doubt"
 CRITERIA_GAP: Final = "criteria_gap"
+ABSTAINS: Final = "the judge abstains"
 
 STABLE_VOTE_SHARE: Final = (
     0.8  # one dissent in five: a judge less sure of itself does not find its answer in the criteria
@@ -127,7 +128,7 @@ def build_relabel_queue(
     parts = [
         labels.loc[labels["human_score"].isna(), ["record_id"]].assign(reason="annotators tie"),
         doubts[["record_id"]].assign(reason=doubts["attribution_reason"]),
-        pd.DataFrame({"record_id": list(abstained), "reason": "the judge abstains"}, dtype="string[pyarrow]"),
+        pd.DataFrame({"record_id": list(abstained), "reason": ABSTAINS}, dtype="string[pyarrow]"),
     ]
     queue = pd.concat(parts, ignore_index=True).drop_duplicates("record_id")
     queue = queue.merge(records[["record_id", "query", "output", "reference"]], on="record_id")

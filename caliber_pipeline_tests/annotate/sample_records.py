@@ -4,6 +4,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caliber_pipeline.core.attribution import ABSTAINS
 from caliber_pipeline.core.schemas import JUDGE_SCORES, PATTERNS, RECORDS
 
 HOSTILE: Final = (
@@ -30,7 +31,7 @@ def write_records(assets: Path, n: int = 30, texts: dict[str, dict[str, str | No
 
 
 def write_judge_and_patterns(assets: Path, version: str = "v001") -> None:
-    """A judge that accepts r00, rejects r01 and could not decide on r02; one pattern over r03 and r04."""
+    """A judge on r00, r01 and, in vain, r02; one pattern over r03 and r04; r05 and r06 to relabel."""
     base: dict[str, Any] = {"provider": "p", "model": "m", "n_attempts": 1, "is_cached": False, "is_example": False}
     base["fingerprint"] = "f"
     scores: list[dict[str, Any]] = [
@@ -44,7 +45,9 @@ def write_judge_and_patterns(assets: Path, version: str = "v001") -> None:
         "count": 2, "record_ids": ["r03", "r04"], "train_record_ids": [], "examples": [], "keywords": [],
         "method": "m", "notes_fingerprint": "f",
     }  # fmt: skip
+    doubts = pa.table({"record_id": ["r05", "r06"], "reason": ["annotators tie", ABSTAINS]})
     for name, table in (
+        ("relabel_queue", doubts),
         ("judge_scores", pa.Table.from_pylist([base | score for score in scores], schema=JUDGE_SCORES)),
         ("patterns", pa.Table.from_pylist([pattern], schema=PATTERNS)),
     ):

@@ -278,18 +278,20 @@ def test_records_come_in_order_around_the_end_and_backwards(site: Site, ada: Bro
 
 def test_filters_show_what_the_person_did_and_what_the_pipeline_asks_for(site: Site, ada: Browser) -> None:
     write_judge_and_patterns(site.assets)
-    relabel = pa.table({"record_id": ["r08", "not-there"], "inclusion_probability": [0.25, 0.5]})
-    pq.write_table(relabel, site.assets / "relabel_queue.parquet")
+    plan = pa.table({"record_id": ["r08", "not-there"], "inclusion_probability": [0.25, 0.5]})
+    pq.write_table(plan, site.assets / "label_plan.parquet")
     ada.judge("ada", "r00", 1)
     ada.judge("ada", "r01", None, action="skip", is_skipped=True)
     overview = ada.get("/api/overview").json()
     assert {f["key"]: (f["label"], f["count"]) for f in overview["filters"]} == {
         "open": ("Not annotated", 28), "done": ("Annotated", 1), "skipped": ("Skipped", 1), "all": ("All records", 30),
-        "relabel": ("To relabel", 1), "abstained": ("Judge abstained", 1), "pattern-p1": ("Too vague", 2),
+        "plan": ("To label next", 1), "relabel": ("To relabel", 2), "abstained": ("Judge abstained", 2),
+        "pattern-p1": ("Too vague", 2),
     }  # fmt: skip
     assert ids(ada, filter="done") == ["r00"]
     assert ids(ada, filter="skipped") == ["r01"]
-    assert ids(ada, filter="abstained") == ["r02"]
+    assert ids(ada, filter="relabel") == ["r05", "r06"]
+    assert ids(ada, filter="abstained") == ["r02", "r06"]
     assert ids(ada, filter="pattern-p1") == ["r03", "r04"]
     assert ids(ada, filter="open", n="2") == ["r02", "r03"]
     assert ada.get("/api/records", params={"filter": "none"}).status_code == 400

@@ -1,0 +1,52 @@
+"""`caliber report`: one criteria version in one HTML file, to forward."""
+
+import argparse
+import os
+import sys
+import webbrowser
+from datetime import UTC, datetime
+from pathlib import Path
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write a report on a criteria version as one HTML file",
+        description="Write what is known of a judge into one self-contained HTML file.",
+    )
+    add = parser.add_argument
+    add("--assets", type=Path, metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add("--to", type=Path, metavar="FILE", required=True, help="the HTML file; replaced where it exists")
+    add("--version", metavar="VERSION", help="the criteria version (default: the champion)")
+    add("--open", action="store_true", help="open it in a browser")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Write the report.
+
+    Raises:
+        MissingStepError: nothing was evaluated yet, or not this version.
+        InputError: the file cannot be written.
+    """
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.renderers.report import load_report_source, render_report
+    from caliber_pipeline.stores.criteria_files import CriteriaFiles
+    from caliber_pipeline.stores.tables import TableStore
+
+    values = Settings.from_env(os.environ).model_dump()
+    settings = Settings.checked(values | ({"output": arguments.assets} if arguments.assets else {}))
+    tables, files = TableStore(str(settings.output)), CriteriaFiles(settings.criteria_folder)
+    source = load_report_source(tables, files, version=arguments.version, kappa_target=settings.kappa_target)
+    html = render_report(source, made_at=datetime.now(UTC))
+    try:
+        arguments.to.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{arguments.to}: cannot be written ({error.strerror})") from error
+    sys.stderr.write(f"report on {source.version}: {arguments.to} ({len(html.encode()) / 1024:.0f} KB)\n")
+    if arguments.open:
+        webbrowser.open(arguments.to.resolve().as_uri())

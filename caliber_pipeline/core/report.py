@@ -1,0 +1,342 @@
+"""What a report on one criteria version says: every sentence and figure, as plain values for a template."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from caliber_pipeline.core.agreement import CELLS
+from caliber_pipeline.core.alignment_metrics import metric_row
+from caliber_pipeline.core.calibration_history import latest_evaluations
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
+
+Row = dict[str, Any]
+
+TEXT_LENGTH: Final = 400  # characters of a record's text; the whole one is in the table that the report names
+MISALIGNMENT_BYTES: Final = 1_200_000  # of the table of misalignments, so that the file can be sent by mail
+MAX_EXAMPLES: Final = 4
+MAX_PATTERNS: Final = 60
+MAX_EVALUATIONS: Final = 60
+HALF_WIDTHS: Final = (0.2, 0.1, 0.05)
+GAINS: Final = (0.05, 0.1)
+USUAL_DISCORDANCE: Final = 0.2  # share of records on which two versions differ, where no base was judged
+
+METRICS: Final[Mapping[str, tuple[str, str]]] = {
+    "cohen_kappa": ("Cohen's kappa", "agreement beyond what chance alone would give: 0 is chance, 1 is perfect"),
+    "accuracy": ("Accuracy", "share of records on which judge and people give the same verdict"),
+    "majority_baseline": ("Majority baseline", "accuracy of always giving the commoner verdict"),
+    "lift": ("Lift over the baseline", "accuracy less the majority baseline"),
+    "precision": ("Precision of accepts", "of what the judge accepts, the share that people accept"),
+    "recall": ("Recall of accepts", "of what people accept, the share that the judge accepts"),
+    "specificity": ("Specificity", "of what people reject, the share that the judge rejects"),
+    "f1_score": ("F1 of accepts", "harmonic mean of precision and recall"),
+    "balanced_accuracy": ("Balanced accuracy", "mean of recall and specificity"),
+    "mcc": ("Matthews correlation", "correlation of the two verdicts, from -1 to 1"),
+    "gwet_ac1": ("Gwet's AC1", "agreement beyond chance, steadier than kappa where one verdict is rare"),
+    "standardised_kappa": ("Kappa at even prevalence", "kappa if people accepted half of the records"),
+    "prevalence": ("People's accept rate", "share of records that people accept"),
+    "accept_rate": ("Judge's accept rate", "share of records that the judge accepts"),
+    "bias": ("Bias", "judge's accept rate less people's"),
+    "coverage": ("Coverage", "share of the annotated records for which there is a verdict"),
+    "repeat_stability": ("Repeat stability", "how often repeated votes agree with the verdict"),
+}
+SPLIT_NOTES: Final[Mapping[str, str]] = {
+    "train": "what the optimizer learns from",
+    "dev": "what decides about a version",
+    "test": "what nothing was tuned on",
+    "all": "all records: describes, decides nothing",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSource:
+    """What is stored about a version.
+
+    Attributes:
+        version: The version.
+        criteria: Its criteria.
+        base_version: The version it edits; None for a first one.
+        base: That one's criteria.
+        metrics: Its `alignment_metrics`.
+        metrics_by_version: Those of every version, to compare.
+        history: `calibration_history`.
+        patterns: Its `patterns`.
+        misalignments: Its `misalignments`.
+        judge_scores: Its `judge_scores`.
+        n_records: Records in all.
+        n_annotators: People who annotated.
+        kappa_target: Kappa that counts as aligned.
+        where: The folder of the tables.
+    """
+
+    version: str
+    criteria: Criteria
+    base_version: str | None
+    base: Criteria | None
+    metrics: pd.DataFrame
+    metrics_by_version: Mapping[str, pd.DataFrame]
+    history: pd.DataFrame
+    patterns: pd.DataFrame
+    misalignments: pd.DataFrame
+    judge_scores: pd.DataFrame
+    n_records: int
+    n_annotators: int
+    kappa_target: float
+    where: str
+
+
+def build_report(source: ReportSource) -> Row:
+    """All that the template shows, as plain values."""
+    latest = latest_evaluations(source.history).set_index("criteria_version")
+    evaluation = latest.loc[source.version]
+    splits = _shown_splits(source.metrics, is_test_sealed=bool(evaluation["is_test_sealed"]))
+    champion = str(source.history["champion"].iloc[-1])
+    return {
+        "version": source.version,
+        "champion": champion,
+        "verdict": _verdict(source),
+        "decision": {name: _plain(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
+        "splits": [{"name": split, "note": SPLIT_NOTES[split]} for split in splits],
+        "figures": _figures(source.metrics, splits),
+        "matrices": [_matrix(source.metrics, split) for split in splits if split != "train"],
+        "is_test_sealed": bool(evaluation["is_test_sealed"]),
+        "comparison": _comparison(source, champion),
+        "history": [_evaluation(row) for _, row in source.history.tail(MAX_EVALUATIONS).iterrows()],
+        "patterns": [_pattern(row) for row in _records(source.patterns)[:MAX_PATTERNS]],
+        "misalignments": _misalignments(source.misalignments),
+        "criteria": _criteria(source),
+        "planning": _planning(source.metrics),
+        "judge": _judge(source.judge_scores),
+        "provenance": _provenance(source),
+    }
+
+
+def _shown_splits(metrics: pd.DataFrame, *, is_test_sealed: bool) -> list[str]:
+    there = set(metrics["split"])
+    order = ("dev", "all", "train") if is_test_sealed else ("dev", "test", "all", "train")
+    return [split for split in order if split in there]
+
+
+def _verdict(source: ReportSource) -> Row:
+    """The report in one sentence, by the interval of kappa on dev against the target."""
+    name, target = source.version, f"{source.kappa_target:g}"
+    kappa = _figure(source.metrics, "dev", "cohen_kappa")
+    if kappa["value"] is None:
+        return {"tone": "unsure", "sentence": f"Nothing can be said of {name} yet: {kappa['reason']}.", "kappa": None}
+    missing = _figure(source.metrics, "dev", "labels_missing")["value"]
+    on = f"on {kappa['n']} dev records"
+    low, high = kappa["low"], kappa["high"]
+    if low is None or high is None or missing:
+        more = f"; about {missing:.0f} more labels are needed" if missing else ""
+        sentence = f"There are not enough labels to say whether {name} agrees with people{more}."
+        return {"tone": "unsure", "sentence": sentence, "kappa": kappa, "on": on}
+    if low >= source.kappa_target:
+        tone, says = "good", f"agrees with people: even the low end of the interval reaches the target of {target}"
+    elif high < source.kappa_target:
+        tone, says = (
+            "bad",
+            f"does not agree with people well enough: all of the interval is below the target of {target}",
+        )
+    elif kappa["value"] >= source.kappa_target:
+        tone, says = "unsure", f"reaches the target of {target}, but the labels do not rule out that it falls short"
+    else:
+        tone, says = "unsure", f"falls short of the target of {target}, though the labels do not rule it out"
+    return {"tone": tone, "sentence": f"{name} {says}.", "kappa": kappa, "on": on}
+
+
+def _figure(metrics: pd.DataFrame, split: str, name: str) -> Row:
+    try:
+        row = metric_row(metrics, split, name)
+    except KeyError:
+        return {"value": None, "low": None, "high": None, "n": 0, "reason": "not computed"}
+    return {
+        "value": _plain(row["value"]), "low": _plain(row["ci_low"]), "high": _plain(row["ci_high"]),
+        "n": int(row["n"]), "reason": _plain(row["reason"]),
+    }  # fmt: skip
+
+
+def _figures(metrics: pd.DataFrame, splits: Sequence[str]) -> list[Row]:
+    there = set(metrics["metric"])
+    return [
+        {"label": label, "meaning": meaning, "by_split": [_figure(metrics, split, name) for split in splits]}
+        for name, (label, meaning) in METRICS.items()
+        if name in there
+    ]
+
+
+def _matrix(metrics: pd.DataFrame, split: str) -> Row:
+    cells = {cell: int(_figure(metrics, split, cell)["value"] or 0) for cell in CELLS}
+    total = sum(cells.values())
+    return {"split": split, "total": total, **{name: (n, n / total if total else None) for name, n in cells.items()}}
+
+
+def _comparison(source: ReportSource, champion: str) -> list[Row]:
+    """Kappa on dev by version, with intervals, placed on a scale from 0 to 1 for the chart."""
+    shown = []
+    for version, metrics in source.metrics_by_version.items():
+        kappa = _figure(metrics, "dev", "cohen_kappa")
+        places = {
+            name: None if kappa[name] is None else min(max(kappa[name], 0.0), 1.0) for name in ("value", "low", "high")
+        }
+        about = {"version": version, "is_champion": version == champion, "is_this": version == source.version}
+        shown.append(about | {"kappa": kappa, "at": places})
+    return shown
+
+
+def _evaluation(row: pd.Series) -> Row:
+    names = ("criteria_version", "base", "decision", "dev_cohen_kappa", "dev_n", "all_accuracy", "champion")
+    return {name: _plain(row[name]) for name in names} | {
+        "evaluated_at": row["evaluated_at"].strftime("%Y-%m-%d %H:%M")
+    }
+
+
+def _pattern(row: Row) -> Row:
+    return {
+        "name": row["name"], "count": int(row["count"]), "polarity": row["polarity"],
+        "is_unclustered": bool(row["is_unclustered"]), "description": _shorten(row["description"]),
+        "keywords": list(row["keywords"])[:8], "examples": [_shorten(note) for note in row["examples"][:MAX_EXAMPLES]],
+        "stability": _plain(row["stability"]),
+    }  # fmt: skip
+
+
+def _misalignments(misalignments: pd.DataFrame) -> Row:
+    """The worst errors first, as many as fit; those on test are counted and not shown, lest somebody tune on them."""
+    is_test = misalignments["split"] == "test"
+    shown = misalignments[~is_test].assign(
+        severity=misalignments["severity"].fillna(1.0), confidence=misalignments["confidence"].fillna(0.0)
+    )
+    shown = shown.sort_values(["severity", "confidence", "record_id"], ascending=[False, False, True])
+    rows = list(_fitting(_misalignment(row) for row in _records(shown)))
+    counts = misalignments["kind"].value_counts()
+    return {
+        "rows": rows,
+        "n_shown": len(rows),
+        "n_total": len(misalignments),
+        "n_test": int(is_test.sum()),
+        "n_false_positives": int(counts.get("false_positive", 0)),
+        "n_false_negatives": int(counts.get("false_negative", 0)),
+        "patterns": sorted({row["pattern"] for row in rows if row["pattern"]}),
+    }
+
+
+def _misalignment(row: Row) -> Row:
+    texts = {name: _shorten(row[name]) for name in ("query", "output", "reference", "human_notes", "llm_reasoning")}
+    return texts | {
+        "record_id": row["record_id"], "split": row["split"], "kind": row["kind"].replace("_", " "),
+        "severity": row["severity"], "pattern": _plain(row["pattern_name"]),
+        "attribution": row["attribution"].replace("_", " "),
+    }  # fmt: skip
+
+
+def _fitting(rows: Iterable[Row]) -> Iterator[Row]:
+    left = MISALIGNMENT_BYTES
+    for row in rows:
+        left -= 600 + sum(len(escape(str(value)).encode()) for value in row.values() if value is not None)
+        if left < 0:
+            return
+        yield row
+
+
+def _criteria(source: ReportSource) -> Row:
+    criteria, base = source.criteria, source.base
+    return {
+        "author": criteria.author,
+        "round": criteria.round,
+        "base_version": source.base_version,
+        "text": criteria.full_text,
+        "diff": None if base is None else list(diff_words(base.full_text, criteria.full_text)),
+        "n_examples": len(criteria.examples),
+        "clauses": [
+            {
+                "text": clause.text, "verdict": "accept" if clause.verdict else "reject",
+                "is_new": base is not None and clause.text not in {old.text for old in base.clauses},
+                "pattern": clause.evidence.pattern, "n_records": len(clause.evidence.record_ids),
+                "record_ids": list(clause.evidence.record_ids[:6]),
+                "quotes": [_shorten(quote) for quote in clause.evidence.quotes[:MAX_EXAMPLES]],
+            }
+            for clause in criteria.clauses
+        ],
+    }  # fmt: skip
+
+
+def diff_words(before: str, after: str) -> Iterator[tuple[str, str]]:
+    """The two texts as one sequence of (same | gone | new, text) that contains both."""
+    old, new = (re.findall(r"\s+|[^\s]+", text) for text in (before, after))
+    for operation, i, j, k, m in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+        if operation == "equal":
+            yield "same", "".join(old[i:j])
+            continue
+        if i < j:
+            yield "gone", "".join(old[i:j])
+        if k < m:
+            yield "new", "".join(new[k:m])
+
+
+def _planning(metrics: pd.DataFrame) -> Row:
+    """How many labels further statements need, at the shares of the four cells seen on dev."""
+    cells = np.array([_figure(metrics, "dev", cell)["value"] or 0 for cell in CELLS], dtype=np.float64)
+    shares = plausible_shares(cells)
+    n = int(cells.sum())
+    intervals = [{"half_width": width, "needed": labels_for_half_width(shares, width)} for width in HALF_WIDTHS]
+    gains = [{"gain": gain, "needed": _labels_for_gain(gain)} for gain in GAINS]
+    return {"n": n, "intervals": intervals, "gains": gains, "discordance": USUAL_DISCORDANCE}
+
+
+@cache
+def _labels_for_gain(gain: float) -> int | None:
+    return labels_for_gain(gain, USUAL_DISCORDANCE)
+
+
+def _judge(scores: pd.DataFrame) -> Row:
+    is_scored = scores["status"] == "scored"
+    failures = scores.loc[~is_scored, "status"].value_counts()
+    costs, latencies = scores["cost_usd"].dropna(), scores["latency_s"].dropna()
+    return {
+        "models": sorted({f"{p} / {m}" for p, m in zip(scores["provider"], scores["model"], strict=True)}),
+        "n": len(scores),
+        "n_scored": int(is_scored.sum()),
+        "n_cached": int(scores["is_cached"].sum()),
+        "failures": {str(status): int(count) for status, count in failures.items()},
+        "tokens": int(scores[["prompt_tokens", "completion_tokens"]].sum().sum()),
+        "cost": float(costs.sum()) if len(costs) else None,
+        "latency": float(latencies.astype("float64").median()) if len(latencies) else None,
+    }
+
+
+def _provenance(source: ReportSource) -> Row:
+    attrs = {str(name): str(value) for name, value in source.metrics.attrs.items()}
+    return {
+        "where": source.where,
+        "n_records": source.n_records,
+        "n_annotators": source.n_annotators,
+        "criteria_fingerprint": source.criteria.fingerprint,
+        "attrs": {name: attrs[name] for name in sorted(attrs) if not name.endswith("_input_fingerprint")},
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[Row]:
+    """Rows as plain values, null as None."""
+    names = list(map(str, frame.columns))
+    columns = ([_plain(value) for value in frame[name]] for name in names)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
+    if value is None or isinstance(value, str | list | np.ndarray):
+        return value
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _shorten(text: str | None) -> str | None:
+    if text is None or len(text) <= TEXT_LENGTH:
+        return text
+    return text[:TEXT_LENGTH].rsplit(" ", 1)[0] + " …"

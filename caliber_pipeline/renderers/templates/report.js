@@ -1,0 +1,20 @@
+// Filters the cases; without it all of them are shown.
+const form = document.getElementById("filters");
+const cases = Array.from(document.querySelectorAll(".case"));
+if (form) {
+  const show = () => {
+    const wanted = Object.fromEntries(new FormData(form));
+    const text = wanted.text.trim().toLowerCase();
+    let n = 0;
+    for (const shown of cases) {
+      const fits = ["kind", "split", "pattern"].every((name) => !wanted[name] || shown.dataset[name] === wanted[name]);
+      shown.hidden = !fits || (text !== "" && !shown.textContent.toLowerCase().includes(text));
+      n += shown.hidden ? 0 : 1;
+    }
+    form.querySelector("output").textContent = `${n} of ${cases.length}`;
+  };
+  form.hidden = false;
+  form.addEventListener("input", show);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  show();
+}
