@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from caliber_pipeline.commands import annotate, estimate, plan, report, run
-from caliber_pipeline.core.errors import CaliberError, InputError
+from caliber_pipeline.commands import annotate, cache, estimate, plan, report, run
+from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
-COMMANDS: Final = (run, annotate, report, plan, estimate)
+EXIT_CAPPED: Final = 3
+COMMANDS: Final = (run, annotate, report, plan, estimate, cache)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 on success, 2 on bad input, 1 on anything else.
+        0 on success, 2 on bad input, 3 where the spending cap ended the run, 1 on anything else.
     """
     arguments = build_parser().parse_args(argv)
     try:
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verbose:
             raise
         sys.stderr.write(f"caliber: {error}\n")
+        if isinstance(error, SpendingCapError):
+            return EXIT_CAPPED
         return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
     except KeyboardInterrupt:
         sys.stderr.write("caliber: stopped; what was judged is kept\n")

@@ -1,15 +1,20 @@
 """From settings to what the assets work with: stores, encoder, judge."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.judges.local import LocalJudge
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge
+from caliber_pipeline.judges.providers import PROVIDERS
 from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
@@ -18,18 +23,22 @@ from caliber_pipeline.stores.pattern_fits import PatternFits
 from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 
-CACHE_FOLDER = ".cache"
-
 
 class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One project: its settings, and the stores and clients that they stand for."""
 
     settings_json: str
+    endpoint: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Project":
-        """Wrap settings; nothing is opened."""
-        return cls(settings_json=settings.model_dump_json())
+        """Wrap settings; nothing is opened.
+
+        The variables that an endpoint's settings are read from come in as references, so that Dagster stores and shows
+        their names and never a key.
+        """
+        given = [name for name in OpenAIJudgeSettings.variables() if os.environ.get(name)]
+        return cls(settings_json=settings.model_dump_json(), endpoint={name: dg.EnvVar(name) for name in given})
 
     @property
     def settings(self) -> Settings:
@@ -54,7 +63,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def cache_folder(self) -> Path:
         """Where verdicts and embeddings are kept."""
-        return self.settings.output / CACHE_FOLDER
+        return self.settings.cache_folder
 
     @property
     def fits(self) -> PatternFits:
@@ -63,22 +72,54 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open_verdict_cache(self) -> VerdictCache:
         """The verdict cache of this output; the caller closes it."""
-        return VerdictCache(self.cache_folder / "verdicts.sqlite")
+        return VerdictCache(self.settings.verdict_cache_file)
 
     def build_encoder(self, on_progress: Callable[[int, int], None] | None = None) -> CachedEncoder:
         """The encoder, behind the embedding cache of this output."""
         encoder = SentenceTransformerEncoder(on_progress=on_progress)
         return CachedEncoder(encoder, EmbeddingCache(self.cache_folder / "embeddings.sqlite"))
 
-    def build_judge(self, on_progress: Callable[[int, int], None] | None = None) -> Judge:
-        """The judge that the settings name.
+    def build_judge(
+        self,
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        criteria: Criteria | None = None,
+        version: str | None = None,
+    ) -> Judge:
+        """The judge that the settings name, bound to a criteria version where one is given.
 
         Raises:
-            InputError: it cannot be had.
+            JudgeError: it cannot be had: no key, no model, an unknown provider.
         """
         name = self.settings.judge
         if name == "local":
             return LocalJudge(self.build_encoder(on_progress))
         if name == "recorded":
             return RecordedJudge()
-        raise InputError(f"judge '{name}' is not built in yet; use local or recorded")
+        settings = self.endpoint_settings
+        if criteria is not None:
+            settings = settings.bound_to(criteria, self._first_judge(version, criteria.base))
+        return OpenAIJudge(settings)
+
+    @property
+    def endpoint_settings(self) -> OpenAIJudgeSettings:
+        """The endpoint's settings: those of the environment, overridden by those of the command line.
+
+        Raises:
+            JudgeError: one of them cannot work.
+        """
+        environ = {name: _plain(value) for name, value in self.endpoint.items()}
+        return OpenAIJudgeSettings.from_env(environ, **self.settings.judge_options)
+
+    def _first_judge(self, *versions: str | None) -> tuple[str, str] | None:
+        """Provider and model of the first of these that an endpoint judged, so that history compares like with like."""
+        for version in versions:
+            attrs = (self.tables.load_attrs("judge_scores", version) if version else None) or {}
+            if attrs.get("judge_provider") in PROVIDERS:
+                return attrs["judge_provider"], attrs["judge_model"]
+        return None
+
+
+def _plain(value: str) -> str:
+    """The value of a reference; Dagster resolves those of a run itself."""
+    return (value.get_value() or "") if isinstance(value, dg.EnvVar) else value

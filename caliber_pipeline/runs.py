@@ -10,11 +10,14 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._core.storage.tags import RUN_KEY_TAG
 
+from caliber_pipeline.assets.judge_scores import build_task
 from caliber_pipeline.automation import evaluation_key, materialization_of, observe_state
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 from caliber_pipeline.core.errors import CaliberError, InputError
 from caliber_pipeline.core.loop import plan_next
 from caliber_pipeline.definitions import build_definitions
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.runner import find_open
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.ingest import is_ingested
@@ -49,13 +52,16 @@ class JobRunner:
             log_level: What of the runs' logs is reported.
             project: The project, where it has a judge and an encoder of its own.
         """
-        self._project = project or Project.from_settings(settings)
         self._instance = instance
         self._report = report
-        logger = _report_logger(report, log_level)
-        self._definitions = dg.Definitions.merge(
-            build_definitions(settings, self._project), dg.Definitions(loggers={_LOGGER: logger})
-        )
+        self._loggers = dg.Definitions(loggers={_LOGGER: _report_logger(report, log_level)})
+        self._wire(settings, project or Project.from_settings(settings))
+
+    def _wire(self, settings: Settings, project: Project) -> None:
+        if settings.judge == "openai":
+            _ = project.endpoint_settings  # what cannot work is better known before the first step
+        self._project = project
+        self._definitions = dg.Definitions.merge(build_definitions(settings, project), self._loggers)
 
     def run_loop(self) -> None:
         """Ingest where the input is new, then evaluate version after version until there is nothing left to do.
@@ -82,6 +88,7 @@ class JobRunner:
             ingested_at = (self._project.tables.load_attrs("annotations") or {})["ingested_at"]
             key = evaluation_key(plan.evaluate, state.criteria[plan.evaluate], ingested_at)
             self._run("calibration", partition_key=plan.evaluate, tags={RUN_KEY_TAG: key})
+            self._lower_cap(plan.evaluate)
             n_evaluated += 1
         for warning in plan.warnings:
             self._report(f"warning: {warning}")
@@ -89,6 +96,34 @@ class JobRunner:
             raise InputError(f"{self._project.criteria_files.folder}: no usable criteria; {'; '.join(plan.warnings)}")
         if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
             self._run("history")
+
+    def estimate_next(self) -> str:
+        """What judging the next version would take; ingests where the input is new, and judges nothing.
+
+        Raises:
+            InputError: input or criteria cannot be used.
+            JudgeError: the judge cannot be had.
+        """
+        project = self._project
+        if not is_ingested(project.settings, project.tables):
+            self._report("reading records and annotations")
+            self._run("ingest")
+        state = replace(observe_state(project, self._instance), failed=frozenset(), running=frozenset())
+        version = plan_next(state).evaluate
+        return (
+            "nothing to judge: every version is evaluated" if version is None else describe_estimate(project, version)
+        )
+
+    def _lower_cap(self, version: str) -> None:
+        """Leave the next versions what a version's judging left of the spending cap."""
+        settings = self._project.settings
+        cap = self._project.endpoint_settings.max_cost_usd if settings.judge == "openai" else None
+        if cap is not None:
+            attrs = self._project.tables.load_attrs("judge_scores", version) or {}
+            left = max(0.0, cap - float(attrs.get("judge_spent_usd", 0.0)))
+            options = settings.judge_options | {"max_cost_usd": left}
+            lowered = settings.model_copy(update={"judge_options": options})
+            self._wire(lowered, self._project.from_settings(lowered))
 
     def _run(self, job_name: str, *, partition_key: str | None = None, tags: dict[str, str] | None = None) -> None:
         job = self._definitions.resolve_job_def(job_name)
@@ -118,6 +153,25 @@ class JobRunner:
             for check in checks
             if check.blocking and not check.passed
         )
+
+
+def describe_estimate(project: Project, version: str) -> str:
+    """Calls, tokens and cost of judging a version, in words."""
+    criteria = project.criteria_files.load(version)
+    judge = project.build_judge(criteria=criteria, version=version)
+    if not isinstance(judge, OpenAIJudge):
+        return f"{version}: judge '{judge.provider}' makes no calls and costs nothing"
+    records, annotations = (project.tables.require(name) for name in ("records", "annotations"))
+    task = build_task(records, annotations, criteria)
+    with project.open_verdict_cache() as cache:
+        remaining, n_known = find_open(judge, task, cache)
+    estimate = judge.estimate(remaining, n_known)
+    cost = "price unknown" if estimate.cost_usd is None else f"about {estimate.cost_usd:.4f} USD"
+    return (
+        f"{version}: {judge.provider}/{judge.model}, {estimate.n_records} records ({n_known} known already), "
+        f"{estimate.n_calls} calls, about {estimate.prompt_tokens} tokens sent and {estimate.completion_tokens} "
+        f"received, {cost}; each further version takes about as much"
+    )
 
 
 def seed_criteria(project: Project, first: Criteria | None) -> None:

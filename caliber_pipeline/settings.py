@@ -12,6 +12,7 @@ from caliber_pipeline.core.errors import InputError
 DEFAULT_OUTPUT: Final = Path("data/assets")
 DEFAULT_CRITERIA_DIR: Final = Path("data/criteria")
 DEFAULT_INPUT_DIR: Final = Path("data/input")
+CACHE_FOLDER: Final = ".cache"
 PREFIX: Final = "CALIBER_"
 JUDGES: Final = ("local", "recorded", "openai")
 
@@ -26,6 +27,8 @@ class Settings(BaseModel):
     annotations: Path | None = None
     criteria_dir: Path | None = None
     judge: Literal["local", "recorded", "openai"] = "local"
+    judge_options: dict[str, str | int | float] = Field(default_factory=dict)
+    verdict_cache: Path | None = None
     group_by: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     slice_columns: tuple[str, ...] = ()
@@ -39,13 +42,16 @@ class Settings(BaseModel):
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read CALIBER_OUTPUT, CALIBER_RECORDS, … ; CALIBER_COLUMNS is a list of NAME=COLUMN with commas between.
 
-        CALIBER_SLICE_COLUMNS is a list of metadata columns with commas between.
+        CALIBER_SLICE_COLUMNS is a list of metadata columns with commas between. The options of an endpoint have
+        variables of their own, which `judges.openai_settings` reads.
 
         Raises:
             InputError: a value does not fit; the message names the variable.
         """
         values: dict[str, object] = {
-            name: environ[PREFIX + name.upper()] for name in cls.model_fields if environ.get(PREFIX + name.upper())
+            name: environ[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if name != "judge_options" and environ.get(PREFIX + name.upper())
         }
         if isinstance(text := values.get("columns"), str):
             values["columns"] = parse_columns(text.split(","))
@@ -84,6 +90,16 @@ class Settings(BaseModel):
         if self.criteria_dir is not None:
             return self.criteria_dir
         return DEFAULT_CRITERIA_DIR if self.is_default_output else self.output / "criteria"
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where verdicts and embeddings are kept."""
+        return self.output / CACHE_FOLDER
+
+    @property
+    def verdict_cache_file(self) -> Path:
+        """The verdict cache: where it is set to be, else in the cache folder."""
+        return self.verdict_cache or self.cache_folder / "verdicts.sqlite"
 
     @property
     def records_file(self) -> Path:

@@ -70,7 +70,13 @@ class QuotingJudge:
 class PlantedProject(Project):
     """A project with the quoting judge and the word encoder."""
 
-    def build_judge(self, on_progress: Callable[[int, int], None] | None = None) -> Judge:
+    def build_judge(
+        self,
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        criteria: Criteria | None = None,
+        version: str | None = None,
+    ) -> Judge:
         """The quoting judge."""
         return QuotingJudge()
 

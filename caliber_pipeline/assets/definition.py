@@ -55,8 +55,10 @@ def one_line_failures() -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def log_progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:
-    """A progress callback that logs a line every two seconds, with the rate and the time left."""
+def log_progress(
+    context: dg.AssetExecutionContext, what: str, more: Callable[[], str] | None = None
+) -> Callable[[int, int], None]:
+    """A progress callback that logs a line every two seconds: rate, time left, and `more` where there is any."""
     started = time.monotonic()
     last = started
 
@@ -68,7 +70,7 @@ def log_progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int,
         last = now
         rate = done / max(now - started, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
-        context.log.info(f"{what}: {done} of {total} ({rate:.0f}/s{left})")
+        context.log.info(f"{what}: {done} of {total} ({rate:.0f}/s{left}{more() if more else ''})")
 
     return report
 

@@ -8,10 +8,12 @@ import pandas as pd
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import CriteriaError
-from caliber_pipeline.core.judge_scores import coverage, resolve_examples, select_judged
+from caliber_pipeline.core.errors import CriteriaError, SpendingCapError
+from caliber_pipeline.core.judge_scores import MIN_COVERAGE, resolve_examples, select_judged
 from caliber_pipeline.core.loop import describe_change
-from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.core.verdicts import JudgingSummary, summarize_verdicts
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
 
@@ -30,27 +32,83 @@ def judge_scores(
     version = context.partition_key
     with one_line_failures():
         criteria = load_unchanged(project, version)
-        labels = resolve_labels(annotations)
-        examples = resolve_examples(criteria, records, labels)
-        task = JudgeTask(select_judged(records, labels, with_ties=True), criteria, examples)
-        judge = project.build_judge(log_progress(context, "texts encoded"))
+        task = build_task(records, annotations, criteria)
+        judge = project.build_judge(log_progress(context, "texts encoded"), criteria=criteria, version=version)
+        progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
         with project.open_verdict_cache() as cache:
-            verdicts = run_judge(judge, task, cache=cache, on_progress=log_progress(context, "records judged"))
+            verdicts = run_judge(judge, task, cache=cache, on_progress=progress)
+        summary = summarize_verdicts(verdicts)
+        refuse_capped(summary, version)
     evaluated_at = datetime.now(UTC).isoformat()
     n_invented = int(verdicts.attrs.get("n_invented", 0))
-    with_attrs(verdicts, records, annotations, criteria_fingerprint=criteria.fingerprint, evaluated_at=evaluated_at)
-    statuses = verdicts["status"].value_counts()
+    with_attrs(
+        verdicts,
+        records,
+        annotations,
+        criteria_fingerprint=criteria.fingerprint,
+        evaluated_at=evaluated_at,
+        judge_provider=judge.provider,
+        judge_model=judge.model,
+        judge_spent_usd=str(_spent(judge) or 0.0),
+    )
     return dg.Output(
         verdicts,
         metadata={
-            "n_judged": len(verdicts),
-            "coverage": coverage(verdicts),
-            "n_cached": int(verdicts["is_cached"].sum()),
-            "n_examples": len(examples),
+            "n_examples": len(task.examples),
             "n_invented": n_invented,
-            **{f"n_{status}": int(n) for status, n in statuses.items()},
+            **_describe(judge, summary),
         },
     )
+
+
+def build_task(records: pd.DataFrame, annotations: pd.DataFrame, criteria: Criteria) -> JudgeTask:
+    """What the judge is asked: the labelled records, under the criteria, shown their examples.
+
+    Raises:
+        CriteriaError: an example is no labelled record any more, or changed.
+    """
+    labels = resolve_labels(annotations)
+    examples = resolve_examples(criteria, records, labels)
+    return JudgeTask(select_judged(records, labels, with_ties=True), criteria, examples)
+
+
+def refuse_capped(summary: JudgingSummary, version: str) -> None:
+    """End the run where the spending cap left too little to go on with.
+
+    Raises:
+        SpendingCapError: fewer records got a verdict than the coverage that figures need.
+    """
+    if summary.is_capped and (summary.coverage or 0.0) < MIN_COVERAGE:
+        n_scored = summary.n_by_status.get("scored", 0)
+        raise SpendingCapError(
+            f"the spending cap was reached: {n_scored} of {summary.n_records} records judged under '{version}' "
+            f"({summary.coverage:.1%}); the verdicts are kept, run again with a higher cap to go on from there"
+        )
+
+
+def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float]:
+    """The run's figures as metadata; what is unknown says so."""
+    names = ("prompt_tokens", "completion_tokens", "cost_usd", "mean_latency_s", "repeat_stability")
+    described = {name: getattr(summary, name) for name in names}
+    return {
+        "judge": f"{judge.provider}/{judge.model}",
+        "n_judged": summary.n_records,
+        "coverage": "n/a" if summary.coverage is None else summary.coverage,
+        "n_cached": summary.n_cached,
+        "n_calls": summary.n_calls,
+        **{name: "n/a" if value is None else value for name, value in described.items()},
+        **{f"n_{status}": n for status, n in summary.n_by_status.items()},
+    }
+
+
+def _spent(judge: Judge) -> float | None:
+    stats = judge.last_run if isinstance(judge, OpenAIJudge) else None
+    return None if stats is None else stats.spent_usd
+
+
+def _spent_so_far(judge: Judge) -> str:
+    spent = _spent(judge)
+    return "" if spent is None else f", {spent:.4f} USD"
 
 
 def load_unchanged(project: Project, version: str) -> Criteria:

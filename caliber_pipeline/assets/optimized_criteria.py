@@ -162,6 +162,6 @@ def _propose(
         scored = load_scored(project, verdicts)
         misalignments, patterns = (project.tables.require(name, champion) for name in ("misalignments", "patterns"))
     evidence = select_train(scored, misalignments, patterns, records)
-    max_examples = project.build_judge().max_examples
     champion_criteria = project.criteria_files.load(champion)
+    max_examples = project.build_judge(criteria=champion_criteria, version=champion).max_examples
     return propose_by_rules(champion_criteria, champion, evidence, round_=criteria.round + 1, max_examples=max_examples)

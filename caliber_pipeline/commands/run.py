@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 
     from caliber_pipeline.runs import Report
 
+_JUDGE_OPTIONS = ("provider", "model", "base_url", "max_concurrency", "max_cost_usd")
 _EXAMPLE = """example:
   caliber run                                   the sample, with the embedded judge
   caliber run --records answers.csv --annotations labels.csv --output runs/answers
   caliber run --records judged.csv --judge recorded --group-by conversation --output runs/judged
+  caliber run --judge openai --model gpt-4o-mini --dry-run          what it would cost; then without --dry-run
+  caliber run --judge openai --provider ollama --model llama3.1 --output runs/llama
 """
 
 
@@ -37,6 +41,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--criteria", type=Path, metavar="FILE", help="the first criteria version, for an output without any")
     add("--output", type=Path, metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
+    add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
+    add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
+    add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
+    add("--max-concurrency", type=int, metavar="N", help="calls under way at once (default: 32)")
+    add(
+        "--max-cost-usd",
+        type=float,
+        metavar="USD",
+        help="spending cap of the run; exit code 3 if reached",
+    )
+    add("--dry-run", action="store_true", help="show the next version's calls, tokens and cost, and judge nothing")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
     add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
     add("--slice-by", action="append", default=[], metavar="COLUMN", help="a column for whose values to show figures")
@@ -58,7 +73,10 @@ def execute(arguments: argparse.Namespace) -> None:
     console = _console()
     with console.status("starting") as status:
         report = _reporter(console, status.update)
-        _run_loop(settings, arguments, report)
+        estimate = _run_loop(settings, arguments, report)
+    if estimate is not None:
+        sys.stdout.write(f"{estimate}\n")
+        return
     _show(settings, as_json=arguments.json)
 
 
@@ -71,6 +89,9 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     values = Settings.from_env(os.environ).model_dump()
     names = ("records", "annotations", "output", "judge", "group_by", "max_iterations", "kappa_target")
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    options = {name: value for name in _JUDGE_OPTIONS if (value := getattr(arguments, name, None)) is not None}
+    if options:
+        given["judge_options"] = options
     if slices := getattr(arguments, "slice_by", None):
         given["slice_columns"] = tuple(slices)
     if getattr(arguments, "column", None):
@@ -78,7 +99,8 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     return Settings.checked(values | given)
 
 
-def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report") -> None:
+def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report") -> str | None:
+    """Run the loop, or only estimate its next evaluation, and return what to say of it."""
     from caliber_pipeline.core.criteria import parse_criteria
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.instances import open_instance
@@ -99,7 +121,11 @@ def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report
     seed_criteria(project, first)
     with open_instance(settings) as instance:
         level = logging.DEBUG if arguments.verbose else logging.INFO
-        JobRunner(settings, instance, report=report, log_level=level).run_loop()
+        runner = JobRunner(settings, instance, report=report, log_level=level)
+        if arguments.dry_run:
+            return runner.estimate_next()
+        runner.run_loop()
+    return None
 
 
 def _show(settings: Settings, *, as_json: bool) -> None:
@@ -121,5 +147,18 @@ def _console() -> "Console":
 
 
 def _reporter(console: "Console", update: "Report") -> "Report":
-    """Progress: one changing line on a terminal, a line each elsewhere."""
-    return update if console.is_terminal else lambda line: console.print(line, markup=False, soft_wrap=True)
+    """Progress: one changing line with a bar on a terminal, a line each elsewhere."""
+    from rich.markup import escape
+
+    if console.is_terminal:
+        return lambda line: update(escape(with_bar(line)))
+    return lambda line: console.print(line, markup=False, soft_wrap=True)
+
+
+def with_bar(line: str, width: int = 30) -> str:
+    """The line with a bar in front, where it says "12 of 40"."""
+    found = re.search(r"\b(\d+) of (\d+)\b", line)
+    if found is None or not int(found[2]):
+        return line
+    n_full = min(width, width * int(found[1]) // int(found[2]))
+    return f"{'━' * n_full}{'╌' * (width - n_full)} {line}"

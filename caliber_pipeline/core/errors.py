@@ -21,6 +21,10 @@ class JudgeError(CaliberError):
     """The judge as a whole cannot work (no key, unknown model, refused connection); single failures are rows."""
 
 
+class SpendingCapError(CaliberError):
+    """The spending cap ended a run before enough was judged; what was judged is kept."""
+
+
 class ReplyError(CaliberError):
     """A language model's reply is not of the form that it was asked for."""
 

@@ -31,7 +31,7 @@ class JudgingSummary:
         prompt_tokens: Tokens sent; None where a call's were not reported.
         completion_tokens: Tokens received; None where a call's were not reported.
         cost_usd: Cost; None where a price or a count is missing, 0 where no call was made.
-        mean_latency_s: Mean seconds from first attempt to verdict; None where no call was made.
+        mean_latency_s: Mean seconds from first attempt to verdict; None where it is not known.
         repeat_stability: Mean share of votes that agree with the verdict; None without votes.
         is_capped: The spending cap ended the run early.
     """
@@ -55,7 +55,7 @@ def summarize_verdicts(judge_scores: pd.DataFrame) -> JudgingSummary:
     counts = judge_scores["status"].value_counts()
     n_by_status = {status: int(counts.get(status, 0)) for status in STATUSES if counts.get(status, 0)}
     called = judge_scores[~judge_scores["is_cached"].astype(bool) & (judge_scores["n_attempts"] > 0)]
-    shares = judge_scores["vote_share"].dropna()
+    shares, latencies = judge_scores["vote_share"].dropna(), called["latency_s"].dropna()
     return JudgingSummary(
         n_records=n,
         n_by_status=n_by_status,
@@ -65,7 +65,7 @@ def summarize_verdicts(judge_scores: pd.DataFrame) -> JudgingSummary:
         prompt_tokens=_total(called["prompt_tokens"], int),
         completion_tokens=_total(called["completion_tokens"], int),
         cost_usd=_total(called["cost_usd"], float),
-        mean_latency_s=float(called["latency_s"].mean()) if len(called) else None,
+        mean_latency_s=float(latencies.mean()) if len(latencies) else None,
         repeat_stability=float(shares.mean()) if len(shares) else None,
         is_capped=n_by_status.get("skipped", 0) > 0,
     )

@@ -13,6 +13,8 @@ from caliber_pipeline.core.pricing import FREE, Price, price_of
 from caliber_pipeline.judges.providers import CUSTOM, PROVIDERS, Provider, is_own_url
 
 Transport = Literal["direct", "package"]
+_URL_VARIABLES: Final = {"openai": "OPENAI_BASE_URL", "azure": "AZURE_OPENAI_ENDPOINT"}
+_VERSION_VARIABLE: Final = "OPENAI_API_VERSION"
 _NO_KEY: Final = "none"  # the package insists on a key; endpoints that need none ignore it
 
 
@@ -98,12 +100,11 @@ class OpenAIJudgeSettings:
         values |= {name: value for name, value in arguments.items() if value is not None}
         if isinstance(values.get("api_key"), str):
             values["api_key"] = SecretStr(values["api_key"])
-        own_url = {"openai": "OPENAI_BASE_URL", "azure": "AZURE_OPENAI_ENDPOINT"}
-        provider = values.get("provider", "openai")
-        if "base_url" not in values and environ.get(own_url.get(provider, ""), "").strip():
-            values["base_url"] = environ[own_url[provider]].strip()
-        if "api_version" not in values and environ.get("OPENAI_API_VERSION", "").strip():
-            values["api_version"] = environ["OPENAI_API_VERSION"].strip()
+        url = environ.get(_URL_VARIABLES.get(values.get("provider", "openai"), ""), "").strip()
+        if "base_url" not in values and url:
+            values["base_url"] = url
+        if "api_version" not in values and environ.get(_VERSION_VARIABLE, "").strip():
+            values["api_version"] = environ[_VERSION_VARIABLE].strip()
         keys = {
             provider.name: SecretStr(environ[variable].strip())
             for provider in PROVIDERS.values()
@@ -118,6 +119,13 @@ class OpenAIJudgeSettings:
         if provider is None or provider in {self.provider, self.provider_name}:
             return changed
         return replace(changed, provider=provider, base_url=None, api_key=None, logprobs=None)
+
+    @classmethod
+    def variables(cls) -> tuple[str, ...]:
+        """The names of all environment variables that `from_env` reads."""
+        own = [f"CALIBER_{setting.name.upper()}" for setting in fields(cls) if setting.name != "keys"]
+        keys = [variable for provider in PROVIDERS.values() for variable in provider.key_variables]
+        return (*own, *keys, *_URL_VARIABLES.values(), _VERSION_VARIABLE)
 
     def bound_to(self, criteria: Criteria, first: tuple[str, str] | None) -> Self:
         """The same settings for a criteria version.

@@ -45,6 +45,12 @@ def test_an_unknown_price_leaves_the_cost_unknown_and_a_cap_shows() -> None:
     assert summary.repeat_stability is None
 
 
+def test_a_judge_that_reports_no_figures_leaves_them_unknown() -> None:
+    summary = summarize_verdicts(run_judge(ScriptedJudge(), make_task({"a": "1"})))
+    assert (summary.n_calls, summary.coverage) == (1, 1.0)
+    assert (summary.prompt_tokens, summary.cost_usd, summary.mean_latency_s) == (None, None, None)
+
+
 def test_nothing_judged_is_undefined_and_costs_nothing() -> None:
     summary = summarize_verdicts(empty_frame("judge_scores"))
     assert summary.coverage is None

@@ -1,0 +1,79 @@
+"""`caliber cache`: what the verdict cache holds, and how to make it smaller."""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+
+if TYPE_CHECKING:
+    from caliber_pipeline.stores.verdict_cache import CacheStats
+
+_EXAMPLE = """examples:
+  caliber cache                                 how many verdicts of which model, and how large
+  caliber cache --prune --older-than 90         drop those stored more than 90 days ago
+  caliber cache --prune --status refused        have refused records judged again
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "cache",
+        help="show the size of the verdict cache, or prune it",
+        description="The verdicts that endpoints gave, kept so that none is paid for twice.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add("--prune", action="store_true", help="remove verdicts: all, or those that the next two options choose")
+    add("--older-than", type=float, metavar="DAYS", help="only verdicts stored before that many days")
+    add("--status", action="append", default=[], choices=("scored", "unparseable", "refused"), help="only these")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Prune where asked to, and show what the cache holds.
+
+    Raises:
+        InputError: there is no cache, or the arguments do not go together.
+    """
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.stores.verdict_cache import VerdictCache
+
+    if not arguments.prune and (arguments.status or arguments.older_than is not None):
+        raise InputError("--older-than and --status choose what --prune removes; add --prune")
+    settings = Settings.from_env(os.environ)
+    path = settings.model_copy(update={"output": arguments.output or settings.output}).verdict_cache_file
+    if not path.exists():
+        raise InputError(f"{path}: there is no verdict cache; name the --output of a run that asked an endpoint")
+    n_removed = None
+    with VerdictCache(path) as cache:
+        if arguments.prune:
+            age = arguments.older_than
+            before = None if age is None else datetime.now(UTC) - timedelta(days=age)
+            n_removed = cache.prune(before=before, statuses=arguments.status)
+        stats = cache.stats()
+    text = _as_json(stats, n_removed) if arguments.json else _as_text(stats, n_removed)
+    sys.stdout.write(f"{text}\n")
+
+
+def _as_json(stats: "CacheStats", n_removed: int | None) -> str:
+    return json.dumps({**asdict(stats), "n_removed": n_removed}, default=str)
+
+
+def _as_text(stats: "CacheStats", n_removed: int | None) -> str:
+    lines = [] if n_removed is None else [f"removed {n_removed:,} verdicts"]
+    lines.append(f"{stats.path}: {stats.n_verdicts:,} verdicts, {stats.n_bytes / 1024:,.0f} KB")
+    lines += [f"  {name}: {n:,}" for name, n in stats.n_by_model.items()]
+    if stats.oldest is not None and stats.newest is not None:
+        lines.append(f"  stored between {stats.oldest:%Y-%m-%d %H:%M} and {stats.newest:%Y-%m-%d %H:%M} UTC")
+    return "\n".join(lines)
