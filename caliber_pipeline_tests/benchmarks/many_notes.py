@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from caliber_pipeline.core.consensus import unit
+
 PHRASES = Path(__file__).parent / "notes" / "phrases.csv"
 THINGS = """
 the parcel; the refund; a lamp; the return label; the garden chair; a gift card; the drill; delivery; the
@@ -19,6 +21,7 @@ plant; the voucher; the sofa; the fence panels; the membership; a late order; th
 """
 FRAMES = ["{}", "again: {}", "{}, sadly"]
 THINGS_PER_THEME = 7
+_BLOCK = 65_536
 
 
 def build_notes() -> tuple[list[str], NDArray[np.int64]]:
@@ -38,12 +41,20 @@ def build_notes() -> tuple[list[str], NDArray[np.int64]]:
 def interpolate(
     rows: NDArray[np.floating], themes: NDArray[np.int64], n: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """`n` vectors on the lines between notes of one theme: the shape of text, for numbers that nobody encodes here."""
+    """`n` vectors on the lines between notes of one theme: the shape of text, for numbers that nobody encodes here.
+
+    Returns:
+        The vectors, and for each the note that it is nearest to.
+    """
     first = rng.integers(0, len(rows), n)
     order = np.argsort(themes, kind="stable")
     sizes = np.bincount(themes)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     second = order[starts[themes[first]] + rng.integers(0, sizes[themes[first]])]
     weight = rng.uniform(0, 0.4, (n, 1)).astype(np.float32)
-    mixed = (1 - weight) * rows[first].astype(np.float32) + weight * rows[second].astype(np.float32)
-    return mixed / np.linalg.norm(mixed, axis=1, keepdims=True), themes[first]
+    source = rows.astype(np.float32)
+    mixed = np.empty((n, rows.shape[1]), dtype=np.float32)
+    for start in range(0, n, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mixed[block] = unit((1 - weight[block]) * source[first[block]] + weight[block] * source[second[block]])
+    return mixed, first
