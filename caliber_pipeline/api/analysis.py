@@ -262,8 +262,7 @@ async def _discover(judged: Sequence[EvaluatedRecord], encoder: Encoder) -> Sequ
 
 def _group(bare: MisalignmentAnalysis, patterns: Sequence[Item]) -> MisalignmentAnalysis:
     """The errors by the themes in their notes."""
-    findings, recommendations = [], []
-    grouped: set[str] = set()
+    grouped_errors: list[tuple[Finding, str]] = []
     for errors, verdict in ((bare.false_positives, "Reject"), (bare.false_negatives, "Accept")):
         notes = {error.record_id: error.human_notes for error in errors}
         for pattern in patterns:
@@ -274,19 +273,20 @@ def _group(bare: MisalignmentAnalysis, patterns: Sequence[Item]) -> Misalignment
             quote = next((notes[record_id] for record_id in found if notes[record_id]), None)
             kind = "false positives" if verdict == "Reject" else "false negatives"
             said = f", e.g. “{quote}”" if quote else ""
-            findings.append(Finding(name, f"{len(found)} of {len(errors)} {kind} carry such notes{said}.", found))
-            recommendations.append(f"{verdict} where people say: {name}{said}.")
-            grouped |= set(found)
+            finding = Finding(name, f"{len(found)} of {len(errors)} {kind} carry such notes{said}.", found)
+            grouped_errors.append((finding, f"{verdict} where people say: {name}{said}."))
+    grouped_errors.sort(key=lambda pair: -len(pair[0].record_ids))
+    recommendations = [text for _, text in grouped_errors]
+    grouped = {record_id for finding, _ in grouped_errors for record_id in finding.record_ids}
     n_left = len(bare.false_positives) + len(bare.false_negatives) - len(grouped)
     if n_left:
         recommendations.append(f"{n_left} errors belong to no theme: read them, and note why people decided so.")
-    order = sorted(range(len(findings)), key=lambda i: -len(findings[i].record_ids))
     return MisalignmentAnalysis(
         bare.total,
         bare.false_positives,
         bare.false_negatives,
         bare.summary,
-        tuple(findings[i] for i in order),
+        tuple(finding for finding, _ in grouped_errors),
         tuple(recommendations),
     )
 

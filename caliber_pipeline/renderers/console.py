@@ -17,6 +17,7 @@ from caliber_pipeline.renderers.protocol import (
     KIND,
     UNDEFINED,
     VERDICT,
+    count_failures,
     format_figure,
     format_interval,
     shorten,
@@ -246,7 +247,7 @@ def _failures(result: EvaluationView) -> list[RenderableType]:
     if not result.failed:
         return []
     first = result.failed[0]
-    return [Text(f"{len(result.failed)} records got no verdict, e.g. {first.record_id}: {first.reason}", "yellow")]
+    return [Text(f"{count_failures(len(result.failed))}, e.g. {first.record_id}: {first.reason}", "yellow")]
 
 
 def _errors(errors: Sequence[MisalignedView]) -> Table:

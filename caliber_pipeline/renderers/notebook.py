@@ -8,7 +8,15 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from caliber_pipeline.renderers.plots import plot_confusion_matrix, plot_kappa
-from caliber_pipeline.renderers.protocol import FIGURES, KIND, VERDICT, format_figure, format_interval, shorten
+from caliber_pipeline.renderers.protocol import (
+    FIGURES,
+    KIND,
+    VERDICT,
+    count_failures,
+    format_figure,
+    format_interval,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from caliber_pipeline.renderers.notebook_widget import AnnotationWidget
@@ -31,11 +39,11 @@ _MAX_CHARS: Final = 300
 # currentColor and translucent greys alone, so that it reads on light and dark
 _STYLE: Final = """<style>
 .caliber{font:14px/1.45 system-ui,sans-serif;color:inherit;max-width:70em}
-.caliber h4{margin:.8em 0 .3em;font-size:1.05em}
+.caliber h4{margin:.8em 0 .3em;font-size:1.05em;font-weight:600}
 .caliber table{border-collapse:collapse;margin:.3em 0;color:inherit;background:transparent}
 .caliber th,.caliber td{border:1px solid rgba(128,128,128,.4);padding:.25em .6em;text-align:left!important;
-vertical-align:top;color:inherit;background:transparent;white-space:normal;overflow-wrap:anywhere}
-.caliber th{background:rgba(128,128,128,.15)}
+vertical-align:top;color:inherit;background:transparent;white-space:normal;overflow-wrap:break-word}
+.caliber th{background:rgba(128,128,128,.15);white-space:nowrap!important}
 .caliber td.n{text-align:right!important;font-variant-numeric:tabular-nums}
 .caliber .bar{display:inline-block;height:.8em;background:#3b82c4;border-radius:2px;vertical-align:middle}
 .caliber .track{display:inline-block;width:12em;background:rgba(128,128,128,.25);border-radius:2px;line-height:.8em}
@@ -276,7 +284,7 @@ def _failures(result: EvaluationView) -> str:
         return ""
     rows = [(_id(failed.record_id), escape(failed.status), _text(failed.reason)) for failed in result.failed[:MAX_ROWS]]
     return (
-        f"<h4>{len(result.failed)} records got no verdict</h4>"
+        f"<h4>{count_failures(len(result.failed))}</h4>"
         f"{_table(('id', 'status', 'why'), rows)}{_more(len(result.failed))}"
     )
 

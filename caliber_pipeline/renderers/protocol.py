@@ -82,6 +82,11 @@ def format_interval(interval: tuple[float, float] | None) -> str:
     return UNDEFINED if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
+def count_failures(n: int) -> str:
+    """How many records got no verdict, in words."""
+    return f"{n} record{'' if n == 1 else 's'} got no verdict"
+
+
 def shorten(text: str, length: int) -> str:
     """The text on one line, cut where it is longer."""
     line = " ".join(text.split())

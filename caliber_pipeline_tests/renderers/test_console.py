@@ -35,7 +35,7 @@ def test_shows_agreement_with_words_cells_and_failures() -> None:
     assert re.search(r"accuracy\D+0\.714", text)
     assert "Kappa is moderate." in text
     assert re.search(r"judge accepts\D+1\D+3", text)
-    assert "1 records got no verdict, e.g. r7: the records file has no verdict here" in text
+    assert "1 record got no verdict, e.g. r7: the records file has no verdict here" in text
 
 
 def test_shows_undefined_figures_as_such() -> None:
