@@ -70,13 +70,13 @@ def judge_others(
     Raises:
         InputError: the settings name another judge than the champion's.
     """
-    judge = project.build_judge()
+    criteria = project.criteria_files.load(champion.version)
+    judge = project.build_judge(criteria=criteria, version=champion.version)
     if champion.provider and (judge.provider, judge.model) != (champion.provider, champion.model):
         raise InputError(
             f"'{champion.version}' was judged by {champion.provider} ({champion.model}), the settings name "
             f"{judge.provider} ({judge.model}); name the same with --judge"
         )
-    criteria = project.criteria_files.load(champion.version)
     examples = resolve_examples(criteria, champion.records, champion.labels)
     with project.open_verdict_cache() as cache:
         return run_judge(judge, JudgeTask(records, criteria, examples), cache=cache, on_progress=on_progress)
