@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value, seal_test
 from caliber_pipeline.core.calibration_history import append_evaluations
 from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, render_criteria
 from caliber_pipeline.core.schemas import SCHEMAS, frame_from_arrow
@@ -31,7 +31,9 @@ def _empty(type_: pa.DataType) -> object:
         return []
     if pa.types.is_timestamp(type_):
         return datetime(2030, 1, 1, tzinfo=UTC)
-    return "" if pa.types.is_string(type_) else 0
+    if pa.types.is_string(type_):
+        return ""
+    return False if pa.types.is_boolean(type_) else 0
 
 
 def next_criteria(text: str = "Score 1 if the answer is correct and polite, otherwise 0.") -> Criteria:
@@ -67,7 +69,8 @@ def store_run(folder: Path, *, n: int = 200, errors: float = 0.15, output: str =
         metrics[version].attrs.update(_fingerprints(), evaluated_at=f"2030-01-0{place + 1}T00:00:00+00:00")
         decided[version] = _decision(version, metrics[version])
         is_wrong = judge != human
-        save(tables, "alignment_metrics", metrics[version], version)
+        shown = seal_test(metrics[version]) if version == "v002" else metrics[version]
+        save(tables, "alignment_metrics", shown, version)
         verdicts = [_verdict(id_, int(score)) for id_, score in zip(ids, judge, strict=True)]
         save(tables, "judge_scores", frame("judge_scores", verdicts), version)
         save(tables, "optimized_criteria", decided[version], version)

@@ -135,6 +135,18 @@ def test_the_first_version_has_no_difference_to_show(stored: Path) -> None:
     assert "not this version" in render_report(load(stored, "v001"), made_at=MADE_AT)
 
 
+def test_the_test_figures_of_a_promoted_version_come_from_its_history(stored: Path) -> None:
+    source = load(stored)
+    assert source.metrics.loc[source.metrics["split"] == "test", "value"].isna().all(), "sealed when computed"
+    report = build_report(source)
+    matrix = next(matrix for matrix in report["matrices"] if matrix["split"] == "test")
+    assert matrix["total"] == 40
+    accuracy = next(row for row in report["figures"] if row["label"] == "Accuracy")
+    right = matrix["true_positives"][0] + matrix["true_negatives"][0]
+    at = [split["name"] for split in report["splits"]].index("test")
+    assert accuracy["by_split"][at]["value"] == right / 40
+
+
 def test_sealed_test_figures_are_left_out(stored: Path) -> None:
     source = load(stored)
     source.history["is_test_sealed"] = True
