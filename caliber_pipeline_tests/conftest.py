@@ -1,7 +1,9 @@
 """Fixtures that all tests share: small real projects, and the real data sets where they are at hand."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
@@ -12,6 +14,13 @@ from caliber_pipeline.runs import seed_criteria
 from caliber_pipeline.settings import Settings
 from caliber_pipeline_tests.projects import PlantedProject, write_planted_input
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 
 
@@ -43,3 +52,17 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of its own."""
     with dg.instance_for_test() as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """The system's Chromium, headless."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
