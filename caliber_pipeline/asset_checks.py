@@ -40,4 +40,16 @@ def enough_groups(records: pd.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-ALL_CHECKS = [judge_coverage, enough_groups]
+@dg.asset_check(
+    asset="drift",
+    description="Agreement on the records labelled since a version won is as certified; else judge again.",
+)
+def no_drift(drift: pd.DataFrame) -> dg.AssetCheckResult:
+    """Warn where the drift test raised its alarm."""
+    state = drift.iloc[0]
+    return dg.AssetCheckResult(
+        passed=not state["is_alarm"], severity=dg.AssetCheckSeverity.WARN, description=str(state["summary"])
+    )
+
+
+ALL_CHECKS = [judge_coverage, enough_groups, no_drift]

@@ -21,6 +21,7 @@ INGEST = ("records", "rejected_records", "annotations", "rejected_annotations")
 CALIBRATION = (
     "judge_scores",
     "alignment_metrics",
+    "drift",
     "patterns",
     "misalignments",
     "relabel_queue",

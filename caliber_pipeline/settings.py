@@ -34,6 +34,7 @@ class Settings(BaseModel):
     slice_columns: tuple[str, ...] = ()
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
     max_iterations: int = Field(default=3, ge=0)
+    drift_anchors: int = Field(default=50, ge=0)
     recalibration_cron: str = "0 6 * * 1"
     annotation_store: str | None = None
     recalibrate_after: int = Field(default=20, ge=1)

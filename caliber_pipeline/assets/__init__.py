@@ -9,6 +9,7 @@ from caliber_pipeline.assets.alignment_metrics import alignment_metrics
 from caliber_pipeline.assets.annotations import annotations
 from caliber_pipeline.assets.calibration_history import calibration_history
 from caliber_pipeline.assets.criteria import criteria
+from caliber_pipeline.assets.drift import drift
 from caliber_pipeline.assets.judge_scores import judge_scores
 from caliber_pipeline.assets.learnings import learnings
 from caliber_pipeline.assets.misalignments import misalignments
@@ -24,6 +25,7 @@ ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     annotations,
     judge_scores,
     alignment_metrics,
+    drift,
     patterns,
     misalignments,
     relabel_queue,

@@ -1,13 +1,19 @@
 """Whether a judge still agrees with people as its certificate says, and what changed if it does not."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.intervals import CONFIDENCE, paired_difference_interval, proportion_interval
+from caliber_pipeline.core.schemas import DRIFT, conform_frame
+
+Anchors: TypeAlias = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
+"""Agreement on frozen records: as certified, and judged again."""
 
 ALPHA: Final = 0.05  # chance of ever raising an alarm where agreement is as certified
 
@@ -158,3 +164,108 @@ def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], con
     b_low, b_high = map(float, proportion_interval(second.sum(), second.size, confidence=confidence))
     below, above = np.hypot(a - a_low, b_high - b), np.hypot(a_high - a, b - b_low)
     return Change(a - b, float(a - b - below), float(a - b + above))
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a version was certified with.
+
+    Attributes:
+        agreement: The lower end of the 95 % interval of its accuracy on dev, and on test where that is reported.
+        certified_at: When it won.
+    """
+
+    agreement: float
+    certified_at: pd.Timestamp
+
+
+def find_certificate(history: pd.DataFrame | None, version: str) -> Certificate | None:
+    """The certificate of a version: its first evaluation that made it champion; None where there is none."""
+    if history is None:
+        return None
+    won = history[(history["criteria_version"] == version) & history["decision"].isin(["baseline", "promoted"])]
+    if won.empty:
+        return None
+    first = won.sort_values("evaluated_at").iloc[0]
+    parts = [split for split in ("dev", "test") if not pd.isna(first[f"{split}_n"])]
+    n = sum(int(first[f"{split}_n"]) for split in parts)
+    hits = sum(int(first[f"{split}_true_positives"]) + int(first[f"{split}_true_negatives"]) for split in parts)
+    low = float(proportion_interval(hits, n)[0]) if n else 0.0
+    return Certificate(low, first["evaluated_at"]) if 0 < low < 1 else None
+
+
+def split_by_time(
+    scored: pd.DataFrame, annotations: pd.DataFrame, certified_at: pd.Timestamp
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The judged rows labelled before the certificate, and the audited ones: first labelled after it, in that order.
+
+    A label without a time counts as an old one. Records that the judge was shown as examples are in neither.
+    """
+    usable = scored["llm_score"].notna() & ~scored["is_example"]
+    judged = scored[usable.to_numpy(dtype=bool)]
+    first_label = annotations.groupby("record_id")["created_at"].min()
+    labelled_at = judged["record_id"].map(first_label)
+    is_new = (labelled_at > certified_at).fillna(value=False).to_numpy(dtype=bool)
+    audited = judged[is_new].assign(labelled_at=labelled_at[is_new])
+    return judged[~is_new], audited.sort_values(["labelled_at", "record_id"], ignore_index=True)
+
+
+def select_anchors(before: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Up to n frozen records of dev and test to judge again: always the same ones, by a stable hash."""
+    held_out = before[before["split"] != "train"]
+    order = np.argsort(hash_texts(held_out["record_id"]), kind="stable")
+    chosen: pd.DataFrame = held_out.iloc[order[:n]]
+    return chosen
+
+
+def agreement_of(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether judge and people agree, per row."""
+    return np.asarray((rows["llm_score"] == rows["human_score"]).to_numpy(dtype=bool))
+
+
+def build_row(
+    version: str,
+    certificate: Certificate | None,
+    audited: npt.NDArray[np.bool_],
+    anchors: Anchors | None = None,
+) -> pd.DataFrame:
+    """The one row of the `drift` table of a version.
+
+    Args:
+        version: The version.
+        certificate: None where there is nothing to hold it against.
+        audited: Agreement on the audited records, in their order.
+        anchors: Agreement on the anchors as certified, and judged again; None where they were not.
+    """
+    row: dict[str, object] = dict.fromkeys(DRIFT.names)
+    row |= {"criteria_version": version, "n_audited": len(audited), "n_anchors": 0, "is_alarm": False}
+    if certificate is None:
+        row["summary"] = "first evaluation: no certificate to hold it against"
+        return _as_frame(row)
+    test = run_drift_test(audited, certificate.agreement)
+    row |= {"certified": test.certified, "certified_at": certificate.certified_at, "is_alarm": test.is_alarm}
+    row |= {"agreement": test.agreement, "evidence": test.evidence, "alarm_at": test.alarm_at}
+    row["summary"] = _summarise(test)
+    if anchors is not None and len(audited):
+        split = split_drift(*anchors, audited)
+        row |= {
+            "n_anchors": len(anchors[0]),
+            "p_value": split.p_value,
+            "summary": f"{row['summary']}; {split.in_words}",
+        }
+        for name, change in (("judge", split.judge), ("data", split.data)):
+            row |= {f"{name}_change": change.value, f"{name}_ci_low": change.ci_low, f"{name}_ci_high": change.ci_high}
+    return _as_frame(row)
+
+
+def _summarise(test: DriftTest) -> str:
+    if not test.n:
+        return "no record was labelled since the certificate"
+    found = (
+        f"agreement {test.agreement:.1%} on {test.n} records labelled since; certified: at least {test.certified:.1%}"
+    )
+    return f"alarm after {test.alarm_at} records: {found}" if test.is_alarm else f"no alarm: {found}"
+
+
+def _as_frame(row: dict[str, object]) -> pd.DataFrame:
+    return conform_frame(pd.DataFrame({name: pd.Series([row[name]], dtype=object) for name in DRIFT.names}), "drift")

@@ -165,6 +165,31 @@ RELABEL_QUEUE: Final = pa.schema(
     ]
 )
 
+DRIFT: Final = pa.schema(
+    [
+        _required("criteria_version", pa.string(), "The version that was evaluated again"),
+        _optional("certified", pa.float64(), "Agreement to hold: the lower end of the certificate's interval"),
+        _optional("certified_at", UTC_TIMESTAMP, "When the version won; null without a certificate"),
+        _required("n_audited", pa.int64(), "Records labelled since"),
+        _optional("agreement", pa.float64(), "Agreement of judge and people on these"),
+        _optional("evidence", pa.float64(), "How many times likelier they are under worse agreement"),
+        _required("is_alarm", pa.bool_(), "The evidence reached 20 at some record"),
+        _optional("alarm_at", pa.int64(), "After how many audited records it did"),
+        _required("n_anchors", pa.int64(), "Frozen records that were judged again"),
+        *(
+            _optional(f"{part}_{end}", pa.float64(), f"{what}: {meaning}")
+            for part, what in (("judge", "Change of agreement on the anchors"), ("data", "The rest of the change"))
+            for end, meaning in (
+                ("change", "the difference"),
+                ("ci_low", "lower end of its 95 % interval"),
+                ("ci_high", "upper end of its 95 % interval"),
+            )
+        ),
+        _optional("p_value", pa.float64(), "Exact McNemar test of the judge's part"),
+        _required("summary", pa.string(), "The outcome in words"),
+    ]
+)
+
 SUGGESTION: Final = pa.struct(
     [
         _required("aspect", pa.string(), "What the suggestion is about"),
@@ -313,6 +338,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "patterns": PATTERNS,
         "misalignments": MISALIGNMENTS,
         "relabel_queue": RELABEL_QUEUE,
+        "drift": DRIFT,
         "learnings": LEARNINGS,
         "optimized_criteria": OPTIMIZED_CRITERIA,
         "calibration_history": CALIBRATION_HISTORY,

@@ -1,7 +1,19 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from caliber_pipeline.core.drift import evidence_of_drift, run_drift_test, split_drift
+from caliber_pipeline.core.drift import (
+    Certificate,
+    agreement_of,
+    build_row,
+    evidence_of_drift,
+    find_certificate,
+    run_drift_test,
+    select_anchors,
+    split_by_time,
+    split_drift,
+)
+from caliber_pipeline.core.intervals import proportion_interval
 
 
 def test_evidence_of_a_worked_example() -> None:
@@ -108,3 +120,86 @@ def test_a_drop_of_ten_points_is_found_within_300_records() -> None:
     alarms = [run_drift_test(rng.random(300) < 0.75, 0.85).is_alarm for _ in range(2000)]
 
     assert np.mean(alarms) > 0.85
+
+
+def history_of(*rows: tuple[str, str, str, int, int]) -> pd.DataFrame:
+    """Evaluations: version, time, decision, dev hits, dev n; test is sealed."""
+    frame = pd.DataFrame(rows, columns=["criteria_version", "evaluated_at", "decision", "hits", "n"])
+    history = frame[["criteria_version", "decision"]].copy()
+    history["evaluated_at"] = pd.to_datetime(frame["evaluated_at"], utc=True)
+    history["dev_n"], history["dev_true_positives"], history["dev_true_negatives"] = frame["n"], frame["hits"], 0
+    history["test_n"] = None
+    return history
+
+
+def test_the_certificate_is_the_first_evaluation_that_won() -> None:
+    history = history_of(
+        ("v002", "2026-01-02", "promoted", 90, 100),
+        ("v002", "2026-01-09", "promoted", 60, 100),
+        ("v003", "2026-01-03", "rejected", 99, 100),
+    )
+
+    certificate = find_certificate(history, "v002")
+
+    assert certificate is not None
+    assert certificate.certified_at == pd.Timestamp("2026-01-02", tz="UTC")
+    assert certificate.agreement == pytest.approx(float(proportion_interval(90, 100)[0]))
+    assert find_certificate(history, "v003") is None
+    assert find_certificate(None, "v002") is None
+    assert find_certificate(history_of(("v001", "2026-01-01", "baseline", 0, 0)), "v001") is None
+
+
+def scored_of(n: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(n)],
+            "human_score": pd.array([1] * n, dtype="int8[pyarrow]"),
+            "llm_score": pd.array([1, None] + [0] * (n - 2), dtype="int8[pyarrow]"),
+            "is_example": [False, False, True] + [False] * (n - 3),
+            "split": ["dev", "train"] * (n // 2),
+        }
+    )
+
+
+def test_records_first_labelled_after_the_certificate_are_audited_in_order() -> None:
+    days = ["2026-01-01", "2026-01-09", "2026-01-08", "2026-01-07", None, "2026-01-06"]
+    annotations = pd.DataFrame(
+        {"record_id": [f"r{i}" for i in range(6)] + ["r0"], "created_at": [*days, "2026-02-01"]}
+    ).assign(created_at=lambda frame: pd.to_datetime(frame["created_at"], utc=True))
+
+    before, audited = split_by_time(scored_of(6), annotations, pd.Timestamp("2026-01-05", tz="UTC"))
+
+    # r0 was labelled before (and again later), r1 has no verdict, r2 is an example, r4 has no time
+    assert before["record_id"].tolist() == ["r0", "r4"]
+    assert audited["record_id"].tolist() == ["r5", "r3"]
+    assert agreement_of(before).tolist() == [True, False]
+
+
+def test_anchors_are_held_out_and_always_the_same() -> None:
+    scored = scored_of(40)
+
+    anchors = select_anchors(scored, 10)
+
+    assert set(anchors["split"]) == {"dev"}
+    assert len(anchors) == 10
+    again = select_anchors(scored.sample(frac=1, random_state=0), 10)
+    assert sorted(again["record_id"]) == sorted(anchors["record_id"])
+
+
+def test_the_row_says_what_was_found() -> None:
+    certificate = Certificate(0.9, pd.Timestamp("2026-01-01", tz="UTC"))
+    none = np.zeros(0, dtype=bool)
+
+    first = build_row("v001", None, none).iloc[0]
+    quiet = build_row("v001", certificate, none).iloc[0]
+    alarm = build_row("v001", certificate, np.zeros(20, dtype=bool), (np.ones(50, bool), np.zeros(50, bool))).iloc[0]
+
+    assert first["summary"] == "first evaluation: no certificate to hold it against"
+    assert quiet["summary"] == "no record was labelled since the certificate"
+    assert not quiet["is_alarm"]
+    assert alarm["is_alarm"]
+    assert alarm["summary"].startswith(
+        "alarm after 2 records: agreement 0.0% on 20 records labelled since; certified: "
+    )
+    assert "judge drift of -100.0%" in alarm["summary"]
+    assert alarm["n_anchors"] == 50
