@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from caliber_pipeline.assets.judge_scores import build_task
@@ -136,6 +136,8 @@ class JobRunner:
                 run_id=run_id,
                 run_config={"loggers": {_LOGGER: {}}},  # without it Dagster's own writes all events to stderr
             )
+        except DagsterExecutionInterruptedError as interruption:  # it is no Exception, and unknown outside Dagster
+            raise KeyboardInterrupt from interruption
         except dg.Failure as failure:
             if isinstance(failure.__cause__, CaliberError):
                 raise failure.__cause__ from failure

@@ -107,8 +107,10 @@ def _spent(judge: Judge) -> float | None:
 
 
 def _spent_so_far(judge: Judge) -> str:
+    if not isinstance(judge, OpenAIJudge):
+        return ""
     spent = _spent(judge)
-    return "" if spent is None else f", {spent:.4f} USD"
+    return ", price unknown" if spent is None else f", {spent:.4f} USD"
 
 
 def load_unchanged(project: Project, version: str) -> Criteria:
