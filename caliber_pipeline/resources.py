@@ -10,8 +10,10 @@ from pydantic import Field
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
+from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.judges.local import LocalJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge
 from caliber_pipeline.judges.providers import PROVIDERS
@@ -22,6 +24,8 @@ from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 from caliber_pipeline.stores.pattern_fits import PatternFits
 from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
+from caliber_pipeline.strategies import ExamplesStrategy, GepaStrategy, RewriteStrategy, RulesStrategy, Strategy
+from caliber_pipeline.strategies.gepa import JudgeCriteria
 
 
 class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -48,7 +52,13 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def loop(self) -> LoopSettings:
         """When the loop ends."""
-        return LoopSettings(kappa_target=self.settings.kappa_target, max_iterations=self.settings.max_iterations)
+        settings = self.settings
+        return LoopSettings(
+            kappa_target=settings.kappa_target,
+            max_iterations=settings.max_iterations,
+            max_new_errors=settings.max_new_errors,
+            max_cost_usd=settings.max_loop_cost_usd,
+        )
 
     @property
     def tables(self) -> TableStore:
@@ -100,6 +110,36 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         if criteria is not None:
             settings = settings.bound_to(criteria, self._first_judge(version, criteria.base))
         return OpenAIJudge(settings)
+
+    def build_language_model(self) -> LanguageModel:
+        """The language model of the endpoint that the settings name.
+
+        Raises:
+            JudgeError: it cannot be had: no key, no model, an unknown provider.
+        """
+        return OpenAILanguageModel(self.endpoint_settings)
+
+    def build_strategies(self, judge: JudgeCriteria) -> list[Strategy]:
+        """Who proposes the next version: as set, else 'rewrite' with an LLM judge and 'rules' without.
+
+        Args:
+            judge: For strategies that try proposals themselves: gives verdicts under criteria on train records.
+
+        Raises:
+            JudgeError: a strategy needs a language model that cannot be had.
+        """
+        default = "rewrite" if self.settings.judge == "openai" else "rules"
+        built: list[Strategy] = []
+        for name in self.settings.strategies or (default,):
+            if name == "rules":
+                built.append(RulesStrategy())
+            elif name == "examples":
+                built.append(ExamplesStrategy())
+            elif name == "rewrite":
+                built.append(RewriteStrategy(self.build_language_model()))
+            else:
+                built.append(GepaStrategy(self.build_language_model(), judge))
+        return built
 
     @property
     def endpoint_settings(self) -> OpenAIJudgeSettings:

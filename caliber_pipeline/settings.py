@@ -14,6 +14,7 @@ DEFAULT_CRITERIA_DIR: Final = Path("data/criteria")
 DEFAULT_INPUT_DIR: Final = Path("data/input")
 CACHE_FOLDER: Final = ".cache"
 PREFIX: Final = "CALIBER_"
+STRATEGIES: Final = ("rules", "examples", "rewrite", "gepa")
 JUDGES: Final = ("local", "recorded", "openai")
 
 
@@ -35,6 +36,9 @@ class Settings(BaseModel):
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
     max_iterations: int = Field(default=3, ge=0)
     drift_anchors: int = Field(default=50, ge=0)
+    strategies: tuple[Literal["rules", "examples", "rewrite", "gepa"], ...] = ()
+    max_new_errors: float = Field(default=0.5, ge=0)
+    max_loop_cost_usd: float | None = Field(default=None, gt=0)
     recalibration_cron: str = "0 6 * * 1"
     annotation_store: str | None = None
     recalibrate_after: int = Field(default=20, ge=1)
@@ -43,8 +47,8 @@ class Settings(BaseModel):
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read CALIBER_OUTPUT, CALIBER_RECORDS, … ; CALIBER_COLUMNS is a list of NAME=COLUMN with commas between.
 
-        CALIBER_SLICE_COLUMNS is a list of metadata columns with commas between. The options of an endpoint have
-        variables of their own, which `judges.openai_settings` reads.
+        CALIBER_SLICE_COLUMNS is a list of metadata columns with commas between, CALIBER_STRATEGIES one of strategies.
+        The options of an endpoint have variables of their own, which `judges.openai_settings` reads.
 
         Raises:
             InputError: a value does not fit; the message names the variable.
@@ -56,8 +60,9 @@ class Settings(BaseModel):
         }
         if isinstance(text := values.get("columns"), str):
             values["columns"] = parse_columns(text.split(","))
-        if isinstance(text := values.get("slice_columns"), str):
-            values["slice_columns"] = tuple(name.strip() for name in text.split(","))
+        for listed in ("slice_columns", "strategies"):
+            if isinstance(text := values.get(listed), str):
+                values[listed] = tuple(name.strip() for name in text.split(","))
         return cls.checked(values, prefix=PREFIX)
 
     @classmethod

@@ -1,7 +1,8 @@
 """Stage `optimized_criteria`: decide about a version, and write the next one where that is worth trying."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -13,12 +14,14 @@ from caliber_pipeline.assets.definition import (
     stage,
     with_attrs,
 )
-from caliber_pipeline.assets.scored import load_records, load_scored
+from caliber_pipeline.assets.proposing import propose_next
+from caliber_pipeline.assets.scored import load_annotations, load_scored
 from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.loop import data_fingerprint
-from caliber_pipeline.core.proposals import Proposal, find_twin, propose_by_rules, select_train
+from caliber_pipeline.core.proposals import find_twin
+from caliber_pipeline.core.staleness import find_stale
 from caliber_pipeline.resources import Project
 
 
@@ -48,8 +51,16 @@ def optimized_criteria(
             **{name: str(decided[name]) for name in ("decision", "decision_reason", "champion", "proposal_reason")},
             **{name: float(value) for name, value in numbers.items()},
             **{name: int(decided[name]) for name in ("n_compared", "n_fixed", "n_broken", "n_calls", "n_test_looks")},
+            "n_stale_annotations": int(decided["n_stale_annotations"]),
+            "candidates": dg.MetadataValue.md(_candidates(decided["candidates"])),
         },
     )
+
+
+def _candidates(candidates: Iterable[Mapping[str, Any]]) -> str:
+    """What became of each proposal, as Markdown."""
+    lines = [f"- {c['strategy']}, {c['kind']}: {c['outcome']} ({c['n_screened']} train records)" for c in candidates]
+    return "\n".join(lines) or "none"
 
 
 def decide_and_propose(
@@ -75,15 +86,17 @@ def decide_and_propose(
     stop_reason = core.find_stop(decision, criteria, alignment, n_groups, decided, data, project.loop, cost_usd=cost)
     if stop_reason is None and (pending := _pending(listing.valid, decided, version)):
         stop_reason = f"{', '.join(pending)} still to be evaluated"
+    choice, judge = None, None
     proposal = None
     if stop_reason is None:
-        proposal = _propose(project, decision.champion, version, criteria, scored, misalignments, patterns)
-        if proposal is None:
-            stop_reason = "the champion makes no error on train that it was not shown"
-        elif (twin := find_twin(proposal.criteria, listing.valid)) is not None:
+        choice, judge = propose_next(project, decision, version, listing.valid, decided)
+        proposal, stop_reason = choice.proposal, choice.reason
+        if proposal is not None and (twin := find_twin(proposal.criteria, listing.valid)) is not None:
             proposal, stop_reason = None, f"the next proposal would repeat {twin}"
     proposed_version = files.add(proposal.criteria) if proposal else None
-    evaluation = _evaluate(project, version, criteria, decision, scored, verdicts, decided)
+    evaluation = _evaluate(project, version, listing.valid, decision, scored, verdicts, decided)
+    if choice is not None and judge is not None:
+        evaluation = evaluation.with_proposing(choice.candidates, choice.n_calls + judge.n_calls, judge.cost_usd)
     now = datetime.now(UTC)
     return core.build_row(version, criteria, decision, scored, proposal, proposed_version, stop_reason, now, evaluation)
 
@@ -91,7 +104,7 @@ def decide_and_propose(
 def _evaluate(
     project: Project,
     version: str,
-    criteria: Criteria,
+    valid: Mapping[str, Criteria],
     decision: core.Decision,
     scored: pd.DataFrame,
     verdicts: pd.DataFrame,
@@ -106,11 +119,13 @@ def _evaluate(
         others = {v: load_scored(project, project.tables.require("judge_scores", v)) for v in same_data}
         corrected = core.correct_kappa({**others, version: scored}, version)
     n_looks = sum(not frame["test_true_positives"].isna().iloc[0] for frame in same_data.values())
+    stale = find_stale(load_annotations(project, verdicts), valid, version)
     return core.Evaluation(
         kappa_corrected=corrected,
         n_calls=n_calls,
         cost_usd=cost,
-        n_test_looks=n_looks + core.is_test_reported(criteria, decision.decision),
+        n_test_looks=n_looks + core.is_test_reported(valid[version], decision.decision),
+        n_stale_annotations=len(stale),
     )
 
 
@@ -144,24 +159,3 @@ def _align(
 def _pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> list[str]:
     """Versions whose evaluation would come before that of a proposal."""
     return [other for other in valid if other not in decided and other != version]
-
-
-def _propose(
-    project: Project,
-    champion: str,
-    version: str,
-    criteria: Criteria,
-    scored: pd.DataFrame,
-    misalignments: pd.DataFrame,
-    patterns: pd.DataFrame,
-) -> Proposal | None:
-    """A proposal that edits the champion, from its own errors."""
-    verdicts = project.tables.require("judge_scores", champion)
-    records = load_records(project, verdicts)
-    if champion != version:
-        scored = load_scored(project, verdicts)
-        misalignments, patterns = (project.tables.require(name, champion) for name in ("misalignments", "patterns"))
-    evidence = select_train(scored, misalignments, patterns, records)
-    champion_criteria = project.criteria_files.load(champion)
-    max_examples = project.build_judge(criteria=champion_criteria, version=champion).max_examples
-    return propose_by_rules(champion_criteria, champion, evidence, round_=criteria.round + 1, max_examples=max_examples)

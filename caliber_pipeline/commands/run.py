@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES, Settings, parse_columns
+from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES, STRATEGIES, Settings, parse_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +57,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--slice-by", action="append", default=[], metavar="COLUMN", help="a column for whose values to show figures")
     add("--max-iterations", type=int, metavar="N", help="proposals since a person's criteria (default: 3)")
     add("--kappa-target", type=float, metavar="K", help="kappa on dev that counts as aligned (default: 0.6)")
+    add(
+        "--strategy",
+        action="append",
+        default=[],
+        choices=STRATEGIES,
+        help="who proposes the next version; several race on train (default: rules, or rewrite with --judge openai)",
+    )
     add("--json", action="store_true", help="end with one JSON object on stdout")
     add("--verbose", action="store_true", help="show the runs' logs, and tracebacks")
     parser.set_defaults(execute=execute)
@@ -94,6 +101,8 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
         given["judge_options"] = options
     if slices := getattr(arguments, "slice_by", None):
         given["slice_columns"] = tuple(slices)
+    if strategies := getattr(arguments, "strategy", None):
+        given["strategies"] = tuple(strategies)
     if getattr(arguments, "column", None):
         given["columns"] = parse_columns(arguments.column)
     return Settings.checked(values | given)

@@ -224,7 +224,7 @@ def _permutation_p(new: NDArray[np.int64], old: NDArray[np.int64], seed: int) ->
     n_groups = len(difference)
     if n_groups <= MAX_EXACT_GROUPS:
         swaps = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
-        return _count_as_large(new_sum, old_sum, swaps @ difference, observed) / 2**n_groups
+        return float(_count_as_large(new_sum, old_sum, swaps @ difference, observed) / 2**n_groups)
     rng = np.random.default_rng(seed)
     n_as_large = 1
     for _ in range(N_PERMUTATIONS // _BATCH):

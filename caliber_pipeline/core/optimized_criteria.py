@@ -1,7 +1,7 @@
 """Stage `optimized_criteria`: is a version better than its base, who is champion, and is there a next one to try."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -118,6 +118,11 @@ class Evaluation:
     n_test_looks: int = 0
     n_stale_annotations: int = 0
     candidates: tuple[Candidate, ...] = ()
+
+    def with_proposing(self, candidates: tuple[Candidate, ...], n_calls: int, cost_usd: float | None) -> "Evaluation":
+        """The same with what proposing took on top."""
+        cost = None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd
+        return replace(self, candidates=candidates, n_calls=self.n_calls + n_calls, cost_usd=cost)
 
 
 def is_simpler(criteria: Criteria, base: Criteria) -> bool:
@@ -237,14 +242,5 @@ def count_cells(scored: pd.DataFrame) -> ConfusionMatrix:
 def _suggestions(proposal: Proposal | None) -> list[dict[str, Any]]:
     if proposal is None:
         return []
-    return [
-        {
-            "aspect": clause.evidence.pattern or "",
-            "suggestion": clause.text,
-            "rationale": f"{len(clause.evidence.record_ids)} errors of the judge on train carry such notes",
-            "expected_improvement": "fewer false positives" if clause.verdict == 0 else "fewer false negatives",
-            "pattern_ids": [clause.evidence.pattern_id] if clause.evidence.pattern_id else [],
-            "record_ids": list(clause.evidence.record_ids),
-        }
-        for clause in proposal.clauses
-    ]
+    changes = [vars(change) for change in proposal.all_changes]
+    return [{**c, "pattern_ids": list(c["pattern_ids"]), "record_ids": list(c["record_ids"])} for c in changes]

@@ -37,6 +37,68 @@ class TrainEvidence:
 
 
 @dataclass(frozen=True)
+class EarlierProposal:
+    """A proposal that edited the same champion and did not win.
+
+    Attributes:
+        version: Its name.
+        text: What it told the judge.
+        reason: Why it did not win.
+    """
+
+    version: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ProposalRequest:
+    """What a strategy is asked for.
+
+    Attributes:
+        champion: The criteria to edit.
+        champion_version: Their version.
+        evidence: The champion's errors and all labelled records of train.
+        round_: The round of the proposal; another round chooses other examples and errors.
+        max_examples: How many examples the judge reads with profit.
+        earlier: What was tried over the same champion and failed.
+    """
+
+    champion: Criteria
+    champion_version: str
+    evidence: TrainEvidence
+    round_: int
+    max_examples: int
+    earlier: tuple[EarlierProposal, ...] = ()
+
+    def edit(self, **changes: object) -> Criteria:
+        """The champion with these changes, as the next version: base, round and author set."""
+        update = {"base": self.champion_version, "round": self.round_, "author": "optimizer", **changes}
+        return self.champion.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class ProposedChange:
+    """A change that a proposal makes, in words.
+
+    Attributes:
+        aspect: What it is about.
+        suggestion: The change.
+        rationale: Why.
+        expected_improvement: What should get better.
+        pattern_ids: The patterns that it comes from.
+        record_ids: The train records that it comes from.
+    """
+
+    aspect: str
+    suggestion: str
+    rationale: str
+    expected_improvement: str
+    pattern_ids: tuple[str, ...] = ()
+    record_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A next version, and where each of its changes comes from.
 
@@ -45,12 +107,33 @@ class Proposal:
         clauses: The clauses that it adds.
         strategy: Who wrote it.
         summary: What it changes, in words.
+        kind: What it tries, where a strategy tries several things.
+        changes: What it changes beside adding clauses.
     """
 
     criteria: Criteria
     clauses: tuple[Clause, ...]
     strategy: str
     summary: str
+    kind: str = "clauses and examples"
+    changes: tuple[ProposedChange, ...] = ()
+
+    @property
+    def all_changes(self) -> tuple[ProposedChange, ...]:
+        """Every change, that of each added clause among them."""
+        return (*(_describe(clause) for clause in self.clauses), *self.changes)
+
+
+def _describe(clause: Clause) -> ProposedChange:
+    evidence = clause.evidence
+    return ProposedChange(
+        aspect=evidence.pattern or "",
+        suggestion=clause.text,
+        rationale=f"{len(evidence.record_ids)} errors of the judge on train carry such notes",
+        expected_improvement="fewer false positives" if clause.verdict == 0 else "fewer false negatives",
+        pattern_ids=(evidence.pattern_id,) if evidence.pattern_id else (),
+        record_ids=evidence.record_ids,
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +223,7 @@ def _clauses(champion: Criteria, evidence: TrainEvidence) -> list[Clause]:
         if pattern_id in covered or len(record_ids) < MIN_ERRORS_PER_CLAUSE or pattern_id not in patterns.index:
             continue
         pattern = patterns.loc[str(pattern_id)]
-        quotes = _quotes([notes_by_id[record_id] for record_id in record_ids])
+        quotes = pick_quotes([notes_by_id[record_id] for record_id in record_ids])
         verdict = 0 if pattern["polarity"] == "reject" else 1
         clauses.append(
             Clause(
@@ -157,7 +240,7 @@ def _clauses(champion: Criteria, evidence: TrainEvidence) -> list[Clause]:
     return clauses[: max(MAX_CLAUSES - len(champion.clauses), 0)]
 
 
-def _quotes(notes: Sequence[str]) -> list[str]:
+def pick_quotes(notes: Sequence[str]) -> list[str]:
     """Different notes, sanitized, shortened, at most `MAX_QUOTES`."""
     return list(dict.fromkeys(redact(note)[:MAX_QUOTE_CHARS].strip() for note in notes))[:MAX_QUOTES]
 
@@ -179,7 +262,11 @@ def _examples(champion: Criteria, evidence: TrainEvidence, *, round_: int, max_e
     candidates = evidence.scored[~evidence.scored["record_id"].isin(kept_ids)]
     strategy = choose_strategy(len(evidence.misalignments), len(evidence.patterns))
     chosen = select_examples(candidates, limit - len(kept), strategy, seed=round_).examples
-    texts = evidence.records.set_index("record_id", drop=False).loc[sorted(chosen["record_id"])]
-    hashes = content_hashes(texts)
-    added = (ExampleRef(record_id=i, content_hash=h) for i, h in zip(texts["record_id"], hashes, strict=True))
-    return (*kept, *added)
+    return (*kept, *refer_to(sorted(chosen["record_id"]), evidence.records))
+
+
+def refer_to(record_ids: Sequence[str], records: pd.DataFrame) -> tuple[ExampleRef, ...]:
+    """References to records as examples, in the given order."""
+    texts = records.set_index("record_id", drop=False).loc[list(record_ids)]
+    pairs = zip(texts["record_id"], content_hashes(texts), strict=True)
+    return tuple(ExampleRef(record_id=record_id, content_hash=content) for record_id, content in pairs)

@@ -123,7 +123,7 @@ def kappa_lower_bound(scored: pd.DataFrame) -> float | None:
     else:
         order = np.lexsort((weights, cells, groups))  # a fixed order of summation, whatever that of the rows
         totals = np.bincount((4 * groups + cells)[order], weights=weights[order], minlength=4 * len(names))
-        sample = CellSample.from_units(totals.reshape(-1, 4))
+        sample = CellSample.from_units(totals.reshape(-1, 4).astype(np.float64))
     bound = metric_intervals(sample, confidence=_TWO_SIDED)["cohen_kappa"][0]
     return None if np.isnan(bound) else float(bound)
 

@@ -1,0 +1,99 @@
+"""Has the strategies propose the next version, and tries their proposals on train."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from caliber_pipeline.api.running import run_sync
+from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
+from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.judge_scores import resolve_examples
+from caliber_pipeline.core.loop import base_of
+from caliber_pipeline.core.optimized_criteria import WINNING, Decision, measure_effort
+from caliber_pipeline.core.proposals import EarlierProposal, Proposal, ProposalRequest, select_train
+from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.resources import Project
+from caliber_pipeline.strategies import Choice, choose_next
+
+
+class TrainJudge:
+    """Judges train records under proposals, out of the cache where it can, and counts what that took."""
+
+    def __init__(self, project: Project, records: pd.DataFrame, labels: pd.DataFrame) -> None:
+        """Use a project's judge on records and labels as stored."""
+        self._project = project
+        self._records = records.set_index("record_id", drop=False)
+        self._labels = labels
+        self.n_calls = 0
+        self.cost_usd: float | None = 0.0
+
+    def __call__(self, proposal: Proposal, record_ids: Sequence[str]) -> pd.DataFrame:
+        """The verdicts of a proposal on some records."""
+        return self.judge(proposal.criteria, record_ids)
+
+    def judge(self, criteria: Criteria, record_ids: Sequence[str]) -> pd.DataFrame:
+        """The verdicts under criteria on some records, as a `judge_scores` table."""
+        records = self._records.loc[list(record_ids)].reset_index(drop=True)
+        examples = resolve_examples(criteria, self._records.reset_index(drop=True), self._labels)
+        judge = self._project.build_judge(criteria=criteria, version=criteria.base)
+        with self._project.open_verdict_cache() as cache:
+            verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache)
+        n_calls, cost = measure_effort(verdicts)
+        self.n_calls += n_calls
+        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+        return verdicts
+
+
+def build_request(
+    project: Project, champion: str, round_: int, earlier: tuple[EarlierProposal, ...] = ()
+) -> tuple[ProposalRequest, pd.DataFrame, TrainJudge]:
+    """What the strategies are asked, the records that they must not quote, and who tries their proposals.
+
+    Raises:
+        MissingStepError: the champion was not evaluated.
+    """
+    verdicts = project.tables.require("judge_scores", champion)
+    records, scored = load_records(project, verdicts), load_scored(project, verdicts)
+    misalignments, patterns = (project.tables.require(name, champion) for name in ("misalignments", "patterns"))
+    criteria = project.criteria_files.load(champion)
+    request = ProposalRequest(
+        champion=criteria,
+        champion_version=champion,
+        evidence=select_train(scored, misalignments, patterns, records),
+        round_=round_,
+        max_examples=project.build_judge(criteria=criteria, version=champion).max_examples,
+        earlier=earlier,
+    )
+    labels = resolve_labels(load_annotations(project, verdicts))
+    texts = records.drop(columns=["human_score", "human_notes"])
+    deciding = scored.loc[scored["split"] != "train", ["record_id", "human_notes"]].merge(texts, on="record_id")
+    return request, deciding, TrainJudge(project, records, labels)
+
+
+def propose_next(
+    project: Project,
+    decision: Decision,
+    version: str,
+    valid: Mapping[str, Criteria],
+    decided: Mapping[str, pd.DataFrame],
+) -> tuple[Choice, TrainJudge]:
+    """The next version to try after a decision, which edits the champion."""
+    earlier = select_earlier(decision, version, valid, decided)
+    request, deciding, judge = build_request(project, decision.champion, valid[version].round + 1, earlier)
+    return run_sync(choose_next(project.build_strategies(judge.judge), request, deciding, judge)), judge
+
+
+def select_earlier(
+    decision: Decision, version: str, valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame]
+) -> tuple[EarlierProposal, ...]:
+    """The versions that edited the champion and did not win, in the order of their names."""
+    reasons = {
+        name: str(frame["decision_reason"].iloc[0])
+        for name, frame in decided.items()
+        if base_of(frame) == decision.champion and frame["decision"].iloc[0] not in WINNING
+    }
+    if decision.decision not in WINNING and decision.base == decision.champion:
+        reasons[version] = decision.reason
+    return tuple(EarlierProposal(v, valid[v].full_text, reasons[v]) for v in sorted(reasons) if v in valid)

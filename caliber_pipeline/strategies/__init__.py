@@ -1,0 +1,18 @@
+"""Strategies that write the next criteria from the judge's errors on train, and the race that chooses among them."""
+
+from caliber_pipeline.strategies.choosing import Choice, choose_next
+from caliber_pipeline.strategies.gepa import GepaStrategy
+from caliber_pipeline.strategies.protocol import Proposals, Strategy
+from caliber_pipeline.strategies.rewrite import RewriteStrategy
+from caliber_pipeline.strategies.rules import ExamplesStrategy, RulesStrategy
+
+__all__ = [
+    "Choice",
+    "ExamplesStrategy",
+    "GepaStrategy",
+    "Proposals",
+    "RewriteStrategy",
+    "RulesStrategy",
+    "Strategy",
+    "choose_next",
+]

@@ -1,0 +1,67 @@
+"""From strategies to the next version: ask them all, refuse what must not be, race the rest on train."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from caliber_pipeline.core.proposal_checks import find_refusal
+from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+from caliber_pipeline.strategies.protocol import Strategy
+from caliber_pipeline.strategies.screening import JudgeSome, race
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The next version to try.
+
+    Attributes:
+        proposal: The proposal; None where there is none worth trying.
+        reason: Why there is none; None where there is one.
+        candidates: What became of every proposal.
+        n_calls: Calls to language models, and verdicts asked for in the race.
+    """
+
+    proposal: Proposal | None
+    reason: str | None
+    candidates: tuple[Candidate, ...]
+    n_calls: int
+
+
+async def choose_next(
+    strategies: Sequence[Strategy], request: ProposalRequest, guarded: pd.DataFrame, judge: JudgeSome
+) -> Choice:
+    """Ask the strategies for proposals and choose the best on train.
+
+    Args:
+        strategies: Asked at the same time.
+        request: What they may know.
+        guarded: The records of dev and test, with their notes: no proposal may quote them. No strategy sees them.
+        judge: Gives verdicts on train records under a proposal.
+
+    Raises:
+        JudgeError: a language model or judge cannot be asked at all.
+    """
+    found = await asyncio.gather(*(strategy.propose(request) for strategy in strategies))
+    failed = [candidate for item in found for candidate in item.failed]
+    sound: list[Proposal] = []
+    for proposal in (p for item in found for p in item.proposals):
+        refusal = find_refusal(proposal, request.champion, request.evidence, guarded)
+        if refusal is None:
+            sound.append(proposal)
+        else:
+            failed.append(Candidate(proposal.strategy, proposal.kind, f"refused: {refusal}"))
+    screening = await asyncio.to_thread(race, request, sound, judge)
+    n_calls = sum(item.n_calls for item in found) + screening.n_judged
+    reason = None
+    if screening.chosen is None:
+        reason = _explain(failed, screening.candidates)
+    return Choice(screening.chosen, reason, (*screening.candidates, *failed), n_calls)
+
+
+def _explain(failed: Sequence[Candidate], dropped: Sequence[Candidate]) -> str:
+    if not failed and not dropped:
+        return "the champion makes no error on train that it was not shown"
+    tried = "; ".join(f"{c.strategy} ({c.kind}) {c.outcome}" for c in (*dropped, *failed))
+    return f"no proposal is worth trying: {tried}"

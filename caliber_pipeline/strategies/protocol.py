@@ -1,0 +1,38 @@
+"""What a strategy is: it writes proposals from train's evidence; who is chosen and promoted is decided elsewhere."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What a strategy came up with.
+
+    Attributes:
+        proposals: Different in kind, in the order of their promise.
+        failed: What it tried and could not use.
+        n_calls: Calls to a language model or a judge that it made.
+    """
+
+    proposals: tuple[Proposal, ...]
+    failed: tuple[Candidate, ...] = ()
+    n_calls: int = 0
+
+
+class Strategy(Protocol):
+    """Writes proposals."""
+
+    @property
+    def name(self) -> str:
+        """'rules', 'examples', 'rewrite', 'gepa', or one's own."""
+        ...
+
+    async def propose(self, request: ProposalRequest) -> Proposals:
+        """Proposals that edit the champion, from train alone.
+
+        Raises:
+            JudgeError: a language model or judge that it needs cannot be asked at all.
+        """
+        ...
