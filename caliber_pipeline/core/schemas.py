@@ -73,7 +73,7 @@ ANNOTATIONS: Final = pa.schema(
 JUDGE_SCORES: Final = pa.schema(
     [
         _required("record_id", pa.string(), "The judged record"),
-        _required("status", pa.string(), "scored, unparseable, refused or failed"),
+        _required("status", pa.string(), "scored, unparseable, refused, failed, or skipped (spending cap reached)"),
         _optional("llm_score", pa.int8(), "The verdict: 1 accept, 0 reject; null unless status is scored"),
         _optional("llm_reasoning", pa.string(), "The judge's reasoning"),
         _optional("confidence", pa.float64(), "Probability [0, 1] of the given verdict, by the judge's own account"),
@@ -88,7 +88,7 @@ JUDGE_SCORES: Final = pa.schema(
         _optional("completion_tokens", pa.int64(), "Tokens received, all attempts"),
         _optional("cost_usd", pa.float64(), "Price of the tokens in US dollars; null where the price is unknown"),
         _optional("latency_s", pa.float64(), "Seconds from the first attempt to the verdict"),
-        _required("n_attempts", pa.int32(), "Calls made for this record; 0 where none was needed"),
+        _required("n_attempts", pa.int32(), "Calls that the verdict took, cached or not; 0 where it took none"),
         _required("is_cached", pa.bool_(), "The verdict was read from the cache"),
         _required("is_example", pa.bool_(), "The judge was shown this record as an example; left out of its figures"),
         _required("fingerprint", pa.string(), "sha256 of all that the verdict depends on"),
