@@ -25,10 +25,12 @@ MIN_SIMILARITY: Final = 0.5  # cosine; for the packaged encoder, what short para
 NEAR_DUPLICATE: Final = 0.95  # cosine; the same words in another order or with another ending
 
 
-def unit(vectors: NDArray[np.floating]) -> Matrix:
+def unit(vectors: NDArray[np.floating], *, in_place: bool = False) -> Matrix:
     """The rows scaled to length 1, in their own precision; a zero row stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Matrix = vectors / np.where(lengths > 0, lengths, 1).astype(vectors.dtype)
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]  # no array of squares beside millions of rows
+    scaled: Matrix = np.divide(
+        vectors, np.where(lengths > 0, lengths, 1).astype(vectors.dtype), out=vectors if in_place else None
+    )
     return scaled
 
 
@@ -83,7 +85,7 @@ def _link(distances: Matrix, method: Literal["average", "complete"], height: flo
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    if len(distances) < 2:
+    if len(distances) < 2:  # of which scipy makes no tree
         return np.zeros(len(distances), dtype=np.int64)
     condensed = squareform(np.clip(distances, 0.0, None), checks=False)
     labels: Labels = fcluster(linkage(condensed, method), height, criterion="distance").astype(np.int64) - 1

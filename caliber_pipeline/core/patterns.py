@@ -71,7 +71,7 @@ def discover_patterns(
     for polarity in POLARITIES:
         chosen = (notes["polarity"] == polarity).to_numpy(dtype=bool)
         if chosen.any():
-            distinct = reduce_notes(notes[chosen], np.asarray(vectors)[chosen])
+            distinct = reduce_notes(notes[chosen], np.asarray(vectors), np.flatnonzero(chosen))
             rows = _discover(distinct, polarity, seed, n_resamples)
             fingerprint = fingerprint_frame(notes[chosen], ["record_id", "text", "polarity", "split"])
             frames.append(pd.DataFrame(rows).assign(notes_fingerprint=fingerprint))
@@ -91,8 +91,14 @@ def _check(notes: pd.DataFrame, vectors: NDArray[np.floating]) -> None:
         raise InputError(f"{len(repeated)} record ids repeat, e.g. {list(repeated[:3])}; give one note per record")
 
 
-def reduce_notes(notes: pd.DataFrame, vectors: NDArray[np.floating]) -> DistinctNotes:
-    """Merge the identical notes of one polarity: record_id, text, split."""
+def reduce_notes(notes: pd.DataFrame, vectors: Matrix, positions: Labels | None = None) -> DistinctNotes:
+    """Merge the identical notes of one polarity.
+
+    Args:
+        notes: record_id, text, split.
+        vectors: Of the notes, or of more than them.
+        positions: The notes' rows in `vectors`; None where they are all there, in order.
+    """
     order = np.argsort(notes["record_id"].to_numpy(dtype=object), kind="stable")
     texts = notes["text"].to_numpy(dtype=object)[order]
     normalised = np.array([normalise_note(text) for text in texts], dtype=object)
@@ -104,7 +110,7 @@ def reduce_notes(notes: pd.DataFrame, vectors: NDArray[np.floating]) -> Distinct
         key=key.astype(np.int64),
         is_train=is_train,
         texts=texts[first].tolist(),
-        rows=unit(vectors[order[first]]),
+        rows=unit(vectors[order[first] if positions is None else positions[order[first]]], in_place=True),
         weights=np.bincount(key[is_train], minlength=len(first)),
     )
 

@@ -3,10 +3,12 @@
 import io
 import json
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,11 +21,17 @@ from caliber_pipeline.api.dedupers import EmbeddingDeduper, InMemoryDeduper
 from caliber_pipeline.api.discovery import DiscoveryOptions
 from caliber_pipeline.api.discovery_results import DiscoveredPattern, EvidenceItem, PatternDiscoveryResult
 from caliber_pipeline.api.evidence import EvidenceOptions, EvidencePipeline
-from caliber_pipeline.api.evidence_parts import LearningReply
+from caliber_pipeline.api.evidence_parts import LearningReply, build_learning_prompt
 from caliber_pipeline.api.pattern_display import display_learnings, display_patterns, display_pipeline_result
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.evidence_metadata import MetadataConfig, is_pii_key
-from caliber_pipeline.core.learnings import Enrichment, LearningArtifact, normalise_tags, validate_learning
+from caliber_pipeline.core.learnings import (
+    Enrichment,
+    LearningArtifact,
+    ThemeEvidence,
+    normalise_tags,
+    validate_learning,
+)
 from caliber_pipeline.stores.learning_sinks import InMemorySink, JsonlSink, ParquetSink
 from caliber_pipeline_tests.api.scripted_model import ScriptedModel
 from caliber_pipeline_tests.api.test_discovery import WordEncoder
@@ -259,3 +267,27 @@ def test_results_are_ready_for_json() -> None:
     data = json.loads(json.dumps(_pipeline().run_sync(_evidence()).to_dict()))
     assert data["learnings"][0]["title"] == "Wrong fees"
     assert LearningArtifact.from_dict(data["learnings"][0]).tags == ("fee", "wrong")
+
+
+def test_a_notebook_shows_escaped_html(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    shell = SimpleNamespace(has_trait=lambda name: name == "kernel")
+    display = SimpleNamespace(display=shown.append, HTML=lambda html: html)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
+    result = _pipeline(model=ScriptedModel(lambda *_: "<b>no json</b>")).run_sync(_evidence())
+    display_pipeline_result(replace(result, failures=("<script>",)))
+    display_patterns([DiscoveredPattern("<b>bold</b>", "d", 1, ("a",))])
+    assert "&lt;b&gt;bold&lt;/b&gt;" in shown[-1]
+    assert "<p>&lt;script&gt;</p>" in shown
+    assert "Wrong fees" in shown[0]
+
+
+def test_the_packaged_encoder_finds_learnings_that_mean_the_same() -> None:
+    titles = ("Check the fee before quoting it", "Verify the fee before you quote it", "Be kind to people in grief")
+    kept = EmbeddingDeduper().select_new([LearningArtifact(title, title) for title in titles])
+    assert [learning.title for learning in kept] == [titles[0], titles[2]]
+
+
+def test_a_prompt_tells_what_the_judge_missed() -> None:
+    theme = ThemeEvidence("Fees", "d", {"a": "x"}, enrichment=Enrichment(5, 1, None, 0.03))
+    assert "missed 5 of 6" in build_learning_prompt(theme)

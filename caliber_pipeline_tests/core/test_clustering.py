@@ -10,7 +10,7 @@ from caliber_pipeline.core.consensus import cluster_by_consensus, unit
 from caliber_pipeline.core.stability import bootstrap_jaccard
 
 
-def _groups(n_groups: int, size: int, *, spread: float, seed: int = 0, dimensions: int = 32) -> NDArray[np.float64]:
+def _groups(n_groups: int, size: int, *, spread: float, seed: int = 0, dimensions: int = 32) -> NDArray[np.floating]:
     """Unit vectors around random directions, group after group."""
     rng = np.random.default_rng(seed)
     centres = np.repeat(unit(rng.normal(size=(n_groups, dimensions))), size, axis=0)
@@ -34,6 +34,10 @@ def test_near_duplicates_stay_together() -> None:
     rows = _groups(12, 2, spread=0.05)
     labels = cluster_by_consensus(rows, np.random.default_rng(0))
     assert all(labels[i] == labels[i + 1] for i in range(0, 24, 2))
+
+
+def test_notes_that_are_all_near_duplicates_are_one_cluster() -> None:
+    assert set(cluster_by_consensus(_groups(1, 9, spread=0.01), np.random.default_rng(0))) == {0}
 
 
 def test_few_strangers_are_left_alone_and_few_paraphrases_are_not() -> None:
@@ -93,7 +97,7 @@ def test_stability_is_the_mean_best_jaccard() -> None:
 
 
 def test_stability_of_clear_groups_is_high_and_of_noise_low() -> None:
-    def measure(rows: NDArray[np.float64]) -> float:
+    def measure(rows: NDArray[np.floating]) -> float:
         weights = np.ones(len(rows), dtype=np.int64)
         fit = fit_clusters(rows, weights)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from caliber_pipeline.core import clustering
 from caliber_pipeline.core import patterns as stage
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.notes import normalise_note
@@ -122,3 +123,20 @@ def test_wrong_input_is_refused_with_its_values() -> None:
         discover_patterns(notes.assign(record_id="r0"), _vectors(notes))
     with pytest.raises(InputError, match=r"unknown polarities \['meh'\]"):
         discover_patterns(notes.assign(polarity="meh"), _vectors(notes))
+
+
+def test_many_notes_are_fitted_on_a_sample_and_all_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stage, clustering):
+        monkeypatch.setattr(module, "MAX_SMALL", 100)
+        monkeypatch.setattr(module, "MAX_SAMPLE", 300)
+    rng = np.random.default_rng(0)
+    home = np.arange(400) % 8
+    vectors = np.eye(24)[home] + 0.1 * rng.normal(size=(400, 24))
+    notes = _notes([(f"{_WORDS[h]} {i}", "reject", "train") for i, h in enumerate(home)])
+    patterns = discover_patterns(notes, vectors)
+    assert set(patterns["method"]) == {"hdbscan"}
+    assert sorted(i for ids in patterns["record_ids"] for i in ids) == sorted(notes["record_id"])
+    clustered = patterns[~patterns["is_unclustered"]]
+    assert len(clustered) == 8
+    assert (clustered["stability"] > 0.8).all()
+    assert clustered["count"].sum() > 390
