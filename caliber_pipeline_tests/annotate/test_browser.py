@@ -80,6 +80,23 @@ def test_twenty_records_are_annotated_by_keyboard_alone(server: PageServer, open
     assert table["severity"].dropna().to_dict() == {f"r{i:02d}": 2.0 for i in range(0, 20, 4)}
 
 
+def test_writing_a_note_does_not_move_the_record(server: PageServer, open_page: Open) -> None:
+    page = open_page(server, "ada", viewport={"width": 1180, "height": 500})
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    at(page, "r05")
+    page.mouse.wheel(0, 300)
+    page.wait_for_timeout(300)
+    place = page.evaluate("scrollY")
+    assert place > 200
+    page.keyboard.press("r")
+    page.keyboard.type("a note that is long enough to fill a line and more than one " * 4)
+    page.keyboard.press("Escape")
+    page.keyboard.press("3")
+    saved(page)
+    assert page.evaluate("scrollY") == place
+
+
 def test_arrows_walk_and_undo_takes_verdicts_back_one_by_one(server: PageServer, open_page: Open) -> None:
     page = open_page(server, "ada")
     for key in ("a", "s", "a"):

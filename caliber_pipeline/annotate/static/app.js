@@ -95,7 +95,7 @@ function decide(values, action) {
   const needsWhy = values.score === 0 && after.notes === null && keeper.get("ask-why", true);
   if (needsWhy) {
     show();
-    byId("note").focus();
+    focusNote();
   } else {
     go(1);
   }
@@ -418,6 +418,8 @@ function open(id) {
   byId(id).showModal();
 }
 
+const focusNote = () => byId("note").focus({ preventScroll: true });
+
 function setSeverity(index) {
   const input = document.querySelectorAll('input[name="severity"]')[index];
   if (!input) return;
@@ -441,7 +443,7 @@ function toggleFormat() {
 }
 
 const KEYS = {
-  a: accept, r: reject, s: skip, u: undo, n: () => byId("note").focus(), m: toggleFormat,
+  a: accept, r: reject, s: skip, u: undo, n: focusNote, m: toggleFormat,
   "/": () => byId("search").focus(), f: () => byId("filter").focus(), "?": () => open("menu"),
   c: () => overview.criteria.version && open("criteria"), j: () => reveal("judge"), o: () => reveal("others"),
   ArrowLeft: () => go(-1), ArrowRight: () => go(1),
@@ -523,6 +525,11 @@ byId("search").addEventListener("input", () => {
   searchTimer = setTimeout(startChosenView, SEARCH_PAUSE_MS);
 });
 byId("search").addEventListener("keydown", (event) => event.key === "Enter" && byId("search").blur());
+
+// The desk lies over the page: as much room as it takes is kept free below the record.
+new ResizeObserver(() => {
+  document.documentElement.style.setProperty("--desk-height", `${byId("desk").offsetHeight}px`);
+}).observe(byId("desk"));
 
 window.addEventListener("online", () => outbox.send());
 window.addEventListener("pagehide", commitNote);
