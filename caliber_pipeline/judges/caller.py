@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _FIRST_BACKOFF_S: Final = 0.25
 _MAX_BACKOFF_S: Final = 20.0
 _MAX_LIMITED: Final = 100  # 429s for one record: with all calls pausing together, more is a limit that never opens
+_MIN_GIVEN_UP: Final = 20  # calls given up without an answer between them, before the endpoint is held to be down
+_GIVEN_UP_PER_CALL: Final = 2  # the same, for each call under way at once: they fail together
 _MAX_REASON: Final = 300  # characters of an endpoint's own words
 _OVERHEAD_TOKENS: Final = 400  # the reply's schema and the chat's frame, at most
 _REFUSAL_CODES: Final = {"content_filter", "content_policy_violation", "moderation"}
@@ -97,6 +99,7 @@ class Caller:
         self._budget = budget
         self._price = settings.price
         self._random = random.Random()  # noqa: S311 spreads retries, keeps no secret
+        self._n_given_up = 0
         self._reply_tokens = float(EXPECTED_REPLY_TOKENS)
 
     async def call(self, messages: Sequence[Message], tally: Tally, vote: int = 0) -> Completion:
@@ -133,6 +136,9 @@ class Caller:
         if problem.kind == "failed":
             raise CallFailedError(problem.reason)
         if n_failed > settings.max_retries or n_limited > _MAX_LIMITED:
+            self._n_given_up += 1
+            if self._n_given_up >= max(_MIN_GIVEN_UP, _GIVEN_UP_PER_CALL * settings.max_concurrency):
+                raise self.unusable(f"no call was answered while {self._n_given_up} were given up: {problem.reason}")
             raise CallFailedError(f"{problem.reason} (attempt {tally.n_attempts}, the last)")
         if tally.own_s >= settings.record_timeout_s:
             raise CallFailedError(f"no verdict within {settings.record_timeout_s:g} s; last: {problem.reason}")
@@ -186,6 +192,7 @@ class Caller:
             completion = _completion(content)
             if completion is not None:
                 self.has_answered = True
+                self._n_given_up = 0
                 return completion, content.get("usage") or {}
         error = _error_of(content)
         status = reply.status
@@ -215,7 +222,7 @@ class Caller:
         if status in {408, 409, 425, 429} or status >= 500:
             if wait_s is not None:
                 self._gate.pause(wait_s)
-            return _Problem("limited" if status == 429 else "again", reason, wait_s)
+            return _Problem("limited" if status == 429 else "again", reason, wait_s or None)
         return _Problem("failed", reason)
 
     def _adapt(self, error: dict[str, Any], dialect: Dialect) -> bool:

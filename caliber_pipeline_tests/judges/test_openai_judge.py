@@ -183,6 +183,17 @@ def test_three_records_that_fail_at_the_start_are_held_to_be_the_endpoints_fault
         assert server.stats()["calls"] == 3
 
 
+def test_an_endpoint_that_goes_down_ends_the_run_and_keeps_what_was_judged(tmp_path: Path) -> None:
+    texts = make_texts(50) | {f"late{i}": f"late {i}" for i in range(500)}
+    config = LoopbackConfig(errors={"late": (500, "server_error")}, latency_s=0.001)
+    with loopback(config) as server, VerdictCache(tmp_path / "c.sqlite") as cache:
+        judge = make_judge(server, max_retries=0, max_concurrency=4)
+        with pytest.raises(JudgeError, match="no call was answered while 20 were given up: HTTP 500"):
+            run_judge(judge, make_task(texts), cache=cache)
+        assert cache.stats().n_verdicts == 50
+        assert server.stats()["calls"] < 100
+
+
 def test_a_reply_without_a_verdict_is_repaired_once_and_then_unparseable() -> None:
     replies = {"mumble": "maybe so", "stubborn": "who knows", "holds no valid verdict": "still neither"}
     with loopback(LoopbackConfig(replies=replies)) as server:
