@@ -17,7 +17,7 @@ from caliber_pipeline.stores.ingest import find_missing_input
 SENSOR_INTERVAL_S = 15
 ANNOTATIONS_INTERVAL_S = 30
 _UNSUCCESSFUL = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-INGEST = ("records", "rejected_records", "annotations", "rejected_annotations")
+INGEST = ("records", "rejected_records", "annotations", "rejected_annotations", "annotator_agreement")
 CALIBRATION = (
     "judge_scores",
     "alignment_metrics",

@@ -21,6 +21,8 @@ EDGES = {
     "rejected_annotations": {"records"},
     "judge_scores": {"records", "annotations", "criteria"},
     "alignment_metrics": {"annotations", "judge_scores"},
+    "annotator_agreement": {"annotations"},
+    "drift": {"annotations", "judge_scores"},
     "patterns": {"annotations", "alignment_metrics"},
     "misalignments": {"judge_scores", "annotations", "patterns"},
     "learnings": {"judge_scores", "patterns"},

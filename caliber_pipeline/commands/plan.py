@@ -74,7 +74,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
 
     sample = cell_sample(champion.scored, "dev")
     shares = plausible_shares(sample.cells)
-    n = int(sample.n_records)
+    n = int((champion.held_out["split"] == "dev").sum())
     wrong = float(shares[2] + shares[3])
     discordance = arguments.discordance or max(wrong, arguments.gain)
     alpha = 0.05 / max(project.settings.max_iterations, 1)

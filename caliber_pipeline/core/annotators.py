@@ -1,6 +1,5 @@
 """Agreement among people: how far they agree, whom their labels follow, and how well a judge could agree at best."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -31,6 +30,7 @@ PEOPLE_METRICS: Final = (
     "judge_consensus_kappa",
     "judge_consensus_kappa_with_ties",
 )
+ALT_TEST_METRICS: Final = ("alt_test_winning_rate", "alt_test_advantage")
 _SINGLE: Final = "no record has verdicts of two annotators"
 
 
@@ -42,11 +42,14 @@ class Ratings:
         record_ids: Shape (n,), sorted.
         annotators: Names of the k annotators, sorted.
         scores: Shape (n, k): 1, 0, or NaN where the annotator did not judge the record.
+        turns: Shape (n, k): whose verdict came first on a record, from 0; ignored where there is no verdict. None
+            where it is not known: then in the order of the annotators.
     """
 
     record_ids: npt.NDArray[np.object_]
     annotators: tuple[str, ...]
     scores: Floats
+    turns: npt.NDArray[np.int64] | None = None
 
     @property
     def n_raters(self) -> npt.NDArray[np.int64]:
@@ -60,24 +63,34 @@ class Ratings:
 
     def at(self, chosen: npt.NDArray[np.bool_]) -> "Ratings":
         """The chosen records."""
-        return Ratings(self.record_ids[chosen], self.annotators, self.scores[chosen])
+        turns = None if self.turns is None else self.turns[chosen]
+        return Ratings(self.record_ids[chosen], self.annotators, self.scores[chosen], turns)
 
-    def align(self, values: Mapping[str, int | float | None]) -> Floats:
-        """One value per record, NaN where there is none."""
-        found = (values.get(str(record_id)) for record_id in self.record_ids)
-        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+    @property
+    def first_two(self) -> Floats:
+        """The scores without those that came third or later on a record.
+
+        A third person is often asked only where two differ; with all pairs counted, such records would look more
+        agreed upon than the same records without a third.
+        """
+        given = ~np.isnan(self.scores)
+        turns = np.broadcast_to(np.arange(len(self.annotators)), given.shape) if self.turns is None else self.turns
+        places = np.where(given, turns, given.size).argsort(axis=1).argsort(axis=1)
+        return np.where(given & (places < 2), self.scores, np.nan)
 
 
 def build_ratings(annotations: pd.DataFrame) -> Ratings:
     """The annotators' verdicts as a matrix; of repeated verdicts the latest, gold labels left out."""
     people = annotations[~annotations["is_gold"].astype(bool)]
-    latest = people.sort_values("created_at", na_position="first", kind="stable")
-    latest = latest.drop_duplicates(["record_id", "annotator"], keep="last")
+    ordered = people.sort_values(["created_at", "annotator"], na_position="first", kind="stable")
+    latest = ordered.drop_duplicates(["record_id", "annotator"], keep="last")
     rows, record_ids = pd.factorize(latest["record_id"].to_numpy(dtype=object), sort=True)
     columns, names = pd.factorize(latest["annotator"].to_numpy(dtype=object), sort=True)
     scores = np.full((len(record_ids), len(names)), np.nan)
     scores[rows, columns] = latest["score"].to_numpy(dtype=np.float64)
-    return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores)
+    turns = np.zeros(scores.shape, dtype=np.int64)
+    turns[rows, columns] = np.arange(len(latest))  # in the order of time
+    return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores, turns)
 
 
 def pairwise_agreement(ratings: Ratings, *, seed: int = 0) -> pd.DataFrame:
@@ -209,8 +222,8 @@ def fit_dawid_skene(ratings: Ratings, *, n_iterations: int = 200, tolerance: flo
 def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figure]:
     """How far people agree, and the judge with single people, on the same records: those that two judged at least.
 
-    `human_human_kappa` is the ceiling that `judge_annotator_kappa` is to be held against: every record counts once,
-    spread over its pairs of annotators, or over its annotators. The judge against the consensus may exceed the ceiling,
+    `human_human_kappa` is the ceiling that `judge_annotator_kappa` is to be held against, both over the two annotators
+    who judged a record first: every record counts once. The judge against the consensus of all may exceed the ceiling,
     as a consensus is less noisy than one person; leaving out ties (`judge_consensus_kappa`) makes it larger still than
     counting each tie half as accept and half as reject (`judge_consensus_kappa_with_ties`).
 
@@ -222,7 +235,7 @@ def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figu
     shared = ratings.at((ratings.n_raters >= 2) & ~np.isnan(llm))
     n = len(shared.record_ids)
     if n == 0:
-        return [Figure(name, None, None, None, 0, _SINGLE) for name in PEOPLE_METRICS]
+        return [Figure(name, None, None, None, 0, _SINGLE) for name in (*PEOPLE_METRICS, *ALT_TEST_METRICS)]
     judge = llm[(ratings.n_raters >= 2) & ~np.isnan(llm)]
     is_tied = 2 * shared.n_accepts == shared.n_raters
     half = np.where(is_tied, 0.5, majority_labels(shared))
@@ -230,8 +243,8 @@ def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figu
         [
             shared.n_accepts,
             shared.n_raters,
-            _human_cells(shared.scores),
-            _judge_cells(np.asarray(shared.n_accepts / shared.n_raters), judge),
+            _human_cells(shared.first_two),
+            _judge_cells(np.nanmean(shared.first_two, axis=1), judge),
             _judge_cells(half, judge) * ~is_tied[:, None],
             _judge_cells(half, judge),
         ]
@@ -241,7 +254,13 @@ def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figu
     weights = np.vstack([counts.astype(np.float64), rng.gamma(counts, size=(N_DRAWS, len(counts)))])
     series = dict(zip(PEOPLE_METRICS, _people_series(kinds, weights, rng), strict=True))
     sizes = dict.fromkeys(PEOPLE_METRICS, n) | {"judge_consensus_kappa": int(n - is_tied.sum())}
-    return [_summarise(name, values, sizes[name]) for name, values in series.items()]
+    return [*(_summarise(name, values, sizes[name]) for name, values in series.items()), *_alt_test(shared, judge)]
+
+
+def _alt_test(shared: Ratings, judge: Floats) -> list[Figure]:
+    test, n = run_alt_test(shared, judge), len(judge)
+    values = (test.winning_rate, test.advantage)
+    return [Figure(name, v, None, None, n, test.reason) for name, v in zip(ALT_TEST_METRICS, values, strict=True)]
 
 
 def _people_series(kinds: Floats, weights: Floats, rng: np.random.Generator) -> list[Floats]:
@@ -277,11 +296,11 @@ def _judge_cells(human: Floats, judge: Floats) -> Floats:
 
 
 def _human_cells(scores: Floats) -> Floats:
-    """Shape (n, 4): cells of each record over its pairs of annotators, the pairs of a record summing to 1."""
+    """Shape (n, 4): cells of each record over its pair of annotators."""
     cells = np.zeros((len(scores), 4))
     for i, j in combinations(range(scores.shape[1]), 2):
         cells += np.nan_to_num(_judge_cells(scores[:, i], scores[:, j]))
-    return np.asarray(cells / cells.sum(axis=1, keepdims=True))
+    return cells
 
 
 @dataclass(frozen=True)
@@ -352,9 +371,3 @@ def _alt_test_row(ratings: Ratings, llm: Floats, left_out: int, epsilon: float) 
         "annotator_wins": float(annotator_wins.mean()),
         "p_value": p_value,
     }
-
-
-def tied_records(ratings: Ratings) -> Sequence[str]:
-    """Records whose annotators split evenly, at least two of them: they have no label until more people judge."""
-    is_tied = (2 * ratings.n_accepts == ratings.n_raters) & (ratings.n_raters > 0)
-    return [str(record_id) for record_id in ratings.record_ids[is_tied]]

@@ -66,11 +66,6 @@ class CellSample:
         return np.asarray(self.multiplicities @ self.vectors, dtype=np.float64)
 
     @property
-    def n_records(self) -> float:
-        """How many (weighted) records there are."""
-        return float(self.cells.sum())
-
-    @property
     def n_units(self) -> float:
         """How many independent units there are."""
         return float(self.multiplicities.sum())

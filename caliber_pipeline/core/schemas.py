@@ -165,6 +165,19 @@ RELABEL_QUEUE: Final = pa.schema(
     ]
 )
 
+ANNOTATOR_AGREEMENT: Final = pa.schema(
+    [
+        _required("annotator", pa.string(), "An annotator; '(all)' for a figure over all of them"),
+        _optional("other", pa.string(), "The other one of a pair"),
+        _required("metric", pa.string(), "Name of the figure"),
+        _optional("value", pa.float64(), "The figure; null where undefined"),
+        _optional("ci_low", pa.float64(), "Lower end of the 95 % interval"),
+        _optional("ci_high", pa.float64(), "Upper end of the 95 % interval"),
+        _required("n", pa.int64(), "Records that the figure rests on"),
+        _optional("reason", pa.string(), "Why the figure is undefined"),
+    ]
+)
+
 DRIFT: Final = pa.schema(
     [
         _required("criteria_version", pa.string(), "The version that was evaluated again"),
@@ -339,6 +352,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "misalignments": MISALIGNMENTS,
         "relabel_queue": RELABEL_QUEUE,
         "drift": DRIFT,
+        "annotator_agreement": ANNOTATOR_AGREEMENT,
         "learnings": LEARNINGS,
         "optimized_criteria": OPTIMIZED_CRITERIA,
         "calibration_history": CALIBRATION_HISTORY,

@@ -18,7 +18,6 @@ from caliber_pipeline.core.annotators import (
     people_figures,
     retest_agreement,
     run_alt_test,
-    tied_records,
 )
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
@@ -72,6 +71,9 @@ def test_people_on_the_shared_data_set() -> None:
     assert figures["human_human_kappa"].ci_low == pytest.approx(pair["ci_low"], abs=0.01)
 
     three = ratings_of(data[["rater1_score", "rater2_score", "rater3_score"]])
+    # The third rater was asked where two differed, and must not lift the ceiling.
+    with_third = by_name(people_figures(three, data["llm_score"].to_numpy(dtype=np.float64)))
+    assert with_third["human_human_kappa"].value == figures["human_human_kappa"].value
     # irrCAC 0.4.4 (CAC.krippendorff) and krippendorff 0.9.0 on the three raters, 44 records of the third
     assert float(krippendorff_alpha(three.n_accepts, three.n_raters)) == pytest.approx(0.725617259447, abs=1e-9)
 
@@ -90,6 +92,22 @@ def test_alpha_agrees_with_the_krippendorff_package(scores: list[list[float]]) -
     expected = krippendorff.alpha(reliability_data=ratings.scores.T, level_of_measurement="nominal")
 
     assert float(krippendorff_alpha(ratings.n_accepts, ratings.n_raters)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_first_two_are_the_first_in_time_then_by_name() -> None:
+    ratings = build_ratings(
+        annotations_of(
+            ("r1", "ann", 1, "2026-01-03", False),
+            ("r1", "ben", 0, "2026-01-02", False),
+            ("r1", "cleo", 0, "2026-01-01", False),
+            ("r2", "ann", 1, None, False),
+            ("r2", "cleo", 0, None, False),
+            ("r2", "ben", 0, None, False),
+        )
+    )
+
+    np.testing.assert_array_equal(ratings.first_two, [[NAN, 0, 0], [1, 0, NAN]])
+    np.testing.assert_array_equal(ratings_of([[NAN, 1, 0, 1]]).first_two, [[NAN, 1, 0, NAN]])
 
 
 def test_alpha_of_a_worked_example() -> None:
@@ -117,7 +135,6 @@ def test_ties_have_no_majority() -> None:
     ratings = ratings_of([[1, 0, NAN], [1, 1, 0], [0, NAN, NAN], [NAN, NAN, NAN]])
 
     np.testing.assert_array_equal(majority_labels(ratings), [NAN, 1, 0, NAN])
-    assert tied_records(ratings) == ["r00000"]
 
 
 def test_dawid_skene_finds_the_skills_that_made_the_verdicts() -> None:
@@ -132,6 +149,8 @@ def test_dawid_skene_finds_the_skills_that_made_the_verdicts() -> None:
     np.testing.assert_allclose(fit.recall, [r for r, _ in skills], atol=0.04)
     np.testing.assert_allclose(fit.specificity, [s for _, s in skills], atol=0.06)
     assert fit.prevalence == pytest.approx(0.6, abs=0.03)
+    rough = fit_dawid_skene(ratings_of(scores), n_iterations=1)
+    assert np.abs(rough.recall - fit.recall).max() > 0.01
     by_majority = majority_labels(ratings_of(scores))
     assert np.mean((fit.accept_probability > 0.5) == truth) > np.mean(by_majority == truth)
 
@@ -221,5 +240,10 @@ def test_the_alternative_annotator_test_says_what_it_lacks() -> None:
 
     assert two.winning_rate is None
     assert two.reason == "2 annotators; the test needs 3"
+    lone = run_alt_test(ratings_of([[1, 0, 1]] * 40 + [[1, NAN, NAN]]), np.append(np.ones(40), 0))
+    assert lone.winning_rate is not None
+    thin = np.full((40, 4), NAN)
+    thin[:, :3], thin[0, 3] = [1, 0, 1], 1  # the fourth annotator judged one record: left out of the rate
+    assert len(run_alt_test(ratings_of(thin), np.ones(40)).by_annotator) == 3
     assert short.winning_rate is None
     assert short.reason == "0 annotators share 30 judged records with others; the test needs 3"

@@ -12,6 +12,8 @@ from caliber_pipeline.core.attribution import (
     contradicted_by_neighbours,
     split_patterns,
 )
+from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
+from caliber_pipeline.core.schemas import empty_frame
 
 NO_MEMBERS = pd.DataFrame({"record_id": [], "pattern_id": []}, dtype="string[pyarrow]")
 
@@ -136,3 +138,25 @@ def test_gaps_become_one_question_per_pattern() -> None:
     assert tone.record_ids == ("r1", "r2")
     assert tone.text.startswith("The criteria leave 2 records about 'tone' open: people accept 1 and reject 1")
     assert (loose.pattern_name, loose.record_ids) == (None, ("r3",))
+
+
+def test_neighbours_are_asked_only_where_a_stable_judge_could_contradict_a_lone_label() -> None:
+    lone = rows_of({"vote_share": 1.0})
+
+    assert needs_vectors(lone)
+    assert not needs_vectors(lone.assign(n_annotators=2))
+    assert not needs_vectors(rows_of({}))
+
+
+def test_a_lone_label_against_near_neighbours_is_doubted_in_the_list_of_misalignments() -> None:
+    n = 7
+    scored = rows_of(*[{"human_score": 1, "llm_score": 1, "vote_share": 1.0} for _ in range(n)])
+    scored.loc[0, "human_score"] = 0
+    texts = dict.fromkeys(("human_notes", "llm_reasoning", "confidence", "severity"))
+    scored = scored.assign(split="train", is_example=False, **texts)
+    vectors = _unit(*(i / 100 for i in range(n)))
+
+    found = find_misalignments(scored, _records(*scored["record_id"]), empty_frame("patterns"), vectors)
+
+    assert found["record_id"].tolist() == ["r0"]
+    assert found["attribution"].tolist() == ["label_doubt"]

@@ -108,6 +108,13 @@ def test_probabilities_meet_the_budget_and_are_never_0(uncertainty: list[float],
     assert abs(drawn - probabilities.sum()) <= 1 + 1e-6
 
 
+def test_what_would_be_drawn_more_than_surely_is_drawn_surely() -> None:
+    # Of 2 labels, 1.6 follow the uncertainty: all of it on the first record, which takes 1 and leaves 1 to the others.
+    probabilities = sampling_probabilities([1, 0, 0, 0, 0], 2)
+
+    assert probabilities == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
+
+
 def test_impossible_floors_and_uncertainties_are_refused() -> None:
     with pytest.raises(ValueError, match="the floor is 0"):
         sampling_probabilities([0.5], 1, floor=0)

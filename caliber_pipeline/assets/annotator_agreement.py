@@ -1,0 +1,25 @@
+"""Stage `annotator_agreement`: how far people agree with each other."""
+
+import dagster as dg
+import pandas as pd
+
+from caliber_pipeline.assets.definition import stage, with_attrs
+from caliber_pipeline.core.annotator_agreement import EVERYBODY, describe_annotators
+
+
+@stage(
+    description="Pairwise kappa, Krippendorff's alpha, biases, skills and test-retest of the annotators.",
+    group="input",
+    kinds={"pandas"},
+)
+def annotator_agreement(annotations: pd.DataFrame) -> dg.Output[pd.DataFrame]:
+    """Describe the annotators."""
+    table = describe_annotators(annotations)
+    alpha = table.loc[table["annotator"] == EVERYBODY, "value"].dropna()
+    return dg.Output(
+        with_attrs(table, annotations),
+        metadata={
+            "n_annotators": int(table.loc[table["metric"] == "accept_rate", "annotator"].nunique()),
+            **({"krippendorff_alpha": float(alpha.iloc[0])} if len(alpha) else {}),
+        },
+    )

@@ -1,0 +1,73 @@
+"""Stage `annotator_agreement`: how far people agree with each other, and each with themselves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from caliber_pipeline.core.agreement import to_optional
+from caliber_pipeline.core.annotators import (
+    Ratings,
+    annotator_biases,
+    build_ratings,
+    fit_dawid_skene,
+    krippendorff_alpha,
+    pairwise_agreement,
+    retest_agreement,
+)
+from caliber_pipeline.core.schemas import ANNOTATOR_AGREEMENT, conform_frame
+
+EVERYBODY = "(all)"
+
+
+def describe_annotators(annotations: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Pairwise agreement, alpha, biases, skills and test-retest of the annotators; gold labels are nobody's.
+
+    Args:
+        annotations: All annotations.
+        seed: Of the bootstrap.
+
+    Returns:
+        A frame of the `annotator_agreement` schema; without rows where nobody but the records file judged.
+    """
+    ratings = build_ratings(annotations)
+    rows = [*_pairs(ratings, seed), *_single(ratings, annotations)] if ratings.annotators else []
+    frame = pd.DataFrame(rows, columns=ANNOTATOR_AGREEMENT.names, dtype=object)
+    return conform_frame(frame, "annotator_agreement")
+
+
+def _pairs(ratings: Ratings, seed: int) -> Iterator[dict[str, Any]]:
+    several = ratings.n_raters >= 2
+    alpha = to_optional(float(krippendorff_alpha(ratings.n_accepts, ratings.n_raters)))
+    reason = None if alpha is not None else "no two annotators share a record, or all gave one verdict"
+    yield _row(EVERYBODY, None, "krippendorff_alpha", alpha, None, None, int(several.sum()), reason)
+    for pair in pairwise_agreement(ratings, seed=seed).to_dict("records"):
+        kappa, low, high = (_optional(pair[name]) for name in ("cohen_kappa", "ci_low", "ci_high"))
+        reason = None if kappa is not None else "both give one and the same verdict throughout"
+        yield _row(pair["annotator"], pair["other"], "cohen_kappa", kappa, low, high, pair["n"], reason)
+        yield _row(pair["annotator"], pair["other"], "agreement", pair["agreement"], None, None, pair["n"], None)
+
+
+def _single(ratings: Ratings, annotations: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    skills = fit_dawid_skene(ratings)
+    is_shared = bool((ratings.n_raters >= 2).any())
+    for j, row in enumerate(annotator_biases(ratings).to_dict("records")):
+        name, n = row["annotator"], int(row["n"])
+        bias, low, high = (_optional(row[key]) for key in ("bias", "ci_low", "ci_high"))
+        reason = None if bias is not None else "nobody else judged these records"
+        yield _row(name, None, "accept_rate", row["accept_rate"], None, None, n, None)
+        yield _row(name, None, "bias", bias, low, high, int(row["n_shared"]), reason)
+        if is_shared:
+            yield _row(name, None, "dawid_skene_recall", float(skills.recall[j]), None, None, n, None)
+            yield _row(name, None, "dawid_skene_specificity", float(skills.specificity[j]), None, None, n, None)
+    for row in retest_agreement(annotations).to_dict("records"):
+        yield _row(row["annotator"], None, "retest", row["agreement"], row["ci_low"], row["ci_high"], row["n"], None)
+
+
+def _optional(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _row(*values: object) -> dict[str, Any]:
+    return dict(zip(ANNOTATOR_AGREEMENT.names, values, strict=True))
