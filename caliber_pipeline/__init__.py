@@ -66,6 +66,27 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.upload import RejectedRow as RejectedRow
     from caliber_pipeline.api.upload import UploadHandler as UploadHandler
     from caliber_pipeline.api.upload import UploadResult as UploadResult
+    from caliber_pipeline.core.abstention import Abstention as Abstention
+    from caliber_pipeline.core.abstention import find_threshold as find_threshold
+    from caliber_pipeline.core.abstention import select_abstained as select_abstained
+    from caliber_pipeline.core.agreement import ConfusionMatrix as ConfusionMatrix
+    from caliber_pipeline.core.agreement import interpret_kappa as interpret_kappa
+    from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics as compute_alignment_metrics
+    from caliber_pipeline.core.alignment_metrics import compute_people_metrics as compute_people_metrics
+    from caliber_pipeline.core.alignment_metrics import label_verdict as label_verdict
+    from caliber_pipeline.core.alignment_metrics import metric_value as metric_value
+    from caliber_pipeline.core.annotator_agreement import describe_annotators as describe_annotators
+    from caliber_pipeline.core.annotators import build_ratings as build_ratings
+    from caliber_pipeline.core.annotators import fit_dawid_skene as fit_dawid_skene
+    from caliber_pipeline.core.annotators import krippendorff_alpha as krippendorff_alpha
+    from caliber_pipeline.core.annotators import run_alt_test as run_alt_test
+    from caliber_pipeline.core.attribution import ask_owner as ask_owner
+    from caliber_pipeline.core.attribution import attribute_misalignments as attribute_misalignments
+    from caliber_pipeline.core.attribution import build_relabel_queue as build_relabel_queue
+    from caliber_pipeline.core.drift import DriftSplit as DriftSplit
+    from caliber_pipeline.core.drift import DriftTest as DriftTest
+    from caliber_pipeline.core.drift import run_drift_test as run_drift_test
+    from caliber_pipeline.core.drift import split_drift as split_drift
     from caliber_pipeline.core.errors import CaliberError as CaliberError
     from caliber_pipeline.core.errors import CriteriaError as CriteriaError
     from caliber_pipeline.core.errors import InputError as InputError
@@ -73,11 +94,19 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.errors import MissingStepError as MissingStepError
     from caliber_pipeline.core.errors import ReplyError as ReplyError
     from caliber_pipeline.core.errors import SchemaError as SchemaError
+    from caliber_pipeline.core.estimation import RateEstimate as RateEstimate
+    from caliber_pipeline.core.estimation import estimate_from_random_sample as estimate_from_random_sample
+    from caliber_pipeline.core.estimation import estimate_under_label_shift as estimate_under_label_shift
     from caliber_pipeline.core.evidence_metadata import MetadataConfig as MetadataConfig
     from caliber_pipeline.core.example_selection import SelectionStrategy as SelectionStrategy
     from caliber_pipeline.core.learnings import Enrichment as Enrichment
     from caliber_pipeline.core.learnings import LearningArtifact as LearningArtifact
     from caliber_pipeline.core.learnings import ThemeEvidence as ThemeEvidence
+    from caliber_pipeline.core.planning import draw_sample as draw_sample
+    from caliber_pipeline.core.planning import labels_for_gain as labels_for_gain
+    from caliber_pipeline.core.planning import labels_for_half_width as labels_for_half_width
+    from caliber_pipeline.core.planning import power_of_gain as power_of_gain
+    from caliber_pipeline.core.planning import sampling_probabilities as sampling_probabilities
     from caliber_pipeline.renderers.console import ConsoleCaliberHQRenderer as ConsoleCaliberHQRenderer
     from caliber_pipeline.renderers.console import ConsoleCaliberRenderer as ConsoleCaliberRenderer
     from caliber_pipeline.renderers.json_renderer import JsonCaliberHQRenderer as JsonCaliberHQRenderer
@@ -216,6 +245,51 @@ _MODULES = {
         "InMemorySink",
         "JsonlSink",
         "ParquetSink",
+    ),
+    "caliber_pipeline.core.abstention": (
+        "Abstention",
+        "find_threshold",
+        "select_abstained",
+    ),
+    "caliber_pipeline.core.agreement": (
+        "ConfusionMatrix",
+        "interpret_kappa",
+    ),
+    "caliber_pipeline.core.alignment_metrics": (
+        "compute_alignment_metrics",
+        "compute_people_metrics",
+        "label_verdict",
+        "metric_value",
+    ),
+    "caliber_pipeline.core.annotator_agreement": ("describe_annotators",),
+    "caliber_pipeline.core.annotators": (
+        "build_ratings",
+        "fit_dawid_skene",
+        "krippendorff_alpha",
+        "run_alt_test",
+    ),
+    "caliber_pipeline.core.attribution": (
+        "ask_owner",
+        "attribute_misalignments",
+        "build_relabel_queue",
+    ),
+    "caliber_pipeline.core.drift": (
+        "DriftSplit",
+        "DriftTest",
+        "run_drift_test",
+        "split_drift",
+    ),
+    "caliber_pipeline.core.estimation": (
+        "RateEstimate",
+        "estimate_from_random_sample",
+        "estimate_under_label_shift",
+    ),
+    "caliber_pipeline.core.planning": (
+        "draw_sample",
+        "labels_for_gain",
+        "labels_for_half_width",
+        "power_of_gain",
+        "sampling_probabilities",
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
