@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core import schemas
 from caliber_pipeline.core.errors import InputError, SchemaError
-from caliber_pipeline.core.fingerprints import content_hashes, verdict_fingerprints
+from caliber_pipeline.core.fingerprints import content_hashes, digest, verdict_fingerprints
 from caliber_pipeline.core.verdicts import STATUSES, VERDICTS
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.stores.verdict_cache import CACHED_VERDICTS, VerdictCache
@@ -88,7 +88,8 @@ class _Run:
         self._ids = pd.Index(task.records["record_id"].to_numpy(dtype=object))
         _refuse_repeated(self._ids)
         hashes = content_hashes(task.records)
-        self._fingerprints = verdict_fingerprints(hashes, task.criteria, judge.identity(task.criteria))
+        identity = {**judge.identity(task.criteria), "examples": _digest_examples(task.examples)}
+        self._fingerprints = verdict_fingerprints(hashes, task.criteria, identity)
         self.n_records = len(self._ids)
         self.n_invented = 0
         self._pieces: list[pa.Table] = []
@@ -180,6 +181,12 @@ def _valid_verdicts(frame: pd.DataFrame) -> pa.Table:
     }
     columns = [changed.get(name, table.column(name)) for name in VERDICTS.names]
     return pa.Table.from_arrays(columns, schema=VERDICTS)
+
+
+def _digest_examples(examples: pd.DataFrame) -> str:
+    """What a judge is shown of the examples beside their texts: people's verdicts and notes, which may change."""
+    shown = (examples[name].astype("string[pyarrow]").fillna("") for name in ("human_score", "human_notes"))
+    return digest(*(text for column in shown for text in column))
 
 
 def _missing_verdict(judge: Judge) -> pa.Table:

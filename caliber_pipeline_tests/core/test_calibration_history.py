@@ -36,7 +36,8 @@ def evaluation(
     }
     decided = Decision(decision, "why", None, "v001", None)
     optimized = build_row(version, criteria or Criteria(criteria="x"), decided, scored, None, None, None, START)
-    metrics.attrs, optimized.attrs = dict(attrs), dict(attrs)
+    metrics.attrs.update(attrs)
+    optimized.attrs.update(attrs)
     return metrics, optimized
 
 

@@ -1,5 +1,7 @@
 """The embedded judge reads what its criteria give it: nothing, clauses, or examples."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -12,13 +14,13 @@ from caliber_pipeline_tests.projects import WordEncoder
 
 def judge(
     outputs: dict[str, str], criteria: Criteria | None = None, examples: pd.DataFrame | None = None
-) -> pd.DataFrame:
+) -> dict[Any, Any]:
     shown = make_records({}) if examples is None else examples
     task = JudgeTask(
         make_records(outputs).assign(query="where is my parcel"), criteria or Criteria(criteria="x"), shown
     )
     (verdicts,) = LocalJudge(WordEncoder()).judge(task)
-    return verdicts.set_index("record_id")
+    return verdicts.set_index("record_id").to_dict("index")
 
 
 def examples(n: int) -> pd.DataFrame:
@@ -28,9 +30,9 @@ def examples(n: int) -> pd.DataFrame:
 
 def test_without_examples_and_clauses_it_only_tells_whether_the_output_is_about_the_query() -> None:
     verdicts = judge({"on": "where is my parcel", "off": "bananas are yellow"})
-    assert verdicts["llm_score"].to_dict() == {"on": 1, "off": 0}
-    assert verdicts.loc["off", "llm_reasoning"].startswith("Query and output are not related")
-    assert verdicts["confidence"].between(0.5, 1).all()
+    assert {i: v["llm_score"] for i, v in verdicts.items()} == {"on": 1, "off": 0}
+    assert verdicts["off"]["llm_reasoning"].startswith("Query and output are not related")
+    assert all(0.5 <= v["confidence"] <= 1 for v in verdicts.values())
 
 
 @pytest.mark.parametrize(("verdict", "score"), [(0, 0), (1, 1)])
@@ -38,26 +40,26 @@ def test_a_sentence_near_a_quote_moves_the_verdict_the_clause_s_way(verdict: int
     evidence = Evidence(pattern="secrets", quotes=("send me your password now",))
     criteria = Criteria(criteria="x", clauses=(Clause(text="no secrets", verdict=verdict, evidence=evidence),))
     outputs = {"r": "where is it? send me your password now"}
-    assert judge(outputs, criteria).loc["r", "llm_score"] == score
-    assert "nearest clause: secrets (1.00)" in judge(outputs, criteria).loc["r", "llm_reasoning"]
+    assert judge(outputs, criteria)["r"]["llm_score"] == score
+    assert "nearest clause: secrets (1.00)" in judge(outputs, criteria)["r"]["llm_reasoning"]
 
 
 def test_a_clause_without_quotes_is_read_by_its_text() -> None:
     criteria = Criteria(criteria="x", clauses=(Clause(text="mentions bananas"),))
-    assert "nearest clause: mentions bananas" in judge({"r": "mentions bananas"}, criteria).loc["r", "llm_reasoning"]
+    assert "nearest clause: mentions bananas" in judge({"r": "mentions bananas"}, criteria)["r"]["llm_reasoning"]
 
 
 def test_examples_teach_it() -> None:
     outputs = {"good": "answer 77 parcel arrives soon", "bad": "answer 78 rude nonsense"}
     verdicts = judge(outputs, examples=examples(20))
-    assert verdicts["llm_score"].to_dict() == {"good": 1, "bad": 0}
-    assert verdicts.loc["bad", "llm_reasoning"].startswith("Most like example e")
-    assert "(rejected)" in verdicts.loc["bad", "llm_reasoning"]
+    assert {i: v["llm_score"] for i, v in verdicts.items()} == {"good": 1, "bad": 0}
+    assert verdicts["bad"]["llm_reasoning"].startswith("Most like example e")
+    assert "(rejected)" in verdicts["bad"]["llm_reasoning"]
 
 
 def test_too_few_examples_of_a_verdict_teach_nothing() -> None:
     one_sided = examples(20).iloc[::2]
-    assert judge({"r": "bananas"}, examples=one_sided).loc["r", "llm_reasoning"].startswith("Query and output")
+    assert judge({"r": "bananas"}, examples=one_sided)["r"]["llm_reasoning"].startswith("Query and output")
 
 
 def test_an_example_s_own_note_is_no_clue_to_its_verdict() -> None:
@@ -67,7 +69,7 @@ def test_an_example_s_own_note_is_no_clue_to_its_verdict() -> None:
     evidence = Evidence(record_ids=own, quotes=quotes)
     criteria = Criteria(criteria="x", clauses=(Clause(text="c", evidence=evidence),))
     verdicts = judge({"bad": "answer 78 rude nonsense", "good": "parcel arrives soon"}, criteria, shown)
-    assert verdicts["llm_score"].to_dict() == {"bad": 0, "good": 1}
+    assert {i: v["llm_score"] for i, v in verdicts.items()} == {"bad": 0, "good": 1}
     everyone = evidence.model_copy(update={"record_ids": tuple(shown["record_id"])})
     all_own = Criteria(criteria="x", clauses=(Clause(text="c", evidence=everyone),))
     assert len(judge({"r": "x"}, all_own, shown)) == 1

@@ -1,5 +1,6 @@
 """The recorded judge repeats the file, and a missing verdict is a failure."""
 
+import pandas as pd
 import pytest
 
 from caliber_pipeline.core.criteria import Criteria
@@ -14,7 +15,7 @@ CRITERIA = Criteria(criteria="x")
 
 def test_verdicts_are_repeated_and_a_missing_one_has_failed() -> None:
     records = make_records({"a": "x", "b": "y", "c": "z"})
-    records["llm_score"] = records["llm_score"].where([False] * 3, [1, 0, None])
+    records["llm_score"] = pd.Series([1, 0, None], dtype="int8[pyarrow]")
     records["llm_reasoning"] = ["fine", None, None]
     verdicts = run_judge(RecordedJudge(), JudgeTask(records, CRITERIA, make_records({})))
     assert verdicts["status"].tolist() == ["scored", "scored", "failed"]

@@ -208,3 +208,13 @@ def test_every_record_has_exactly_one_row_whatever_the_judge_does(
     assert scores["llm_score"].notna().tolist() == [status == "scored" for status in scores["status"]]
     assert set(scores["llm_score"].dropna()) <= {0, 1}
     assert batch([]).empty
+
+
+def test_another_verdict_of_people_on_an_example_is_another_question(tmp_path: Path) -> None:
+    shown = make_records({"e": "an example"}).assign(human_score=1, human_notes="fine")
+    judge = ScriptedJudge()
+    with VerdictCache(tmp_path / "v.sqlite") as cache:
+        for examples in (shown, shown, shown.assign(human_score=0), shown.assign(human_notes="better")):
+            task = JudgeTask(make_records({"a": "x"}), Criteria(criteria="be right"), examples)
+            run_judge(judge, task, cache=cache)
+    assert judge.asked == ["a", "a", "a"]
