@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import Final
 
-from caliber_pipeline.api.judging import LOCAL, find_provider
+from caliber_pipeline.api.judging import DEFAULT_MODEL, LOCAL, find_judge
 from caliber_pipeline.api.results import compare
-from caliber_pipeline.api.session import DEFAULT_MODEL, CalibrationSession
+from caliber_pipeline.api.session import CalibrationSession
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA
 from caliber_pipeline.core.errors import CaliberError
 from caliber_pipeline.demo_records import demo_annotations, demo_records
@@ -29,12 +28,12 @@ def main(arguments: Sequence[str] | None = None, renderer: ConsoleCaliberRendere
     parser.add_argument("--full", action="store_true", help="judge and propose with the environment's language model")
     is_full = parser.parse_args(arguments).full
     show = renderer or ConsoleCaliberRenderer()
-    provider = find_provider(None) if is_full else LOCAL
+    provider, model = find_judge(None, DEFAULT_MODEL) if is_full else (LOCAL, DEFAULT_MODEL)
     if is_full and provider == LOCAL:
         show.render_message(NEEDS)
         return 2
     try:
-        asyncio.run(_walk(show, provider, os.environ.get("CALIBER_MODEL") or DEFAULT_MODEL))
+        asyncio.run(_walk(show, provider, model))
     except CaliberError as error:
         show.render_message(str(error))
         return 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.fields import Item, read_field
 from caliber_pipeline.api.judged_items import parse_judged
-from caliber_pipeline.api.judging import default_encoder, open_language_model
+from caliber_pipeline.api.judging import DEFAULT_MODEL, default_encoder, open_language_model
 from caliber_pipeline.api.llm_replies import AnalysisReply, build_analysis_prompt, keep_known
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
 from caliber_pipeline.api.running import run_sync
@@ -115,9 +115,9 @@ class MisalignmentAnalyzer:
 
     def __init__(
         self,
-        model_name: str = "gpt-4o",
+        model_name: str = DEFAULT_MODEL,
         llm_provider: str | None = None,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
         max_examples: int = MAX_EXAMPLES,
         *,
         model: LanguageModel | None = None,
@@ -129,14 +129,14 @@ class MisalignmentAnalyzer:
             model_name: The language model.
             llm_provider: Its provider; None takes the one whose key the environment has, else 'local', which groups
                 the errors by the themes in their notes.
-            instruction: What the language model is told.
+            instruction: What the language model is told; None for a general one.
             max_examples: How many errors it is shown at most.
             model: A language model of one's own, whatever the provider.
             encoder: For 'local'; None takes the packaged one.
         """
         self._model_name = model_name
         self._provider = llm_provider
-        self._instruction = instruction
+        self._instruction = instruction or INSTRUCTION
         self._max_examples = max_examples
         self._model = model
         self._encoder = encoder

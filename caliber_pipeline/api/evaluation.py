@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.examples import resolve_examples
 from caliber_pipeline.api.fields import Item
-from caliber_pipeline.api.judging import find_provider, open_judge
+from caliber_pipeline.api.judging import find_judge, open_judge
 from caliber_pipeline.api.records import annotations_from, annotations_table, rows_from_records
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_in_thread, run_sync
@@ -82,7 +82,8 @@ class EvaluationRunner:
     def _open(self) -> Judge:
         if self._judge is not None:
             return self._judge
-        return open_judge(find_provider(self.config.llm_provider), self.config.model_name, self._max_concurrent)
+        provider, model = find_judge(self.config.llm_provider, self.config.model_name)
+        return open_judge(provider, model, self._max_concurrent)
 
 
 async def evaluate_table(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "local"
 RECORDED: Final = "recorded"
+DEFAULT_MODEL: Final = "gpt-4o"
 
 
 def open_judge(provider: str, model_name: str | None = None, max_concurrent: int | None = None) -> Judge:
@@ -43,28 +44,31 @@ def open_judge(provider: str, model_name: str | None = None, max_concurrent: int
     return OpenAIJudge(_settings(provider, model_name, max_concurrent))
 
 
-def find_provider(provider: str | None) -> str:
-    """The provider that was asked for, else the environment's where it has what that needs, else 'local'."""
+def find_judge(provider: str | None, model_name: str) -> tuple[str, str]:
+    """Provider and model that were asked for, else the environment's where it has what they need, else 'local'.
+
+    Where the provider is the environment's, so is the model (CALIBER_MODEL), unless one was asked for.
+    """
     if provider is not None:
-        return provider.strip().lower()
+        return provider.strip().lower(), model_name
     from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 
     settings = OpenAIJudgeSettings.from_env(os.environ)
     try:
         _ = settings.endpoint_url, settings.key
     except JudgeError:
-        return LOCAL
-    return settings.provider
+        return LOCAL, model_name
+    return settings.provider, settings.model if settings.model and model_name == DEFAULT_MODEL else model_name
 
 
-def open_language_model(provider: str | None, model_name: str | None) -> LanguageModel | None:
+def open_language_model(provider: str | None, model_name: str) -> LanguageModel | None:
     """The language model of a provider, None for 'local' and 'recorded', and where the environment has no key."""
-    found = find_provider(provider)
+    found, model = find_judge(provider, model_name)
     if found in {LOCAL, RECORDED}:
         return None
     from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 
-    return OpenAILanguageModel(_settings(found, model_name, None))
+    return OpenAILanguageModel(_settings(found, model, None))
 
 
 def _settings(provider: str, model_name: str | None, max_concurrent: int | None) -> OpenAIJudgeSettings:

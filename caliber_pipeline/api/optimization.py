@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from caliber_pipeline.api.analysis import MAX_EXAMPLES, sample_errors
 from caliber_pipeline.api.fields import Item
 from caliber_pipeline.api.judged_items import evidence_frames, parse_judged
-from caliber_pipeline.api.judging import default_encoder, open_language_model
+from caliber_pipeline.api.judging import DEFAULT_MODEL, default_encoder, open_language_model
 from caliber_pipeline.api.llm_replies import OptimizationReply, build_optimization_prompt, keep_known
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
 from caliber_pipeline.api.running import run_sync
@@ -110,9 +110,9 @@ class PromptOptimizer:
 
     def __init__(
         self,
-        model_name: str = "gpt-4o",
+        model_name: str = DEFAULT_MODEL,
         llm_provider: str | None = None,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
         max_examples: int = MAX_EXAMPLES,
         *,
         model: LanguageModel | None = None,
@@ -124,14 +124,14 @@ class PromptOptimizer:
             model_name: The language model.
             llm_provider: Its provider; None takes the one whose key the environment has, else 'local', which makes
                 clauses of the notes and chooses examples.
-            instruction: What the language model is told.
+            instruction: What the language model is told; None for a general one.
             max_examples: How many errors it is shown; for 'local' how many examples the criteria get at most.
             model: A language model of one's own, whatever the provider.
             encoder: For 'local'; None takes the packaged one.
         """
         self._model_name = model_name
         self._provider = llm_provider
-        self._instruction = instruction
+        self._instruction = instruction or INSTRUCTION
         self._max_examples = max_examples
         self._model = model
         self._encoder = encoder

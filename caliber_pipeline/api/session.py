@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from caliber_pipeline.api.analysis import MAX_EXAMPLES, MisalignmentAnalysis, MisalignmentAnalyzer
 from caliber_pipeline.api.discovery_results import ClusteringMethod, PatternDiscoveryResult
 from caliber_pipeline.api.evaluation import evaluate_table
 from caliber_pipeline.api.iterating import CalibrationOutcome, CalibrationRound, calibrate
-from caliber_pipeline.api.judging import LOCAL, default_encoder, find_provider, open_judge, open_language_model
+from caliber_pipeline.api.judging import (
+    DEFAULT_MODEL,
+    LOCAL,
+    default_encoder,
+    find_judge,
+    open_judge,
+    open_language_model,
+)
 from caliber_pipeline.api.optimization import OptimizationResult, PromptOptimizer
 from caliber_pipeline.api.records import UploadedRecord
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.judges.protocol import Judge
 
-DEFAULT_MODEL: Final = "gpt-4o"
-
 
 class CalibrationSession(SessionRecords):
     """Upload records, annotate them, evaluate a judge, learn from its errors, improve its criteria.
@@ -44,7 +49,7 @@ class CalibrationSession(SessionRecords):
         model_name: str = DEFAULT_MODEL,
         llm_provider: str | None = None,
         system_prompt: str | None = None,
-        examples: Iterable[Item] | None = None,
+        examples: Iterable[Item] | SelectionResult[Any] | None = None,
         on_progress: OnProgress | None = None,
     ) -> EvaluationResult:
         """Have a judge score the annotated records.
@@ -55,7 +60,7 @@ class CalibrationSession(SessionRecords):
             llm_provider: A provider's name, 'local' or 'recorded'; None takes the provider whose key the environment
                 has, else 'local'.
             system_prompt: What the model is told before.
-            examples: What it is shown: records with labels, or ids of annotated records.
+            examples: What it is shown: records with labels, ids of annotated records, or what `select_examples` chose.
             on_progress: Called with (records done, records in all) as verdicts arrive.
 
         Raises:
@@ -74,7 +79,7 @@ class CalibrationSession(SessionRecords):
         model_name: str = DEFAULT_MODEL,
         llm_provider: str | None = None,
         system_prompt: str | None = None,
-        examples: Iterable[Item] | None = None,
+        examples: Iterable[Item] | SelectionResult[Any] | None = None,
         on_progress: OnProgress | None = None,
     ) -> EvaluationResult:
         """`evaluate`, without awaiting."""
@@ -368,12 +373,12 @@ class CalibrationSession(SessionRecords):
     def _open_judge(self, llm_provider: str | None, model_name: str) -> Judge:
         if self._judge is not None:
             return self._judge
-        provider = find_provider(llm_provider)
+        provider, model = find_judge(llm_provider, model_name)
         if provider == LOCAL and self._encoder is not None:
             from caliber_pipeline.judges.local import LocalJudge
 
             return LocalJudge(self._encoder)
-        return open_judge(provider, model_name)
+        return open_judge(provider, model)
 
     async def _run_judge(
         self, config: EvaluationConfig, on_progress: OnProgress | None, judge: Judge | None = None
@@ -390,8 +395,10 @@ def _config(
     model_name: str,
     llm_provider: str | None,
     system_prompt: str | None,
-    examples: Iterable[Item] | None,
+    examples: Iterable[Item] | SelectionResult[Any] | None,
 ) -> EvaluationConfig:
+    if isinstance(examples, SelectionResult):
+        examples = examples.examples
     if isinstance(criteria, str):
         return EvaluationConfig(criteria, model_name, llm_provider, system_prompt, tuple(examples or ()))
     shown = examples if examples is not None else [example.record_id for example in criteria.examples]
