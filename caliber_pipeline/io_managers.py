@@ -10,6 +10,7 @@ from upath import UPath
 
 from caliber_pipeline.core.errors import SchemaError
 from caliber_pipeline.core.schemas import SCHEMAS
+from caliber_pipeline.stores.shards import StagedTable
 from caliber_pipeline.stores.tables import TableStore
 
 N_PREVIEW_ROWS = 5
@@ -28,12 +29,15 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         """Resolve the folder when a run starts, not at import."""
         self._base_path = UPath(self.output_dir)
 
-    def dump_to_path(self, context: dg.OutputContext, obj: pd.DataFrame, path: UPath) -> None:
-        """Write a table in the schema of its asset.
+    def dump_to_path(self, context: dg.OutputContext, obj: pd.DataFrame | StagedTable, path: UPath) -> None:
+        """Write a table in the schema of its asset, or put one in its place that was written before.
 
         Raises:
             dg.Failure: the table breaks its schema, which no retry mends.
         """
+        if isinstance(obj, StagedTable):
+            obj.place(path)
+            return
         try:
             TableStore(self._base_path).save(obj, path, context.asset_key.path[-1])
         except SchemaError as error:
@@ -55,14 +59,14 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         keys = list(context.asset_partition_keys)
         return {} if loaded is None else {keys[0]: loaded}
 
-    def get_metadata(self, context: dg.OutputContext, obj: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    def get_metadata(self, context: dg.OutputContext, obj: pd.DataFrame | StagedTable) -> dict[str, dg.MetadataValue]:
         """Row count, columns, preview, and the fingerprints of what the table was made from."""
         name = context.asset_key.path[-1]
         fingerprints = {str(key): dg.MetadataValue.text(value) for key, value in obj.attrs.items()}
         return {
-            "dagster/row_count": dg.MetadataValue.int(len(obj)),
+            "dagster/row_count": dg.MetadataValue.int(obj.n_rows if isinstance(obj, StagedTable) else len(obj)),
             "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(SCHEMAS[name])),
-            "preview": dg.MetadataValue.md(render_preview(obj)),
+            "preview": dg.MetadataValue.md(render_preview(obj.preview if isinstance(obj, StagedTable) else obj)),
             **fingerprints,
         }
 

@@ -126,7 +126,7 @@ def test_a_null_in_a_required_column_is_named(tmp_path: Path) -> None:
 def test_a_write_that_fails_midway_leaves_the_old_table_and_no_rubbish(tmp_path: Path) -> None:
     materialize([unpartitioned], tmp_path)
     with (
-        mock.patch.object(pq, "write_table", side_effect=OSError("No space left on device")),
+        mock.patch.object(pq.ParquetWriter, "write_table", side_effect=OSError("No space left on device")),
         pytest.raises(OSError, match="No space left"),
     ):
         materialize([unpartitioned], tmp_path)

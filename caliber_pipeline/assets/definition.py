@@ -58,19 +58,24 @@ def one_line_failures() -> Iterator[None]:
 def log_progress(
     context: dg.AssetExecutionContext, what: str, more: Callable[[], str] | None = None
 ) -> Callable[[int, int], None]:
-    """A progress callback that logs a line every two seconds: rate, time left, and `more` where there is any."""
+    """A progress callback that logs a line every two seconds: rate, time left, and `more` where there is any.
+
+    The total is 0 where it is not known.
+    """
     started = time.monotonic()
     last = started
 
     def report(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < PROGRESS_INTERVAL_S and (done < total or last == started):
+        is_last = 0 < total <= done
+        if now - last < PROGRESS_INTERVAL_S and (not is_last or last == started):
             return
         last = now
         rate = done / max(now - started, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
-        context.log.info(f"{what}: {done} of {total} ({rate:.0f}/s{left}{more() if more else ''})")
+        of_all = f" of {total}" if total else ""
+        context.log.info(f"{what}: {done}{of_all} ({rate:.0f}/s{left}{more() if more else ''})")
 
     return report
 

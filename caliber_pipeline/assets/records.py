@@ -1,13 +1,12 @@
 """Stage `records`: the uploaded queries and answers, and the rows that could not be read."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 import dagster as dg
 
-from caliber_pipeline.assets.definition import describe, one_line_failures
-from caliber_pipeline.core.records import fingerprint_records
+from caliber_pipeline.assets.definition import describe, log_progress, one_line_failures
 from caliber_pipeline.resources import Project
-from caliber_pipeline.stores.ingest import load_records
+from caliber_pipeline.stores.ingest_records import ingest_records
 
 
 @dg.multi_asset(
@@ -24,24 +23,21 @@ from caliber_pipeline.stores.ingest import load_records
     },
 )
 def records(context: dg.AssetExecutionContext, project: Project) -> Iterator[dg.Output[object]]:
-    """Read the records file."""
+    """Read the records file, a batch at a time."""
+    progress = log_progress(context, "rows read")
     with one_line_failures():
-        loaded = load_records(project.settings)
-    table, rejected = loaded.table, loaded.rejected
-    attrs: dict[Hashable | None, str] = {
-        "records_fingerprint": fingerprint_records(table),
-        "records_input_fingerprint": loaded.input_fingerprint,
-    }
-    table.attrs = rejected.attrs = attrs
-    splits = table["split"].value_counts()
+        ingested = ingest_records(project.settings, project.tables, lambda n_rows: progress(n_rows, 0))
     yield dg.Output(
-        table,
+        ingested.records,
         output_name="records",
         metadata={
-            "n_records": len(table),
-            "n_rejected": len(rejected),
-            "n_groups": int(table["group"].nunique()),
-            **{f"n_{split}": int(splits.get(split, 0)) for split in ("train", "dev", "test")},
+            "n_records": ingested.records.n_rows,
+            "n_rejected": ingested.rejected.n_rows,
+            "n_groups": ingested.n_groups,
+            "n_files": ingested.records.n_shards,
+            **{f"n_{split}": n for split, n in ingested.n_by_split.items()},
         },
     )
-    yield dg.Output(rejected, output_name="rejected_records", metadata={"n_rejected": len(rejected)})
+    yield dg.Output(
+        ingested.rejected, output_name="rejected_records", metadata={"n_rejected": ingested.rejected.n_rows}
+    )

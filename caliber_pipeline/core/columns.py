@@ -98,12 +98,13 @@ def parse_scores(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedAr
 
 def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether each text is null or white space."""
-    return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
+    return pc.fill_null(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(column)), 0), True)
 
 
 def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column with white space in place of a text as null."""
-    return pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
+    blank = is_blank(column)
+    return pc.if_else(blank, pa.scalar(None, pa.string()), column) if pc.any(blank).as_py() else column
 
 
 class Faults:
@@ -115,7 +116,7 @@ class Faults:
         Args:
             n_rows: How many rows there are.
         """
-        self._reasons = pa.array([""] * n_rows, pa.string()) if n_rows else pa.array([], pa.string())
+        self._reasons = pa.repeat("", n_rows)
 
     def add(self, is_wrong: pa.ChunkedArray | pa.Array, reason: str | pa.Array | pa.ChunkedArray) -> None:
         """Add a reason (one for all, or one per row) to the rows that are wrong."""

@@ -3,11 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from caliber_pipeline.core.criteria import Criteria
+
+_MIX: Final = tuple(np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_SLICE: Final = 4096  # texts whose words fit into a processor's cache
+_NULL_HASH: Final = np.uint64(0xA5A5_5A5A_C3C3_3C3C)
 
 
 def digest(*parts: str | None) -> str:
@@ -20,20 +28,109 @@ def digest(*parts: str | None) -> str:
     return hasher.hexdigest()
 
 
-def hash_texts(texts: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
     """A stable 64-bit hash per text (SipHash with pandas' fixed key), vectorised, equal on every machine."""
     values = texts.to_numpy(dtype=object, na_value="")
     return pd.util.hash_array(values, categorize=False)
 
 
+def hash_strings(texts: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
+    """As `hash_texts`, for an Arrow column without nulls."""
+    return pd.util.hash_array(texts.to_numpy(zero_copy_only=False), categorize=False)
+
+
+def hash_contents(texts: pa.Array) -> NDArray[np.uint64]:
+    """Another stable 64-bit hash per text, vectorised over the column's bytes: several times as fast on long texts.
+
+    A text is cut into words of eight bytes; each is mixed with its place, and the sum of them with the length. Null
+    hashes as an empty text does. It is no defence against texts that were made to collide.
+    """
+    parts = [_hash_slice(texts.slice(start, _SLICE)) for start in range(0, len(texts), _SLICE)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+
+
+def _hash_slice(texts: pa.Array) -> NDArray[np.uint64]:
+    n_texts = len(texts)
+    _, offset_buffer, data = texts.buffers()
+    if data is None:
+        return np.zeros(n_texts, dtype=np.uint64)
+    offsets = np.frombuffer(offset_buffer, np.int32, n_texts + 1, texts.offset * 4).astype(np.int64)
+    # eight bytes more than the texts have, so that a word may begin at each of theirs
+    bytes_ = np.concatenate([np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]], np.zeros(8, np.uint8)])
+    lengths = np.diff(offsets)
+    n_words = (lengths + 7) >> 3
+    ends = np.cumsum(n_words)
+    places = np.arange(ends[-1]) - np.repeat(ends - n_words, n_words)
+    starts = np.repeat(offsets[:-1] - offsets[0], n_words) + (places << 3)
+    words = np.ndarray((len(bytes_) - 7,), np.dtype("<u8"), bytes_, strides=(1,))[starts]
+    n_last = lengths & 7
+    is_cut = n_last > 0
+    words[ends[is_cut] - 1] &= (np.uint64(1) << (n_last[is_cut] * 8).astype(np.uint64)) - np.uint64(1)
+    words ^= places.astype(np.uint64) * _MIX[0]
+    _mix(words)
+    hashes = lengths.astype(np.uint64) * _MIX[0]
+    has_words = n_words > 0
+    if has_words.any():
+        hashes[has_words] += np.add.reduceat(words, (ends - n_words)[has_words])
+    _mix(hashes)
+    return hashes
+
+
+def _mix(values: NDArray[np.uint64]) -> None:
+    """Spread each value over all 64 bits, in place, as the generator SplitMix64 does with its state."""
+    values ^= values >> np.uint64(30)
+    values *= _MIX[1]
+    values ^= values >> np.uint64(27)
+    values *= _MIX[2]
+    values ^= values >> np.uint64(31)
+
+
+class RowsFingerprint:
+    """Fingerprint of rows that come in batches; neither their order nor the batches matter, their number does."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        """Fingerprint the rows over `columns`."""
+        self._columns = tuple(columns)
+        self._n_rows = 0
+        self._sums = [0, 0]
+
+    def add(self, table: pa.Table) -> None:
+        """Take a batch."""
+        row_hashes = np.zeros(table.num_rows, dtype=np.uint64)
+        for name in self._columns:
+            row_hashes *= _MIX[0]
+            row_hashes += _hash_column(table.column(name).combine_chunks())
+        self._n_rows += table.num_rows
+        for place, factor in enumerate(_MIX[1:]):
+            mixed = row_hashes * factor
+            _mix(mixed)
+            self._sums[place] = (self._sums[place] + int(mixed.sum(dtype=np.uint64))) % 2**64
+
+    def hexdigest(self) -> str:
+        """The fingerprint of all rows so far."""
+        return digest(str(self._n_rows), *(str(total) for total in self._sums))
+
+
 def fingerprint_frame(frame: pd.DataFrame, columns: Sequence[str]) -> str:
     """Fingerprint of the rows over `columns`; the order of rows does not matter, their number does."""
-    row_hashes = np.zeros(len(frame), dtype=np.uint64)
-    for column in columns:
-        texts = frame[column].astype("string[pyarrow]").fillna("\0null")
-        row_hashes = row_hashes * np.uint64(0x9E3779B97F4A7C15) + hash_texts(texts)
-    row_hashes.sort()
-    return hashlib.sha256(row_hashes.tobytes()).hexdigest()
+    fingerprint = RowsFingerprint(columns)
+    fingerprint.add(pa.table({name: pa.array(frame[name], from_pandas=True) for name in columns}))
+    return fingerprint.hexdigest()
+
+
+def _hash_column(column: pa.Array) -> NDArray[np.uint64]:
+    """A hash per value by its text; null has one of its own."""
+    if not pa.types.is_string(column.type) and not pa.types.is_null(column.type):
+        distinct = column.dictionary_encode()
+        hashes = np.append(_hash_column(distinct.dictionary.cast(pa.string())), _NULL_HASH)
+        at: NDArray[np.int64] = pc.fill_null(distinct.indices.cast(pa.int64()), len(hashes) - 1).to_numpy()
+        return hashes[at]
+    if column.null_count == len(column):
+        return np.full(len(column), _NULL_HASH)
+    hashes = hash_contents(column)
+    if column.null_count:
+        hashes[column.is_null().to_numpy(zero_copy_only=False)] = _NULL_HASH
+    return hashes
 
 
 def content_hashes(records: pd.DataFrame) -> list[str]:

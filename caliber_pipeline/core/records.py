@@ -1,29 +1,39 @@
 """Stage `records`: rows of text become records, each with its group and split, or rejections with a reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from caliber_pipeline.core.columns import (
     RECORD_ALIASES,
     SCORE_FORMS,
     Faults,
     blank_to_null,
-    is_blank,
     parse_scores,
     rater_columns,
     resolve_columns,
 )
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.fingerprints import fingerprint_frame
+from caliber_pipeline.core.fingerprints import fingerprint_frame, hash_strings
 from caliber_pipeline.core.schemas import RATING, RECORDS, conform_table, frame_from_arrow
-from caliber_pipeline.core.splits import content_ids, default_groups, split_groups
+from caliber_pipeline.core.splits import (
+    distinct_queries,
+    has_few,
+    hash_groups,
+    hex_digits,
+    make_ids,
+    splits_of_hashes,
+)
 
 FINGERPRINTED = ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning", "group")
+
+FindRepeats = Callable[[pa.Array, pa.Array, pa.Array], tuple[NDArray[np.bool_], NDArray[np.int64]]]
+"""From ids, lines and whether each row is sound: which rows repeat the id of an earlier one, and the line of that."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,23 @@ class ParsedRows:
     reasons: pa.Array
 
 
+@dataclass(frozen=True)
+class ParsedBatch:
+    """What became of a batch of rows.
+
+    Attributes:
+        table: The accepted rows in their schema.
+        group_hashes: A 64-bit hash of the group, per accepted row.
+        is_rejected: Per row of the input whether it was rejected, bool.
+        reasons: Why, for the rejected rows in their order.
+    """
+
+    table: pa.Table
+    group_hashes: NDArray[np.uint64]
+    is_rejected: pa.Array
+    reasons: pa.Array
+
+
 def parse_records(
     rows: pa.Table,
     lines: pa.Array,
@@ -49,7 +76,7 @@ def parse_records(
     mapping: Mapping[str, str] | None = None,
     group_by: str | None = None,
 ) -> ParsedRows:
-    """Parse rows of text into records.
+    """Parse rows of text into records, all at once.
 
     Args:
         rows: One string column per column of the file, blank as null.
@@ -61,39 +88,110 @@ def parse_records(
     Raises:
         InputError: a required column, or one that was named, is missing.
     """
-    columns = resolve_columns(rows.column_names, RECORD_ALIASES, ("query", "output"), mapping or {}, source=source)
-    if group_by is not None and group_by not in rows.column_names and group_by not in columns:
-        raise InputError(f"{source}: no column '{group_by}' to group by; it has {', '.join(rows.column_names)}")
-    texts = {ours: blank_to_null(rows.column(theirs)) for ours, theirs in columns.items()}
-    faults = Faults(rows.num_rows)
-    for name in ("query", "output"):
-        faults.add(is_blank(texts[name]), f"{name} is blank")
-    scores = {name: _parse_score(texts, name, columns.get(name, name), faults) for name in ("human_score", "llm_score")}
-    raters = rater_columns(rows.column_names)
-    ratings = _parse_ratings(rows, raters, faults)
-    ids = _record_ids(texts, rows.num_rows)
-    _reject_repeats(ids, lines, faults, is_made="record_id" not in texts)
-    groups = _groups(rows, columns, texts, ids, group_by)
-    used = {*columns.values(), *(c for pair in raters.values() for c in pair.values())}
-    nulls = pa.nulls(rows.num_rows, pa.string())
-    table = pa.table(
-        {
-            "record_id": ids,
-            **{
-                name: texts.get(name, nulls)
-                for name in ("query", "output", "reference", "human_notes", "llm_reasoning")
-            },
-            **scores,
-            "ratings": ratings,
-            "metadata": _metadata(rows, [c for c in rows.column_names if c not in used]),
-            "group": pa.array(groups, pa.string(), from_pandas=True),
-            "split": pa.array(split_groups(groups), pa.string(), from_pandas=True),
-            "line": lines,
-        }
-    )
-    accepted = table.filter(pc.invert(faults.is_faulty))
-    conformed = conform_table(accepted.select(RECORDS.names), RECORDS, "records")
-    return ParsedRows(frame_from_arrow(conformed), faults.is_faulty, faults.reasons)
+    parser = RecordParser(rows.column_names, source=source, mapping=mapping, group_by=group_by)
+    has_few_queries = has_few(parser.distinct_queries(rows))
+    parsed = parser.parse(rows, lines, repeats_within, has_few_queries=has_few_queries)
+    return ParsedRows(frame_from_arrow(parsed.table), parsed.is_rejected, parsed.reasons)
+
+
+class RecordParser:
+    """Parses a file's rows of text into records, batch by batch."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        source: str,
+        mapping: Mapping[str, str] | None = None,
+        group_by: str | None = None,
+    ) -> None:
+        """Find out which column holds what; the arguments are those of `parse_records`.
+
+        Raises:
+            InputError: a required column, or one that was named, is missing.
+        """
+        columns = resolve_columns(names, RECORD_ALIASES, ("query", "output"), mapping or {}, source=source)
+        if group_by is not None and group_by not in names and group_by not in columns:
+            raise InputError(f"{source}: no column '{group_by}' to group by; it has {', '.join(names)}")
+        self._columns = columns
+        self._raters = rater_columns(names)
+        self._group_by = group_by
+        used = {*columns.values(), *(c for pair in self._raters.values() for c in pair.values())}
+        self._metadata_names = [name for name in names if name not in used]
+
+    def distinct_queries(self, rows: pa.Table, known: pa.Array | None = None) -> pa.Array:
+        """The distinct queries of a batch and of those before, as many as the choice of the grouping needs."""
+        return distinct_queries(pc.fill_null(blank_to_null(rows.column(self._columns["query"])), ""), known)
+
+    def parse(
+        self, rows: pa.Table, lines: pa.Array, find_repeats: FindRepeats, *, has_few_queries: bool
+    ) -> ParsedBatch:
+        """Parse a batch.
+
+        Args:
+            rows: One string column per column of the file, blank as null.
+            lines: The line on which each row starts.
+            find_repeats: Tells which rows repeat the id of an earlier sound row.
+            has_few_queries: Whether the whole file has too few distinct queries to group by.
+        """
+        rows = rows.combine_chunks()
+        columns = self._columns
+        texts = {ours: blank_to_null(rows.column(theirs)) for ours, theirs in columns.items()}
+        faults = Faults(rows.num_rows)
+        for name in ("query", "output"):
+            faults.add(pc.is_null(texts[name]), f"{name} is blank")
+        scores = {n: _parse_score(texts, n, columns.get(n, n), faults) for n in ("human_score", "llm_score")}
+        ratings = _parse_ratings(rows, self._raters, faults)
+        ids = _record_ids(texts, rows.num_rows)
+        _reject_repeats(ids, lines, faults, find_repeats, is_made="record_id" not in texts)
+        groups, group_hashes = self._groups(rows, texts, ids, has_few_queries=has_few_queries)
+        nulls = pa.nulls(rows.num_rows, pa.string())
+        optional = ("query", "output", "reference", "human_notes", "llm_reasoning")
+        table = pa.table(
+            {
+                "record_id": ids,
+                **{name: texts.get(name, nulls) for name in optional},
+                **scores,
+                "ratings": ratings,
+                "metadata": _metadata(rows, self._metadata_names),
+                "group": groups,
+                "split": splits_of_hashes(group_hashes),
+                "line": lines,
+            }
+        ).select(RECORDS.names)
+        is_rejected = faults.is_faulty
+        if pc.any(is_rejected).as_py():
+            is_sound = pc.invert(is_rejected)
+            table = table.filter(is_sound)
+            group_hashes = group_hashes[is_sound.to_numpy(zero_copy_only=False)]
+        return ParsedBatch(conform_table(table, RECORDS, "records"), group_hashes, is_rejected, faults.reasons)
+
+    def _groups(
+        self, rows: pa.Table, texts: Mapping[str, pa.ChunkedArray], ids: pa.Array, *, has_few_queries: bool
+    ) -> tuple[pa.Array, NDArray[np.uint64]]:
+        """The group per row, and the hash of the group."""
+        if self._group_by is None:
+            query, output = (pc.fill_null(texts[name], "") for name in ("query", "output"))
+            groups = hex_digits(hash_groups(query, output, has_few_queries=has_few_queries))
+        else:
+            named = blank_to_null(rows.column(self._columns.get(self._group_by, self._group_by)))
+            own = pc.binary_join_element_wise("record ", ids, "")  # a record without a group is a group of its own
+            groups = pc.coalesce(named, own).combine_chunks()
+        return groups, hash_strings(groups)
+
+
+def repeats_within(
+    ids: pa.Array, lines: pa.Array, is_sound: pa.Array
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Find the repeats among these rows alone."""
+    sound_at = np.flatnonzero(is_sound.to_numpy(zero_copy_only=False))
+    codes = ids.filter(is_sound).dictionary_encode().indices.to_numpy()
+    first_at = np.unique(codes, return_index=True)[1]  # codes count up in the order of first occurrence
+    is_repeat = np.zeros(len(ids), dtype=np.bool_)
+    first_lines = np.zeros(len(ids), dtype=np.int64)
+    is_repeat[sound_at] = first_at[codes] != np.arange(len(codes)) if len(codes) else False
+    first_lines[sound_at] = lines.to_numpy()[sound_at[first_at[codes]]] if len(codes) else 0
+    return is_repeat, first_lines
 
 
 def fingerprint_records(records: pd.DataFrame) -> str:
@@ -153,41 +251,24 @@ def _parse_ratings(rows: pa.Table, raters: Mapping[str, Mapping[str, str]], faul
 
 
 def _record_ids(texts: Mapping[str, pa.ChunkedArray], n_rows: int) -> pa.Array:
-    query, output = (pc.fill_null(texts[name], "").to_pandas() for name in ("query", "output"))
-    made = pa.array(content_ids(query, output), pa.string(), from_pandas=True)
-    given = texts.get("record_id", pa.nulls(n_rows, pa.string()))
-    ids = pc.coalesce(pc.utf8_trim_whitespace(given), made)
-    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    given = pc.utf8_trim_whitespace(texts.get("record_id", pa.nulls(n_rows, pa.string())))
+    if given.null_count:
+        query, output = (pc.fill_null(texts[name], "").combine_chunks() for name in ("query", "output"))
+        given = pc.coalesce(given, make_ids(query, output))
+    return given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
 
 
-def _reject_repeats(ids: pa.Array, lines: pa.Array, faults: Faults, *, is_made: bool) -> None:
+def _reject_repeats(
+    ids: pa.Array, lines: pa.Array, faults: Faults, find_repeats: FindRepeats, *, is_made: bool
+) -> None:
     """Reject every occurrence of an id after its first, among the rows that are sound so far."""
-    frame = pd.DataFrame({"id": ids.to_pandas(), "line": lines.to_pandas()})
-    sound = frame[~faults.is_faulty.to_numpy(zero_copy_only=False)]
-    is_repeat = pd.Series(data=False, index=frame.index)
-    is_repeat[sound.index] = sound.duplicated("id")
-    if not is_repeat.any():
+    repeats, first_lines = find_repeats(ids, lines, pc.invert(faults.is_faulty))
+    if not repeats.any():
         return
-    first_line = frame["id"].map(sound.drop_duplicates("id").set_index("id")["line"])
-    what = "same query and output as" if is_made else "record_id '" + frame["id"] + "' repeats that of"
-    reasons = what + (" line " + first_line.fillna(0).astype("int64").astype(str))
-    faults.add(pa.array(is_repeat), pa.array(reasons, pa.string(), from_pandas=True))
-
-
-def _groups(
-    rows: pa.Table,
-    columns: Mapping[str, str],
-    texts: Mapping[str, pa.ChunkedArray],
-    ids: pa.Array,
-    group_by: str | None,
-) -> pd.Series:
-    if group_by is None:
-        query, output = (pc.fill_null(texts[name], "").to_pandas() for name in ("query", "output"))
-        return default_groups(query, output)
-    named = blank_to_null(rows.column(columns.get(group_by, group_by)))
-    own = pc.binary_join_element_wise("record ", ids, "")  # a record without a group is a group of its own
-    groups: pd.Series[str] = pc.coalesce(named, own).to_pandas()
-    return groups.astype("string[pyarrow]")
+    what: pa.Array | str = "same query and output as line "
+    if not is_made:
+        what = pc.binary_join_element_wise("record_id '", ids, "' repeats that of line ", "")
+    faults.add(pa.array(repeats), pc.binary_join_element_wise(what, pa.array(first_lines).cast(pa.string()), ""))
 
 
 def _metadata(rows: pa.Table, names: list[str]) -> pa.Array:

@@ -4,16 +4,19 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.fingerprints import hash_texts
+from caliber_pipeline.core.fingerprints import hash_strings, hash_texts
 
 SPLITS: Final = ("train", "dev", "test")
-_SPLIT_OF_BUCKET: Final = np.array(["train"] * 4 + ["dev"] * 4 + ["test"] * 2, dtype=object)  # 40/40/20
+_SPLIT_OF_BUCKET: Final = np.array([0] * 4 + [1] * 4 + [2] * 2)  # train, dev, test: 40/40/20
 MIN_DISTINCT_QUERIES: Final = (
     20  # with fewer, most records share a query: grouping by it would leave no groups to split
 )
 MIN_GROUPS: Final = 20  # under it a split by groups is too coarse for a decision to rest on
+_HEX: Final = np.array([f"{value:02x}" for value in range(256)], dtype="S2")
 
 
 def default_groups(query: pd.Series, output: pd.Series) -> pd.Series:
@@ -21,32 +24,69 @@ def default_groups(query: pd.Series, output: pd.Series) -> pd.Series:
 
     Normalised means lower case and single spaces, so that near-duplicates share a group. A key is 16 hex digits.
     """
-    keys = _normalise(query)
-    if keys.nunique() < MIN_DISTINCT_QUERIES:
-        keys = keys + "\n" + _normalise(output)
-    return pd.Series(_hex(hash_texts(keys)), index=query.index, dtype="string[pyarrow]")
+    queries, outputs = (pa.array(texts, pa.string(), from_pandas=True) for texts in (query, output))
+    hashes = hash_groups(queries, outputs, has_few_queries=has_few(distinct_queries(queries)))
+    return pd.Series(hex_digits(hashes), index=query.index, dtype="string[pyarrow]")
 
 
-def _normalise(texts: pd.Series) -> pd.Series:
-    return texts.astype("string[pyarrow]").str.lower().str.replace(r"\s+", " ", regex=True).str.strip()
+def distinct_queries(query: pa.ChunkedArray | pa.Array, known: pa.Array | None = None) -> pa.Array:
+    """The distinct normalised queries, with those known before: as many as it takes to see that they are not few."""
+    both = pc.unique(normalise(query))
+    if known is not None:
+        both = pc.unique(pa.concat_arrays([known, both]))
+    return both[:MIN_DISTINCT_QUERIES]
 
 
-def _hex(hashes: NDArray[np.uint64]) -> NDArray[np.bytes_]:
-    """16 hex digits per hash, vectorised."""
+def has_few(distinct: pa.Array) -> bool:
+    """Whether these distinct queries are too few to group by."""
+    return len(distinct) < MIN_DISTINCT_QUERIES
+
+
+def hash_groups(
+    query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.Array, *, has_few_queries: bool
+) -> NDArray[np.uint64]:
+    """The hash whose hex digits are the default group, per row."""
+    keys = normalise(query)
+    if has_few_queries:
+        keys = pc.binary_join_element_wise(keys, normalise(output), "\n")
+    return hash_strings(keys)
+
+
+def normalise(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Lower case, single spaces, none at the ends."""
+    flat = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    lower = pc.utf8_lower(flat)
+    is_spaced = pc.match_substring_regex(lower, r"\s\s|[\t\n\f\r]")  # few are, and replacing costs more than looking
+    if pc.any(is_spaced).as_py():
+        single = pc.replace_substring_regex(lower.filter(is_spaced), r"\s+", " ")
+        lower = pc.replace_with_mask(lower, is_spaced, single)
+    return pc.utf8_trim_whitespace(lower)
+
+
+def hex_digits(hashes: NDArray[np.uint64]) -> pa.Array:
+    """16 hex digits per hash, as texts."""
     digits = hashes.astype(">u8").view(np.uint8).reshape(-1, 8)
-    table = np.array([f"{value:02x}" for value in range(256)], dtype="S2")
-    return table[digits].view("S16").reshape(-1).astype(str)
+    offsets = pa.array(np.arange(len(hashes) + 1) * 16, pa.int32())
+    return pa.StringArray.from_buffers(len(hashes), offsets.buffers()[1], pa.py_buffer(_HEX[digits].tobytes()))
 
 
 def content_ids(query: pd.Series, output: pd.Series) -> pd.Series:
     """Stable record ids made from the content: 'r-' and 16 hex digits; equal content gives equal ids."""
-    keys = query.astype("string[pyarrow]") + "\x1f" + output.astype("string[pyarrow]")
-    return pd.Series(["r-"], dtype="string[pyarrow]").repeat(len(keys)).reset_index(drop=True) + pd.Series(
-        _hex(hash_texts(keys)), dtype="string[pyarrow]"
-    )
+    texts = (pa.array(column, pa.string(), from_pandas=True) for column in (query, output))
+    return pd.Series(make_ids(*texts), dtype="string[pyarrow]")
+
+
+def make_ids(query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """As `content_ids`, for Arrow columns without nulls."""
+    digits = hex_digits(hash_strings(pc.binary_join_element_wise(query, output, "\x1f")))
+    return pc.binary_join_element_wise("r-", digits, "")
 
 
 def split_groups(groups: pd.Series) -> pd.Series:
     """train, dev or test per group key (40/40/20) by a stable hash: adding records moves none."""
-    buckets = hash_texts(groups) % np.uint64(10)
-    return pd.Series(_SPLIT_OF_BUCKET[buckets], index=groups.index, dtype="string[pyarrow]")
+    return pd.Series(splits_of_hashes(hash_texts(groups)), index=groups.index, dtype="string[pyarrow]")
+
+
+def splits_of_hashes(hashes: NDArray[np.uint64]) -> pa.Array:
+    """As `split_groups`, from the hashes of the group keys."""
+    return pa.array(SPLITS, pa.string()).take(pa.array(_SPLIT_OF_BUCKET[hashes % np.uint64(10)]))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caliber_pipeline.core.annotations import annotations_from_records, combine_annotations, parse_annotations
+from caliber_pipeline.core.columns import ANNOTATION_ALIASES, resolve_columns
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.records import ParsedRows, parse_records
+from caliber_pipeline.core.records import parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import find_store
@@ -36,7 +38,7 @@ class Loaded:
 
 
 def load_records(settings: Settings) -> Loaded:
-    """Read the records file of a project.
+    """Read the records file of a project into memory.
 
     Raises:
         InputError: the file as a whole cannot be used, or no row of it.
@@ -47,12 +49,42 @@ def load_records(settings: Settings) -> Loaded:
     parsed = parse_records(
         rows.table, rows.lines, source=rows.source, mapping=settings.columns, group_by=settings.group_by
     )
-    rejected = _rejected(rows, parsed)
+    rejected = frame_from_arrow(rejected_of(rows, parsed.is_rejected, parsed.reasons))
     if parsed.table.empty:
-        raise InputError(
-            f"{path}: none of its {len(rejected)} rows is a record; the first: {rejected['reason'].iloc[0]}"
-        )
+        raise no_records(path, len(rejected), rejected["reason"].iloc[0])
     return Loaded(parsed.table, rejected, fingerprint)
+
+
+def no_records(path: Path, n_rejected: int, reason: str) -> InputError:
+    """The error for a file of which no row is a record."""
+    return InputError(f"{path}: none of its {n_rejected} rows is a record; the first: {reason}")
+
+
+def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
+    """The stored records that annotations are about, the others never in memory.
+
+    Returns:
+        record_id, human_score, human_notes and ratings of the records that the records file has a verdict on, and of
+        those that the annotations file or the annotation store names.
+    """
+    named: list[pa.Array] = []
+    if settings.annotations_file is not None:
+        rows = load_rows(settings.annotations_file)
+        columns = resolve_columns(
+            rows.table.column_names, ANNOTATION_ALIASES, ("record_id",), {}, source=rows.source
+        )
+        named += pc.utf8_trim_whitespace(rows.table.column(columns["record_id"])).chunks
+    store = find_store(settings.annotation_store_url)
+    if store is not None:
+        with store:
+            named.append(pa.array(store.annotations()["record_id"], pa.string(), from_pandas=True))
+    is_rated = pc.list_value_length(pc.field("ratings")) > 0
+    is_named = pc.field("record_id").isin(pc.unique(pa.chunked_array(named, pa.string())))
+    return tables.select(
+        "records",
+        columns=["record_id", "human_score", "human_notes", "ratings"],
+        where=pc.field("human_score").is_valid() | is_rated | is_named,
+    )
 
 
 def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
@@ -67,7 +99,9 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     if path is not None:
         rows = load_rows(path)
         parsed = parse_annotations(rows.table, rows.lines, records["record_id"], source=rows.source)
-        table, rejected = combine_annotations(table, parsed.table), _rejected(rows, parsed)
+        table, rejected = combine_annotations(table, parsed.table), frame_from_arrow(
+            rejected_of(rows, parsed.is_rejected, parsed.reasons)
+        )
     store = find_store(settings.annotation_store_url)
     if store is None:
         return Loaded(table, rejected, fingerprint)
@@ -132,13 +166,14 @@ def _unknown_records(stored: pd.DataFrame) -> pd.DataFrame:
     return frame_from_arrow(rejected_rows("annotation store", [None] * len(ids), reasons, raws))
 
 
-def _rejected(rows: RawRows, parsed: ParsedRows) -> pd.DataFrame:
-    """All rejected rows in the order of the file."""
+def rejected_of(rows: RawRows, is_rejected: pa.Array, reasons: pa.Array) -> pa.Table:
+    """All rejected rows, with those that could not be read, in the order of the file."""
+    if not rows.broken.num_rows and not len(reasons):
+        return rows.broken
     faulty = rejected_rows(
         rows.source,
-        rows.lines.filter(parsed.is_rejected).to_pylist(),
-        parsed.reasons.to_pylist(),
-        render_raw(rows.table.filter(parsed.is_rejected)),
+        rows.lines.filter(is_rejected).to_pylist(),
+        reasons.to_pylist(),
+        render_raw(rows.table.filter(is_rejected)),
     )
-    both = pa.concat_tables([rows.broken, faulty]).cast(REJECTED_ROWS)
-    return frame_from_arrow(both).sort_values("line", ignore_index=True)
+    return pa.concat_tables([rows.broken, faulty]).sort_by("line").cast(REJECTED_ROWS)

@@ -1,29 +1,32 @@
-"""Reads CSV, JSONL and Parquet into rows of text, each with its line; judges nothing."""
+"""Reads CSV, JSONL and Parquet into rows of text, each with its line, a batch at a time; judges nothing."""
 
 import codecs
 import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.schemas import REJECTED_ROWS
+from caliber_pipeline.stores.jsonl_blocks import iter_blocks, json_text, parse_block
 
 FORMATS: Final = {".csv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL", ".parquet": "Parquet"}
+BLOCK_BYTES: Final = 8 << 20  # a row must fit into it; larger blocks are slower and take more memory
+_PARQUET_BATCH_ROWS: Final = 16_384
 _CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class RawRows:
-    """What a file holds, as text.
+    """Rows of a file, as text.
 
     Attributes:
         source: The file's name.
@@ -38,27 +41,53 @@ class RawRows:
     broken: pa.Table
 
 
+class InputFile:
+    """A file of rows that is read in batches, as often as needed; its memory does not grow with the file."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file's head.
+
+        Raises:
+            InputError: the file is missing, empty, of an unknown format, or has no usable header.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file")
+        format_ = FORMATS.get(path.suffix.lower())
+        if format_ is None:
+            raise InputError(f"{path}: unknown format '{path.suffix}'; give one of {', '.join(FORMATS)}")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty; it needs at least a header and one row")
+        self.path = path
+        self._format = format_
+        names = {"CSV": _csv_header, "JSONL": _jsonl_names, "Parquet": _parquet_names}[format_](path)
+        self.names: Final[tuple[str, ...]] = tuple(names)
+
+    def batches(self) -> Iterator[RawRows]:
+        """All rows in the order of the file, every batch with all columns.
+
+        Raises:
+            InputError: the file is not UTF-8, cannot be parsed, or has no rows.
+        """
+        read = {"CSV": _csv_batches, "JSONL": _jsonl_batches, "Parquet": _parquet_batches}[self._format]
+        n_rows = 0
+        for rows in read(self.path, self.names):
+            n_rows += rows.table.num_rows + rows.broken.num_rows
+            yield rows
+        if not n_rows:
+            raise InputError(f"{self.path}: the file has no rows below its header")
+
+
 def load_rows(path: Path) -> RawRows:
-    """Read a file of rows.
+    """Read a file of rows whole.
 
     Raises:
         InputError: the file is missing, empty, of an unknown format, not UTF-8, or has no usable header.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file")
-    format_ = FORMATS.get(path.suffix.lower())
-    if format_ is None:
-        raise InputError(f"{path}: unknown format '{path.suffix}'; give one of {', '.join(FORMATS)}")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; it needs at least a header and one row")
-    if format_ == "Parquet":
-        rows = _load_parquet(path)
-    else:
-        _check_utf8(path)
-        rows = _load_csv(path) if format_ == "CSV" else _load_jsonl(path)
-    if rows.table.num_rows + rows.broken.num_rows == 0:
-        raise InputError(f"{path}: the file has no rows below its header")
-    return rows
+    file = InputFile(path)
+    batches = list(file.batches())
+    lines = pa.concat_arrays([rows.lines for rows in batches])
+    table = pa.concat_tables([rows.table for rows in batches])
+    return RawRows(path.name, table, lines, pa.concat_tables([rows.broken for rows in batches]))
 
 
 def rejected_rows(source: str, lines: Sequence[int | None], reasons: Sequence[str], raws: Sequence[str]) -> pa.Table:
@@ -86,37 +115,15 @@ def _check_utf8(path: Path) -> None:
         raise InputError(f"{path}: the last line ends inside a UTF-8 character; save the file again") from None
 
 
-def _load_csv(path: Path) -> RawRows:
-    header = _csv_header(path)
-    broken: list[tuple[int, str, str]] = []
-
-    def keep_broken(row: pyarrow.csv.InvalidRow) -> str:
-        broken.append((row.number, f"has {row.actual_columns} values for {row.expected_columns} columns", row.text))
-        return "skip"
-
-    try:
-        table = pyarrow.csv.read_csv(
-            path,
-            # rows are numbered only where one thread reads them
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(
-                newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=keep_broken
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""]
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: {error}; is it comma-separated with quoted texts?") from error
-    lines, broken_lines = _csv_lines(table, broken)
-    rejected = rejected_rows(path.name, broken_lines, [b[1] for b in broken], [b[2] for b in broken])
-    is_row = _has_content(table)
-    return RawRows(path.name, table.filter(is_row), lines.filter(is_row), rejected)
-
-
 def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except UnicodeDecodeError:
+        _check_utf8(path)
+        raise
+    except csv.Error as error:
+        raise InputError(f"{path}: the first line is no CSV ({error}); save it as UTF-8 CSV") from error
     if not any(name.strip() for name in header):
         raise InputError(f"{path}: the first line is blank; it must name the columns")
     if "\0" in "".join(header):
@@ -131,88 +138,173 @@ def _refuse_repeats(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{path}: {len(repeats)} column names repeat, e.g. {repeats[:3]}; rename the repeats")
 
 
-def _csv_lines(table: pa.Table, broken: Sequence[tuple[int, str, str]]) -> tuple[pa.Array, list[int]]:
-    """The line on which each row starts, from its number in the file and the line breaks in the rows before it."""
-    import numpy as np
+def _csv_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
+    broken: list[_BrokenRow] = []
 
-    breaks_in_rows = np.zeros(table.num_rows, dtype=np.int64)
-    for column in table.columns:
-        breaks = pc.fill_null(pc.count_substring(column, "\n"), 0)
-        breaks_in_rows += breaks.to_numpy().astype(np.int64)
-    breaks_in_header = sum(name.count("\n") for name in table.column_names)
-    n_all = table.num_rows + len(broken)
-    broken_at = np.array([number - 2 for number, _, _ in broken], dtype=np.int64)  # 1 is the header
-    is_broken = np.zeros(n_all, dtype=bool)
-    is_broken[broken_at] = True
-    heights = np.ones(n_all, dtype=np.int64)
-    heights[~is_broken] += breaks_in_rows
-    heights[broken_at] += np.array([text.count("\n") for _, _, text in broken], dtype=np.int64)
-    starts = 2 + breaks_in_header + np.concatenate([[0], np.cumsum(heights)[:-1]]) if n_all else heights
-    return pa.array(starts[~is_broken], pa.int64()), starts[broken_at].tolist()
+    def keep_broken(row: pyarrow.csv.InvalidRow) -> str:
+        reason = f"has {row.actual_columns} values for {row.expected_columns} columns"
+        broken.append(_BrokenRow(row.number, reason, row.text))
+        return "skip"
 
-
-def _has_content(table: pa.Table) -> pa.Array:
-    has_content = pa.array([False] * table.num_rows, pa.bool_())
-    for column in table.columns:
-        has_content = pc.or_(has_content, pc.is_valid(column).combine_chunks())
-    return has_content
-
-
-def _load_jsonl(path: Path) -> RawRows:
-    contents: list[Mapping[str, Any]] = []
-    lines: list[int] = []
-    broken: list[tuple[int, str, str]] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                content = json.loads(line)
-            except json.JSONDecodeError as error:
-                broken.append((number, f"is not JSON: {error.msg} at column {error.colno}", line.rstrip("\n")))
-                continue
-            if isinstance(content, dict):
-                contents.append(content)
-                lines.append(number)
-            else:
-                broken.append((number, "is not a JSON object", line.rstrip("\n")))
-    names = list(dict.fromkeys(name for content in contents for name in content))
-    columns = {name: pa.array([_json_text(c.get(name)) for c in contents], pa.string()) for name in names}
-    rejected = rejected_rows(path.name, [b[0] for b in broken], [b[1] for b in broken], [b[2] for b in broken])
-    return RawRows(path.name, pa.table(columns), pa.array(lines, pa.int64()), rejected)
-
-
-def _json_text(value: Any) -> str | None:  # noqa: ANN401 - JSON values are of any type
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _load_parquet(path: Path) -> RawRows:
+    numbering = _LineNumbering(path.name, sum(name.count("\n") for name in names))
     try:
-        stored = pq.read_table(path)
+        reader = pyarrow.csv.open_csv(
+            path,
+            # rows are numbered only where one thread reads them
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=pyarrow.csv.ParseOptions(
+                newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=keep_broken
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+            ),
+        )
+        for batch in reader:
+            yield numbering.locate(pa.Table.from_batches([batch]), broken)
+        if broken:
+            yield numbering.locate(reader.schema.empty_table(), broken)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        _check_utf8(path)
+        raise InputError(f"{path}: {error}; is it comma-separated with quoted texts?") from error
+
+
+@dataclass(frozen=True)
+class _BrokenRow:
+    number: int
+    reason: str
+    text: str
+
+
+class _LineNumbering:
+    """Finds the line on which each row starts, from the line breaks in the rows before it."""
+
+    def __init__(self, source: str, n_breaks_in_header: int) -> None:
+        self._source = source
+        self._next_number = 2  # 1 is the header
+        self._next_line = 2 + n_breaks_in_header
+
+    def locate(self, table: pa.Table, broken: list[_BrokenRow]) -> RawRows:
+        """The rows of a batch with their lines; takes from `broken` those that stand before or among them."""
+        n_here = _count_before(self._next_number + table.num_rows, [row.number for row in broken])
+        here, broken[:] = broken[:n_here], broken[n_here:]
+        n_all = table.num_rows + len(here)
+        is_broken = np.zeros(n_all, dtype=bool)
+        broken_at = np.array([row.number - self._next_number for row in here], dtype=np.int64)
+        is_broken[broken_at] = True
+        heights = np.ones(n_all, dtype=np.int64)
+        heights[~is_broken] += sum((_count_breaks(column) for column in table.columns), np.int64(0))
+        heights[broken_at] += np.array([row.text.count("\n") for row in here], dtype=np.int64)
+        ends = self._next_line + np.cumsum(heights)
+        starts = ends - heights
+        self._next_number += n_all
+        self._next_line = int(ends[-1]) if n_all else self._next_line
+        rejected = rejected_rows(
+            self._source, starts[broken_at].tolist(), [row.reason for row in here], [row.text for row in here]
+        )
+        lines = pa.array(starts[~is_broken], pa.int64())
+        is_row = _has_content(table)
+        if is_row is not None:
+            table, lines = table.filter(is_row), lines.filter(is_row)
+        return RawRows(self._source, table, lines, rejected)
+
+
+def _count_before(number: int, broken: Sequence[int]) -> int:
+    """How many of the broken rows stand before the row after the last one, each of them moving it by one."""
+    n = 0
+    while n < len(broken) and broken[n] <= number + n:
+        n += 1
+    return n
+
+
+def _count_breaks(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Line feeds in each text of a string column."""
+    counts = [np.zeros(0, dtype=np.int64)]
+    for chunk in column.chunks:
+        _, offset_buffer, data = chunk.buffers()
+        if data is None or not len(chunk):
+            counts.append(np.zeros(len(chunk), dtype=np.int64))
+            continue
+        offsets = np.frombuffer(offset_buffer, np.int32, len(chunk) + 1, chunk.offset * 4)
+        breaks = np.flatnonzero(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] == ord("\n")) + offsets[0]
+        rows = np.searchsorted(offsets, breaks, side="right") - 1
+        counts.append(np.bincount(rows, minlength=len(chunk)))
+    return np.concatenate(counts)
+
+
+def _has_content(table: pa.Table) -> pa.Array | None:
+    """Whether any value of each row is there; None where that holds for all."""
+    if any(column.null_count == 0 for column in table.columns):
+        return None
+    has_content = pc.is_valid(table.column(0))
+    for column in table.columns[1:]:
+        has_content = pc.or_(has_content, pc.is_valid(column))
+    return has_content.combine_chunks()
+
+
+def _jsonl_names(path: Path) -> list[str]:
+    """All names in the order in which they first occur, for which the whole file is read once."""
+    names: dict[str, None] = {}
+    for block, first_line in _jsonl_blocks(path):
+        names.update(dict.fromkeys(parse_block(block, first_line).names))
+    return list(names)
+
+
+def _jsonl_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
+    for block, first_line in _jsonl_blocks(path):
+        parsed = parse_block(block, first_line)
+        n_rows = len(parsed.lines)
+        columns = {name: parsed.columns.get(name, pa.nulls(n_rows, pa.string())) for name in names}
+        faults = list(zip(*parsed.broken, strict=True)) or [(), (), ()]
+        yield RawRows(path.name, pa.table(columns), parsed.lines, rejected_rows(path.name, *faults))
+
+
+def _jsonl_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+    try:
+        yield from iter_blocks(path, BLOCK_BYTES)
+    except UnicodeDecodeError:
+        _check_utf8(path)
+        raise
+
+
+def _parquet_file(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: is not a Parquet file ({error}); save it again") from error
-    _refuse_repeats(path, stored.column_names)
-    columns = {name: _text_column(stored.column(name)) for name in stored.column_names}
-    lines = pa.array(range(1, stored.num_rows + 1), pa.int64())
-    return RawRows(path.name, pa.table(columns), lines, REJECTED_ROWS.empty_table())
+
+
+def _parquet_names(path: Path) -> list[str]:
+    with _parquet_file(path) as file:
+        names: list[str] = file.schema_arrow.names
+    _refuse_repeats(path, names)
+    return names
+
+
+def _parquet_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
+    next_line = 1
+    with _parquet_file(path) as file:
+        for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
+            stored = pa.Table.from_batches([batch])
+            columns = {name: _text_column(stored.column(name)) for name in names}
+            lines = pa.array(np.arange(next_line, next_line + batch.num_rows), pa.int64())
+            next_line += batch.num_rows
+            yield RawRows(path.name, pa.table(columns), lines, REJECTED_ROWS.empty_table())
 
 
 def _text_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_nested(column.type):
-        return pa.chunked_array([pa.array([_json_text(v) for v in column.to_pylist()], pa.string())])
+        return pa.chunked_array([pa.array([json_text(v) for v in column.to_pylist()], pa.string())])
     text = column.cast(pa.string())  # 1.0 becomes "1": an integer column with nulls keeps its ids
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
 def render_raw(table: pa.Table) -> list[str]:
     """Each row as a CSV line, to show a rejected row as it was read."""
-    raws = []
-    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow(["" if v is None else v for v in row])
-        raws.append(buffer.getvalue())
+    fields = []
+    for column in table.columns:
+        text = pc.fill_null(column, "")
+        needs_quotes = pc.match_substring_regex(text, '[,"\r\n]')
+        doubled = pc.replace_substring(text, '"', '""')
+        fields.append(pc.if_else(needs_quotes, pc.binary_join_element_wise('"', doubled, '"', ""), text))
+    raws: list[str] = pc.binary_join_element_wise(*fields, ",").to_pylist() if fields else []
     return raws

@@ -1,18 +1,25 @@
-"""The stored tables: one Parquet file per table, or per table and criteria version, with where it came from."""
+"""The stored tables: Parquet per table, or per table and criteria version, with where it came from.
+
+A table is one file while it is small and a folder of shards when it is large; pandas reads both by the same path.
+"""
 
 import json
-import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
 from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.core.schemas import arrow_from_frame, frame_from_arrow
+from caliber_pipeline.stores.shards import ATTRS_KEY, ShardWriter, is_local, shard_path
 
-_ATTRS_KEY = b"PANDAS_ATTRS"  # where pandas itself keeps `DataFrame.attrs`, so that a plain read_parquet shows them
+_SCAN_ROWS: Final = 65_536
 
 
 class TableStore:
@@ -36,31 +43,22 @@ class TableStore:
             SchemaError: the frame breaks its schema; what was stored before stays.
         """
         table = arrow_from_frame(frame, name)
-        table = table.replace_schema_metadata({_ATTRS_KEY: json.dumps(frame.attrs).encode()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.protocol not in {"", "file", "local"}:  # an object store shows an object only when it is complete
-            with path.open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
-            return
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        writer = ShardWriter(path, table.schema)
         try:
-            with temporary.open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
-            temporary.rename(path)
+            writer.add(table)
+            writer.finish(frame.attrs).place(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            writer.discard()
 
     @staticmethod
     def load_path(path: UPath) -> pd.DataFrame:
-        """Read the table at a path.
+        """Read the table at a path whole.
 
         Raises:
             FileNotFoundError: there is none.
         """
-        with path.open("rb") as file:
-            table = pq.read_table(file)
-        frame = frame_from_arrow(table)
-        frame.attrs = _attrs(table.schema.metadata)
+        frame = frame_from_arrow(_dataset(path).to_table())
+        frame.attrs = _load_attrs(path)
         return frame
 
     def load(self, name: str, version: str | None = None) -> pd.DataFrame | None:
@@ -74,26 +72,62 @@ class TableStore:
         Raises:
             MissingStepError: it is not stored.
         """
-        table = self.load(name, version)
-        if table is None:
-            raise MissingStepError(f"{self.path(name, version)}: not there yet; materialize '{name}' first")
-        return table
+        return self.load_path(self._existing(name, version))
 
     def load_attrs(self, name: str, version: str | None = None) -> dict[str, str] | None:
         """What a stored table was made from, without reading its rows; None where it is not stored."""
         path = self.path(name, version)
-        if not path.exists():
-            return None
-        with path.open("rb") as file:
-            return _attrs(pq.read_schema(file).metadata)
+        return _load_attrs(path) if path.exists() else None
 
     def count(self, name: str, version: str | None = None) -> int:
-        """How many rows a table has, by the file's footer; 0 where it is not stored."""
+        """How many rows a table has, by its files' footers; 0 where it is not stored."""
+        path = self.path(name, version)
+        return int(_dataset(path).count_rows()) if path.exists() else 0
+
+    def scan(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a table in batches, so that memory does not grow with it.
+
+        Args:
+            name: The table.
+            version: One version of it.
+            columns: Those to read; all where left out.
+            where: Which rows; all where left out.
+
+        Raises:
+            MissingStepError: it is not stored.
+        """
+        yield from _dataset(self._existing(name, version)).to_batches(
+            columns=None if columns is None else list(columns), filter=where, batch_size=_SCAN_ROWS, batch_readahead=2
+        )
+
+    def select(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pd.DataFrame:
+        """The rows and columns of a table that fit a condition, the others never in memory; arguments as of `scan`."""
+        dataset = _dataset(self._existing(name, version))
+        schema = dataset.schema if columns is None else pa.schema([dataset.schema.field(column) for column in columns])
+        batches = self.scan(name, version, columns=columns, where=where)
+        frame = frame_from_arrow(pa.Table.from_batches(batches, schema=schema.remove_metadata()))
+        frame.attrs = _load_attrs(self.path(name, version))
+        return frame
+
+    def _existing(self, name: str, version: str | None) -> UPath:
         path = self.path(name, version)
         if not path.exists():
-            return 0
-        with path.open("rb") as file:
-            return int(pq.read_metadata(file).num_rows)
+            raise MissingStepError(f"{path}: not there yet; materialize '{name}' first")
+        return path
 
     def versions(self, name: str) -> list[str]:
         """The versions of a table that are stored, sorted."""
@@ -105,5 +139,16 @@ class TableStore:
         return {version: self.load_path(self.path(name, version)) for version in self.versions(name)}
 
 
-def _attrs(metadata: Mapping[bytes, bytes] | None) -> dict[Any, str]:
-    return dict(json.loads((metadata or {}).get(_ATTRS_KEY, b"{}")))
+def _dataset(path: UPath) -> ds.Dataset:
+    if is_local(path):
+        return ds.dataset(path.path, format="parquet")
+    if not path.fs.exists(path.path):
+        raise FileNotFoundError(str(path))
+    return ds.dataset(path.path, filesystem=path.fs, format="parquet")
+
+
+def _load_attrs(path: UPath) -> dict[Any, str]:
+    first = path / shard_path(Path(), 0).name if path.is_dir() else path
+    with first.open("rb") as file:
+        metadata = pq.read_metadata(file).metadata
+    return dict(json.loads((metadata or {}).get(ATTRS_KEY, b"{}")))

@@ -1,0 +1,191 @@
+"""Records from a file of any size, in memory that does not grow with it: batches go from the file to shards.
+
+Ids that repeat are found at the end, when all are known; where there are any, the file is read a second time.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from caliber_pipeline.core.fingerprints import RowsFingerprint, hash_contents, hash_strings
+from caliber_pipeline.core.records import FINGERPRINTED, FindRepeats, ParsedBatch, RecordParser
+from caliber_pipeline.core.schemas import RECORDS, REJECTED_ROWS
+from caliber_pipeline.core.splits import SPLITS, has_few
+from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.background import Behind, read_ahead
+from caliber_pipeline.stores.ingest import input_fingerprint, no_records, rejected_of
+from caliber_pipeline.stores.input_files import InputFile
+from caliber_pipeline.stores.key_spill import KeySpill
+from caliber_pipeline.stores.shards import ShardWriter, StagedTable, staging_folder
+from caliber_pipeline.stores.tables import TableStore
+
+_N_READ_AHEAD = 3
+OnProgress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of the records file; both tables are staged, not yet in their places.
+
+    Attributes:
+        records: One row per record.
+        rejected: The rows that are none, in the order of the file.
+        n_groups: Distinct groups of the records.
+        n_by_split: Records in train, dev and test.
+    """
+
+    records: StagedTable
+    rejected: StagedTable
+    n_groups: int
+    n_by_split: Mapping[str, int]
+
+    def place(self, tables: TableStore) -> None:
+        """Put both tables where they are read; the records last, as they tell that all is ingested."""
+        self.rejected.place(tables.path("rejected_records"))
+        self.records.place(tables.path("records"))
+
+
+def ingest_records(settings: Settings, tables: TableStore, on_progress: OnProgress | None = None) -> Ingested:
+    """Read the records file of a project into staged tables.
+
+    Args:
+        settings: The project.
+        tables: Where the tables will be placed.
+        on_progress: Called with the number of rows read so far.
+
+    Raises:
+        InputError: the file as a whole cannot be used, or no row of it.
+    """
+    path = settings.records_file
+    fingerprint = input_fingerprint(settings, path)
+    file = InputFile(path)
+    parser = RecordParser(file.names, source=path.name, mapping=settings.columns, group_by=settings.group_by)
+    few = settings.group_by is None and _has_few_queries(file, parser)
+    folder = staging_folder(tables.folder)
+    report = on_progress or _ignore
+    with KeySpill(folder) as spill:
+        run = _Run(tables, spill, fingerprint)
+        ingested = run.read(file, parser, _no_repeats, has_few_queries=few, report=report)
+        repeats = spill.find_repeats()
+    if len(repeats):
+        ingested.records.discard()
+        ingested.rejected.discard()
+        with KeySpill(folder) as spill:
+            run = _Run(tables, spill, fingerprint)
+            ingested = run.read(file, parser, _KnownRepeats(repeats), has_few_queries=few, report=report)
+    return ingested
+
+
+def _has_few_queries(file: InputFile, parser: RecordParser) -> bool:
+    """Whether the whole file has too few distinct queries to group by; the first batch nearly always tells."""
+    distinct = None
+    for rows in file.batches():
+        distinct = parser.distinct_queries(rows.table, distinct)
+        if not has_few(distinct):
+            return False
+    return True
+
+
+def _no_repeats(
+    ids: pa.Array, lines: pa.Array, is_sound: pa.Array
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """As far as the first reading knows."""
+    return np.zeros(len(ids), dtype=np.bool_), np.zeros(len(ids), dtype=np.int64)
+
+
+class _KnownRepeats:
+    """Looks repeats up by their lines."""
+
+    def __init__(self, repeats: NDArray[np.void]) -> None:
+        self._repeats = repeats
+
+    def __call__(
+        self, ids: pa.Array, lines: pa.Array, is_sound: pa.Array
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        known = self._repeats["line"]
+        at = np.minimum(np.searchsorted(known, lines.to_numpy()), len(known) - 1)
+        return known[at] == lines.to_numpy(), self._repeats["first_line"][at]
+
+
+class _Run:
+    """One reading of the file."""
+
+    def __init__(self, tables: TableStore, spill: KeySpill, input_fingerprint_: str) -> None:
+        self._spill = spill
+        self._input_fingerprint = input_fingerprint_
+        self._fingerprint = RowsFingerprint(FINGERPRINTED)
+        self._n_by_split: Counter[str] = Counter()
+        self._first_reason: str | None = None
+        self._records = ShardWriter(tables.path("records"), RECORDS)
+        self._rejected = ShardWriter(tables.path("rejected_records"), REJECTED_ROWS)
+
+    def read(
+        self,
+        file: InputFile,
+        parser: RecordParser,
+        find_repeats: FindRepeats,
+        *,
+        has_few_queries: bool,
+        report: OnProgress,
+    ) -> Ingested:
+        try:
+            self._stream(file, parser, find_repeats, has_few_queries=has_few_queries, report=report)
+            return self._finish(file.path)
+        except BaseException:
+            self._records.discard()
+            self._rejected.discard()
+            raise
+
+    def _stream(
+        self,
+        file: InputFile,
+        parser: RecordParser,
+        find_repeats: FindRepeats,
+        *,
+        has_few_queries: bool,
+        report: OnProgress,
+    ) -> None:
+        n_rows = 0
+        with Behind(self._records.add) as write:
+            for rows in read_ahead(file.batches(), _N_READ_AHEAD):
+                parsed = parser.parse(rows.table, rows.lines, find_repeats, has_few_queries=has_few_queries)
+                self._note(parsed)
+                rejected = rejected_of(rows, parsed.is_rejected, parsed.reasons)
+                if rejected.num_rows:
+                    self._first_reason = self._first_reason or rejected.column("reason")[0].as_py()
+                    self._rejected.add(rejected)
+                write(parsed.table)
+                n_rows += rows.table.num_rows + rows.broken.num_rows
+                report(n_rows)
+
+    def _note(self, parsed: ParsedBatch) -> None:
+        self._fingerprint.add(parsed.table)
+        ids = parsed.table.column("record_id").combine_chunks()
+        self._spill.add_ids(hash_strings(ids), hash_contents(ids), parsed.table.column("line").to_numpy())
+        self._spill.add_groups(parsed.group_hashes)
+        counts = pc.value_counts(parsed.table.column("split"))
+        self._n_by_split.update({entry["values"]: entry["counts"] for entry in counts.to_pylist()})
+
+    def _finish(self, path: Path) -> Ingested:
+        if not self._records.n_rows:
+            raise no_records(path, self._rejected.n_rows, self._first_reason or "")
+        attrs = {
+            "records_fingerprint": self._fingerprint.hexdigest(),
+            "records_input_fingerprint": self._input_fingerprint,
+        }
+        return Ingested(
+            records=self._records.finish(attrs),
+            rejected=self._rejected.finish(attrs),
+            n_groups=self._spill.count_groups(),
+            n_by_split={split: self._n_by_split[split] for split in SPLITS},
+        )
+
+
+def _ignore(n_rows: int) -> None:
+    """Progress that nobody asked for."""
