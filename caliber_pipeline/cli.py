@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from caliber_pipeline.commands import annotate, cache, estimate, plan, report, run
+from caliber_pipeline.commands import annotate, cache, estimate, ingest, plan, report, run
 from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
 EXIT_CAPPED: Final = 3
-COMMANDS: Final = (run, annotate, report, plan, estimate, cache)
+COMMANDS: Final = (run, ingest, annotate, report, plan, estimate, cache)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.runner import find_open
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
-from caliber_pipeline.stores.ingest import is_ingested
+from caliber_pipeline.stores.ingest import is_ingested, load_annotated
 
 Report = Callable[[str], None]
 FIRST_VERSION: Final = "v001"
@@ -163,8 +163,7 @@ def describe_estimate(project: Project, version: str) -> str:
     judge = project.build_judge(criteria=criteria, version=version)
     if not isinstance(judge, OpenAIJudge):
         return f"{version}: judge '{judge.provider}' makes no calls and costs nothing"
-    records, annotations = (project.tables.require(name) for name in ("records", "annotations"))
-    task = build_task(records, annotations, criteria)
+    task = build_task(load_annotated(project.tables), project.tables.require("annotations"), criteria)
     with project.open_verdict_cache() as cache:
         remaining, n_known = find_open(judge, task, cache)
     estimate = judge.estimate(remaining, n_known)

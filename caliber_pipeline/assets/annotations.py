@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
-import pandas as pd
 
 from caliber_pipeline.assets.definition import describe, one_line_failures
 from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_labels
 from caliber_pipeline.resources import Project
-from caliber_pipeline.stores.ingest import load_annotations
+from caliber_pipeline.stores.ingest import load_annotatable, load_annotations
 
 
 @dg.multi_asset(
     name="annotations",
-    ins={"records": dg.AssetIn("records")},
+    deps=["records"],
     outs={
         "annotations": dg.AssetOut(
             description="One row per judgment of a person: accept (1) or reject (0), and a note.",
@@ -26,12 +25,10 @@ from caliber_pipeline.stores.ingest import load_annotations
         ),
     },
 )
-def annotations(
-    context: dg.AssetExecutionContext, project: Project, records: pd.DataFrame
-) -> Iterator[dg.Output[object]]:
+def annotations(context: dg.AssetExecutionContext, project: Project) -> Iterator[dg.Output[object]]:
     """Read the annotations."""
     with one_line_failures():
-        loaded = load_annotations(project.settings, records)
+        loaded = load_annotations(project.settings, load_annotatable(project.settings, project.tables))
     table, rejected = loaded.table, loaded.rejected
     labels = resolve_labels(table)
     table.attrs = rejected.attrs = {
@@ -49,7 +46,7 @@ def annotations(
             "n_annotators": int(table.loc[~table["is_gold"], "annotator"].nunique()),
             "n_labelled_records": int(labels["human_score"].notna().sum()),
             "n_tied_records": int(labels["human_score"].isna().sum()),
-            "n_unannotated_records": len(records) - len(labels),
+            "n_unannotated_records": project.tables.count("records") - len(labels),
             "n_noted_records": int(labels["human_notes"].notna().sum()),
             "accept_rate": float(labels["human_score"].mean()) if labels["human_score"].notna().any() else None,
         },

@@ -16,22 +16,24 @@ from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.ingest import load_annotated
 
 
 @stage(
     partitions_def=criteria_versions,
-    deps=["criteria"],
+    deps=["criteria", "records"],
     description="One row per labelled record: the judge's verdict under a criteria version, or why there is none.",
     group="evaluation",
     kinds={"openai"},
 )
 def judge_scores(
-    context: dg.AssetExecutionContext, project: Project, records: pd.DataFrame, annotations: pd.DataFrame
+    context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame
 ) -> dg.Output[pd.DataFrame]:
     """Judge the labelled records under one criteria version."""
     version = context.partition_key
     with one_line_failures():
         criteria = load_unchanged(project, version)
+        records = load_annotated(project.tables)
         task = build_task(records, annotations, criteria)
         judge = project.build_judge(log_progress(context, "texts encoded"), criteria=criteria, version=version)
         progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
@@ -62,7 +64,7 @@ def judge_scores(
 
 
 def build_task(records: pd.DataFrame, annotations: pd.DataFrame, criteria: Criteria) -> JudgeTask:
-    """What the judge is asked: the labelled records, under the criteria, shown their examples.
+    """What the judge is asked: the labelled ones of the records, under the criteria, shown their examples.
 
     Raises:
         CriteriaError: an example is no labelled record any more, or changed.

@@ -1,7 +1,8 @@
 """Verdicts joined with labels and splits, for the stages after `judge_scores`.
 
 Records and annotations reach these stages through `judge_scores`, which was made from them: declaring them as inputs of
-every stage would draw edges over the chain of the lineage page, and load ten million records to learn their splits.
+every stage would draw edges over the chain of the lineage page, and load ten million records where a few thousand of
+them have annotations.
 """
 
 import dagster as dg
@@ -10,16 +11,24 @@ import pandas as pd
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import join_labels
 from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.ingest import load_annotated
 
 
 def load_records(project: Project, made_from: pd.DataFrame) -> pd.DataFrame:
-    """The stored records, which must be those that a table was made from."""
-    return _load(project, "records", "records_fingerprint", made_from)
+    """The stored records that have annotations; they must be of those that a table was made from."""
+    if (project.tables.load_attrs("records") or {}).get("records_fingerprint") != made_from.attrs[
+        "records_fingerprint"
+    ]:
+        raise _changed("records")
+    return load_annotated(project.tables)
 
 
 def load_annotations(project: Project, made_from: pd.DataFrame) -> pd.DataFrame:
     """The stored annotations, which must be those that a table was made from."""
-    return _load(project, "annotations", "annotations_fingerprint", made_from)
+    table = project.tables.load("annotations")
+    if table is None or table.attrs["annotations_fingerprint"] != made_from.attrs["annotations_fingerprint"]:
+        raise _changed("annotations")
+    return table
 
 
 def load_scored(project: Project, judge_scores: pd.DataFrame) -> pd.DataFrame:
@@ -28,11 +37,8 @@ def load_scored(project: Project, judge_scores: pd.DataFrame) -> pd.DataFrame:
     return join_labels(judge_scores, labels, load_records(project, judge_scores))
 
 
-def _load(project: Project, name: str, key: str, made_from: pd.DataFrame) -> pd.DataFrame:
-    table = project.tables.load(name)
-    if table is None or table.attrs[key] != made_from.attrs[key]:
-        raise dg.Failure(
-            f"the {name} changed after this version was judged; run the job 'calibration' for it again",
-            allow_retries=False,
-        )
-    return table
+def _changed(name: str) -> dg.Failure:
+    return dg.Failure(
+        f"the {name} changed after this version was judged; run the job 'calibration' for it again",
+        allow_retries=False,
+    )

@@ -180,9 +180,7 @@ class RecordParser:
         return groups, hash_strings(groups)
 
 
-def repeats_within(
-    ids: pa.Array, lines: pa.Array, is_sound: pa.Array
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def repeats_within(ids: pa.Array, lines: pa.Array, is_sound: pa.Array) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Find the repeats among these rows alone."""
     sound_at = np.flatnonzero(is_sound.to_numpy(zero_copy_only=False))
     codes = ids.filter(is_sound).dictionary_encode().indices.to_numpy()

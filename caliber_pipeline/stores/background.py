@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
@@ -13,40 +14,54 @@ _POLL_S: Final = 0.2
 
 def read_ahead(items: Iterator[T], n: int) -> Iterator[T]:
     """The items, read in a thread, at most `n` ahead of who takes them; ends the thread when it is closed."""
-    waiting: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(maxsize=n)
-    is_over = threading.Event()
+    reader = _Reader(items, n)
+    try:
+        yield from reader.taken()
+    finally:
+        reader.stop()
 
-    def put(entry: tuple[T | None, BaseException | None, bool]) -> None:
-        while not is_over.is_set():
+
+class _Reader(Generic[T]):
+    def __init__(self, items: Iterator[T], n: int) -> None:
+        self._items = items
+        self._waiting: queue.Queue[T | _End] = queue.Queue(maxsize=n)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def taken(self) -> Iterator[T]:
+        while not isinstance(item := self._waiting.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        end = _End()
+        try:
+            for item in self._items:
+                self._put(item)
+                if self._is_over.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 it is raised where the items are taken
+            end = _End(error)
+        self._put(end)
+
+    def _put(self, entry: "T | _End") -> None:
+        while not self._is_over.is_set():
             try:
-                waiting.put(entry, timeout=_POLL_S)
+                self._waiting.put(entry, timeout=_POLL_S)
             except queue.Full:
                 continue
             return
 
-    def read() -> None:
-        try:
-            for item in items:
-                put((item, None, False))
-                if is_over.is_set():
-                    return
-            put((None, None, True))
-        except BaseException as error:  # noqa: BLE001 it is raised where the items are taken
-            put((None, error, True))
 
-    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error, is_last = waiting.get()
-            if error is not None:
-                raise error
-            if is_last:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        is_over.set()
-        thread.join()
+@dataclass(frozen=True)
+class _End:
+    error: BaseException | None = None
 
 
 class Behind(Generic[T]):

@@ -70,9 +70,7 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     named: list[pa.Array] = []
     if settings.annotations_file is not None:
         rows = load_rows(settings.annotations_file)
-        columns = resolve_columns(
-            rows.table.column_names, ANNOTATION_ALIASES, ("record_id",), {}, source=rows.source
-        )
+        columns = resolve_columns(rows.table.column_names, ANNOTATION_ALIASES, ("record_id",), {}, source=rows.source)
         named += pc.utf8_trim_whitespace(rows.table.column(columns["record_id"])).chunks
     store = find_store(settings.annotation_store_url)
     if store is not None:
@@ -87,6 +85,17 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     )
 
 
+def load_annotated(tables: TableStore) -> pd.DataFrame:
+    """The stored records that have annotations, the others never in memory.
+
+    Raises:
+        MissingStepError: records or annotations are not stored.
+    """
+    ids = tables.select("annotations", columns=["record_id"])["record_id"]
+    is_annotated = pc.field("record_id").isin(pc.unique(pa.array(ids, pa.string(), from_pandas=True)))
+    return tables.select("records", where=is_annotated)
+
+
 def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     """Read the annotations of a project: those that came with the records, and those of the annotations file.
 
@@ -99,8 +108,9 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     if path is not None:
         rows = load_rows(path)
         parsed = parse_annotations(rows.table, rows.lines, records["record_id"], source=rows.source)
-        table, rejected = combine_annotations(table, parsed.table), frame_from_arrow(
-            rejected_of(rows, parsed.is_rejected, parsed.reasons)
+        table, rejected = (
+            combine_annotations(table, parsed.table),
+            frame_from_arrow(rejected_of(rows, parsed.is_rejected, parsed.reasons)),
         )
     store = find_store(settings.annotation_store_url)
     if store is None:

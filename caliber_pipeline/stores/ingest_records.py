@@ -92,9 +92,7 @@ def _has_few_queries(file: InputFile, parser: RecordParser) -> bool:
     return True
 
 
-def _no_repeats(
-    ids: pa.Array, lines: pa.Array, is_sound: pa.Array
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def _no_repeats(ids: pa.Array, lines: pa.Array, is_sound: pa.Array) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """As far as the first reading knows."""
     return np.zeros(len(ids), dtype=np.bool_), np.zeros(len(ids), dtype=np.int64)
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from caliber_pipeline.stores.shards import remove_leftovers, temporary_path
 
 N_BUCKETS: Final = 32  # one at a time is sorted in memory: of 10^9 keys 750 MB
 _BUCKET_SHIFT: Final = np.uint64(64 - 5)
-_KEY: Final = np.dtype([("hash", "<u8"), ("check", "<u8"), ("line", "<i8")])
+_KEY: Final[np.dtype[Any]] = np.dtype([("hash", "<u8"), ("check", "<u8"), ("line", "<i8")])
 _NAME: Final = "keys"
 _HASH: Final = np.dtype("<u8")
 REPEAT: Final = np.dtype([("line", "<i8"), ("first_line", "<i8")])
@@ -88,7 +88,7 @@ def _spill(files: list[BinaryIO], hashes: NDArray[np.uint64], entries: NDArray[n
         file.write(ordered[start:end].tobytes())
 
 
-def _buckets(files: list[BinaryIO], dtype: np.dtype[np.generic]) -> Iterator[NDArray[np.generic]]:
+def _buckets(files: list[BinaryIO], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     for file in files:
         file.seek(0)
         yield np.frombuffer(file.read(), dtype=dtype)

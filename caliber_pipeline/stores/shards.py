@@ -17,7 +17,9 @@ from upath import UPath
 
 from caliber_pipeline.core.schemas import frame_from_arrow
 
-ATTRS_KEY: Final = b"PANDAS_ATTRS"  # where pandas itself keeps `DataFrame.attrs`, so that a plain read_parquet shows them
+ATTRS_KEY: Final = (
+    b"PANDAS_ATTRS"  # where pandas itself keeps `DataFrame.attrs`, so that a plain read_parquet shows them
+)
 MAX_SHARD_ROWS: Final = 1_000_000
 MAX_SHARD_BYTES: Final = 1 << 30  # of Arrow memory; a third of it or less on disk
 MAX_GROUP_ROWS: Final = 131_072

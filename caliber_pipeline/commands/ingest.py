@@ -1,0 +1,92 @@
+"""`caliber ingest`: records of any number from a file to Parquet, and the rows that are none."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT
+
+if TYPE_CHECKING:
+    from caliber_pipeline.stores.ingest_records import Ingested
+
+_EXAMPLE: Final = """example:
+  caliber ingest --records answers.csv --output runs/answers
+"""
+_REPORT_EVERY_S: Final = 2.0
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "ingest",
+        help="turn a file of records into Parquet, in memory that does not grow with it",
+        description="Read the records file a batch at a time: records.parquet, and rejected_records.parquet with the "
+        "line, the reason and the text of every row that is no record.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
+    add("--output", type=Path, metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
+    add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
+    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Read, store, and tell what came of it.
+
+    Raises:
+        InputError: the file as a whole cannot be used, or no row of it.
+    """
+    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.stores.ingest_records import ingest_records
+    from caliber_pipeline.stores.tables import TableStore
+
+    settings = build_settings(arguments)
+    tables = TableStore(str(settings.output))
+    started = time.monotonic()
+    ingested = ingest_records(settings, tables, _reporter(started))
+    ingested.place(tables)
+    _show(ingested, time.monotonic() - started, as_json=arguments.json)
+
+
+def _show(ingested: "Ingested", seconds: float, *, as_json: bool) -> None:
+    figures = {
+        "n_records": ingested.records.n_rows,
+        "n_rejected": ingested.rejected.n_rows,
+        "n_groups": ingested.n_groups,
+        "n_files": ingested.records.n_shards,
+        **{f"n_{split}": n for split, n in ingested.n_by_split.items()},
+        "seconds": round(seconds, 2),
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+        return
+    splits = ", ".join(f"{split} {n}" for split, n in ingested.n_by_split.items())
+    sys.stdout.write(f"{ingested.records.n_rows} records ({splits}) in {ingested.n_groups} groups, {seconds:.1f} s\n")
+    if ingested.rejected.n_rows:
+        reason = ingested.rejected.preview.iloc[0]
+        sys.stdout.write(
+            f"{ingested.rejected.n_rows} rows rejected, see rejected_records.parquet; "
+            f"the first, line {reason['line']}: {reason['reason']}\n"
+        )
+
+
+def _reporter(started: float) -> Callable[[int], None]:
+    last = started
+
+    def report(n_rows: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPORT_EVERY_S:
+            last = now
+            sys.stderr.write(f"{n_rows} rows read ({n_rows / (now - started):.0f}/s)\n")
+
+    return report
