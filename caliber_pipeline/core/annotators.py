@@ -23,6 +23,7 @@ from caliber_pipeline.core.intervals import (
 EPSILON: Final = 0.2  # Calderon et al.'s value for expert annotators; they use 0.15 for trained people, 0.1 for crowds
 MIN_ALT_TEST_RECORDS: Final = 30  # the number below which Calderon et al. do not trust the t distribution
 MIN_ALT_TEST_ANNOTATORS: Final = 3
+MAX_PAIRS: Final = 300  # each takes some milliseconds; nobody reads more
 PEOPLE_METRICS: Final = (
     "krippendorff_alpha",
     "human_human_kappa",
@@ -93,13 +94,18 @@ def build_ratings(annotations: pd.DataFrame) -> Ratings:
     return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores, turns)
 
 
-def pairwise_agreement(ratings: Ratings, *, seed: int = 0) -> pd.DataFrame:
-    """Every pair of annotators on the records that both judged: n, agreement, cohen_kappa and its interval."""
+def pairwise_agreement(ratings: Ratings, *, seed: int = 0, max_pairs: int = MAX_PAIRS) -> pd.DataFrame:
+    """Pairs of annotators on the records that both judged: n, agreement, cohen_kappa and its interval.
+
+    Pairs that share no record are left out, and of a crowd's many pairs all but the `max_pairs` that share most.
+    """
+    given = (~np.isnan(ratings.scores)).astype(np.float64)
+    n_shared = given.T @ given
+    pairs = [pair for pair in combinations(range(len(ratings.annotators)), 2) if n_shared[pair]]
+    chosen = sorted(sorted(pairs, key=lambda pair: -n_shared[pair])[:max_pairs])
     rows = []
-    for i, j in combinations(range(len(ratings.annotators)), 2):
+    for i, j in chosen:
         cells = _count_cells(ratings.scores[:, i], ratings.scores[:, j])
-        if not cells.sum():
-            continue
         figures = point_metrics(cells)
         low, high = metric_intervals(CellSample.from_counts(cells), seed=seed)["cohen_kappa"]
         rows.append(
@@ -238,13 +244,14 @@ def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figu
         return [Figure(name, None, None, None, 0, _SINGLE) for name in (*PEOPLE_METRICS, *ALT_TEST_METRICS)]
     judge = llm[(ratings.n_raters >= 2) & ~np.isnan(llm)]
     is_tied = 2 * shared.n_accepts == shared.n_raters
+    pairs = shared.first_two[~np.isnan(shared.first_two)].reshape(n, 2)
     half = np.where(is_tied, 0.5, majority_labels(shared))
     rows = np.column_stack(
         [
             shared.n_accepts,
             shared.n_raters,
-            _human_cells(shared.first_two),
-            _judge_cells(np.nanmean(shared.first_two, axis=1), judge),
+            _judge_cells(pairs[:, 0], pairs[:, 1]),
+            _judge_cells(pairs.mean(axis=1), judge),
             _judge_cells(half, judge) * ~is_tied[:, None],
             _judge_cells(half, judge),
         ]
@@ -293,14 +300,6 @@ def _judge_cells(human: Floats, judge: Floats) -> Floats:
     """Shape (n, 4): cells of each record, where `human` is the share of people who accept."""
     columns = [human * judge, (1 - human) * (1 - judge), (1 - human) * judge, human * (1 - judge)]
     return np.stack(columns, axis=-1)
-
-
-def _human_cells(scores: Floats) -> Floats:
-    """Shape (n, 4): cells of each record over its pair of annotators."""
-    cells = np.zeros((len(scores), 4))
-    for i, j in combinations(range(scores.shape[1]), 2):
-        cells += np.nan_to_num(_judge_cells(scores[:, i], scores[:, j]))
-    return cells
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.alignment_metrics import (
+    cell_sample,
     compute_alignment_metrics,
     compute_people_metrics,
     confusion_matrix,
@@ -290,3 +292,21 @@ def test_people_are_held_against_each_other_on_the_records_of_each_split() -> No
     assert metric_value(people, "test", "judge_consensus_kappa") is None
     assert metric_row(people, "all", "human_human_kappa")["n"] == 6
     assert metric_row(people, "train", "human_human_kappa")["reason"] == "no record has verdicts of two annotators"
+
+
+def test_the_units_of_a_split_are_its_groups() -> None:
+    scored = scored_frame([1, 1, 0, 0], [1, 0, 0, 0], group=["a", "a", "b", "b"], split=["dev", "dev", "dev", "test"])
+
+    sample = cell_sample(scored, "dev")
+
+    assert sample.n_units == 2
+    assert sample.cells.tolist() == [1, 1, 0, 1]
+
+
+def test_columns_in_several_chunks_are_read_as_one() -> None:
+    scored = scored_frame([1, 0, 1], [1, 0, 0])
+    chunked = scored.assign(
+        llm_score=pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array([[1], [0, 0]], pa.int8())))
+    )
+
+    pd.testing.assert_frame_equal(compute_alignment_metrics(chunked), compute_alignment_metrics(scored))

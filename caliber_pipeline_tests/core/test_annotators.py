@@ -110,6 +110,20 @@ def test_the_first_two_are_the_first_in_time_then_by_name() -> None:
     np.testing.assert_array_equal(ratings_of([[NAN, 1, 0, 1]]).first_two, [[NAN, 1, 0, NAN]])
 
 
+def test_pairs_that_share_nothing_are_left_out_and_of_many_the_largest_are_kept() -> None:
+    ratings = ratings_of([[1, 1, NAN, NAN], [0, 1, 0, NAN], [1, 0, NAN, NAN], [NAN, NAN, NAN, 1]])
+
+    pairs = pairwise_agreement(ratings)
+    largest = pairwise_agreement(ratings, max_pairs=1)
+
+    assert list(zip(pairs["annotator"], pairs["other"], pairs["n"], strict=True)) == [
+        ("a0", "a1", 3),
+        ("a0", "a2", 1),
+        ("a1", "a2", 1),
+    ]
+    assert largest["n"].tolist() == [3]
+
+
 def test_alpha_of_a_worked_example() -> None:
     # Krippendorff (2011), section A: two observers, ten units, binary:
     # observer A 0 1 0 0 0 0 0 0 1 0, observer B 1 1 1 0 0 1 0 0 0 0; alpha is 0.095.
