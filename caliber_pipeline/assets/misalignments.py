@@ -4,9 +4,11 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
+from caliber_pipeline.assets.pattern_metadata import show_enrichment
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import ask_owner
+from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.judge_scores import join_labels
 from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
 from caliber_pipeline.resources import Project
@@ -38,5 +40,6 @@ def misalignments(
             "questions_for_the_owner": dg.MetadataValue.md(
                 "\n".join(f"- {q.text}" for q in ask_owner(found)) or "none"
             ),
+            "enrichment_on_train": show_enrichment(measure_enrichment(scored[scored["split"] == "train"], patterns)),
         },
     )
