@@ -1,5 +1,8 @@
 """What a finished loop amounts to: versions, champion, patterns, and where the tables lie."""
 
+from typing import Any
+
+from caliber_pipeline.core.alignment_metrics import label_verdict, metric_value
 from caliber_pipeline.core.calibration_history import CalibrationSummary, latest_evaluations, summarize_evaluation
 from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.resources import Project
@@ -21,10 +24,10 @@ def load_summary(project: Project) -> CalibrationSummary:
         raise MissingStepError(f"the patterns of '{champion}' are missing; run the job 'calibration' for it")
     is_unclustered = patterns["is_unclustered"].astype(bool)
     named = patterns[~is_unclustered].sort_values(["count", "name"], ascending=[False, True])
-    stops = history["stop_reason"].dropna()
+    stops, latest = history["stop_reason"].dropna(), latest_evaluations(history)
     return CalibrationSummary(
         champion=champion,
-        versions=[summarize_evaluation(row.to_dict()) for _, row in latest_evaluations(history).iterrows()],
+        versions=[_with_labels(project, summarize_evaluation(row.to_dict())) for _, row in latest.iterrows()],
         patterns=[{"name": row["name"], "count": int(row["count"])} for _, row in named.iterrows()],
         stop_reason=str(stops.iloc[-1]) if len(stops) else None,
         n_records=tables.count("records"),
@@ -33,3 +36,12 @@ def load_summary(project: Project) -> CalibrationSummary:
         n_unclustered=int(patterns.loc[is_unclustered, "count"].sum()),
         output=str(project.settings.output),
     )
+
+
+def _with_labels(project: Project, version: dict[str, Any]) -> dict[str, Any]:
+    """The version with how many labels dev lacks to say anything, and what its labels say."""
+    metrics = project.tables.load("alignment_metrics", version["criteria_version"])
+    if metrics is None:
+        return version | {"labels_missing": None, "labels_on_dev": None}
+    missing = int(metric_value(metrics, "dev", "labels_missing") or 0)
+    return version | {"labels_missing": missing, "labels_on_dev": label_verdict(metrics, "dev")}

@@ -27,6 +27,8 @@ def print_summary(summary: CalibrationSummary) -> None:
     console.print(table)
     for version in summary.versions:
         console.print(f"  {version['criteria_version']}: {version['decision_reason']}", markup=False)
+        if version.get("labels_on_dev"):
+            console.print(f"        on dev: {version['labels_on_dev']}", markup=False)
     if summary.stop_reason:
         console.print(f"\nThe loop ended: {escape(summary.stop_reason)}.")
     patterns = Table(box=box.SIMPLE_HEAD, title="Patterns in the notes", title_justify="left", pad_edge=False)
@@ -49,7 +51,7 @@ def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
         version["criteria_version"] + (" *" if is_champion else ""),
         _number(dev["accuracy"]),
         _number(dev["cohen_kappa"]),
-        interpret_kappa(dev["cohen_kappa"]),
+        "too few labels" if version.get("labels_missing") else interpret_kappa(dev["cohen_kappa"]),
         _number(test["accuracy"]) if test else "sealed",
         _number(test["cohen_kappa"]) if test else "sealed",
         str(version["false_positives"]),
