@@ -112,6 +112,11 @@ async def use_steps_of_their_own() -> None:
     proposal: cp.OptimizationResult = await optimizer.optimize(rows, "be right", "you are a judge")
     suggestions: tuple[cp.Suggestion, ...] = proposal.suggestions
 
+    show = quiet_console()
+    show.render_patterns(patterns)
+    show.render_misalignments(analysis)
+    show.render_proposal(proposal)
+
     assert len(patterns) == len(findings) == len(suggestions) == 2
     assert len(errors) == 20
 
@@ -131,6 +136,13 @@ async def use_session(tmp_path: Path) -> None:
     restored: cp.CalibrationSession = cp.CalibrationSession.load(session.save(tmp_path / "session.json"))
     files: list[Path] = session.export(tmp_path / "files")
     again: cp.CalibrationSession = cp.CalibrationSession.from_state(session.to_state())
+
+    show: cp.CaliberRenderer = cp.NotebookCaliberRenderer()
+    show.render_records(session.records)
+    show.render_progress(session.get_annotation_state())
+    show.render_evaluation(result)
+    show.render_history(rounds)
+    show.annotate(session.annotation_manager)
 
     assert state is cp.SessionState.EVALUATE
     assert result.metrics.n == 200

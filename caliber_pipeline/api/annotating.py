@@ -113,6 +113,7 @@ class AnnotationManager:
         self._by_id: dict[str, dict[str, Annotation]] = {}
         self._history: list[AnnotationChange] = []
         self._current = 0
+        self._revision = 0
         self._clock = clock
         for record in self._records:
             if record.human_score is not None:
@@ -141,6 +142,11 @@ class AnnotationManager:
     def current_index(self) -> int:
         """The index of the record at hand."""
         return self._current
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of the annotations."""
+        return self._revision
 
     @property
     def progress(self) -> float:
@@ -198,6 +204,7 @@ class AnnotationManager:
         else:
             annotators = self._by_id[change.record_id]
             del annotators[change.annotator]
+            self._revision += 1
             if not annotators:
                 del self._by_id[change.record_id]
                 self._is_open[self._index_of[change.record_id]] = 1
@@ -345,6 +352,7 @@ class AnnotationManager:
         before = by_annotator.get(annotation.annotator)
         by_annotator[annotation.annotator] = annotation
         self._is_open[self._index_of[annotation.record_id]] = 0
+        self._revision += 1
         return before
 
     def _check(self, record_id: str) -> str:

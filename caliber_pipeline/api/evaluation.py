@@ -11,7 +11,9 @@ from caliber_pipeline.api.judging import find_judge, open_judge
 from caliber_pipeline.api.records import annotations_from, annotations_table, rows_from_records
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_in_thread, run_sync
+from caliber_pipeline.api.selection import SelectionResult
 from caliber_pipeline.api.upload import UploadHandler, UploadResult
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, MissingStepError
 
 if TYPE_CHECKING:
@@ -86,6 +88,29 @@ class EvaluationRunner:
         return open_judge(provider, model, self._max_concurrent)
 
 
+def build_config(
+    criteria: str | Criteria,
+    model_name: str,
+    llm_provider: str | None,
+    system_prompt: str | None,
+    examples: Iterable[Item] | SelectionResult[Any] | None,
+) -> EvaluationConfig:
+    """What to ask under criteria that are a text, or a version that brings its clauses and examples along."""
+    if isinstance(examples, SelectionResult):
+        examples = examples.examples
+    if isinstance(criteria, str):
+        return EvaluationConfig(criteria, model_name, llm_provider, system_prompt, tuple(examples or ()))
+    shown = examples if examples is not None else [example.record_id for example in criteria.examples]
+    return EvaluationConfig(
+        criteria.criteria,
+        model_name,
+        llm_provider,
+        system_prompt or criteria.system_prompt,
+        tuple(shown),
+        criteria.clauses,
+    )
+
+
 async def evaluate_table(
     records: pd.DataFrame,
     annotations: pd.DataFrame,
@@ -122,7 +147,6 @@ def _evaluate(
     report: OnProgress,
 ) -> EvaluationResult:
     from caliber_pipeline.core.annotations import resolve_labels
-    from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.core.judge_scores import join_labels, select_judged
     from caliber_pipeline.judges.protocol import JudgeTask
     from caliber_pipeline.judges.runner import run_judge

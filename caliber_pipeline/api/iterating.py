@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.core.criteria import Criteria, next_version
+from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria, next_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +145,19 @@ async def calibrate(
             version = next_version(list(versions))
             versions[version] = current.proposal.version
     return CalibrationOutcome(tuple(rounds.values()), rounds[version].champion, stop_reason)
+
+
+def first_version(
+    criteria: str | Criteria | None, system_prompt: str | None, evaluation: EvaluationResult | None
+) -> Criteria:
+    """What iterating starts with: a version that a person wrote, without a base."""
+    if criteria is None:
+        criteria = evaluation.criteria if evaluation is not None else DEFAULT_CRITERIA
+    first = Criteria(criteria=criteria) if isinstance(criteria, str) else criteria
+    update: dict[str, object] = {"base": None, "round": 0, "author": "person"}
+    if system_prompt is not None:
+        update["system_prompt"] = system_prompt
+    return first.model_copy(update=update)
 
 
 def _decide(

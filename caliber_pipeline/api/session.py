@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from caliber_pipeline.api.analysis import MAX_EXAMPLES, MisalignmentAnalysis, MisalignmentAnalyzer
 from caliber_pipeline.api.discovery_results import ClusteringMethod, PatternDiscoveryResult
-from caliber_pipeline.api.evaluation import evaluate_table
-from caliber_pipeline.api.iterating import CalibrationOutcome, CalibrationRound, calibrate
+from caliber_pipeline.api.evaluation import build_config, evaluate_table
+from caliber_pipeline.api.iterating import CalibrationOutcome, CalibrationRound, calibrate, first_version
 from caliber_pipeline.api.judging import (
     DEFAULT_MODEL,
     LOCAL,
@@ -68,7 +68,7 @@ class CalibrationSession(SessionRecords):
             JudgeError: the judge as a whole cannot work.
         """
         self._need_annotations("evaluate")
-        config = _config(criteria, model_name, llm_provider, system_prompt, examples)
+        config = build_config(criteria, model_name, llm_provider, system_prompt, examples)
         self._evaluation = await self._run_judge(config, on_progress)
         self._analysis = self._proposal = None
         return self._evaluation
@@ -87,7 +87,7 @@ class CalibrationSession(SessionRecords):
 
     def get_evaluation_result(self) -> EvaluationResult | None:
         """The last evaluation, None before the first and after what it rested on changed."""
-        return self._evaluation
+        return self._still_valid(self._evaluation)
 
     async def discover_patterns(
         self,
@@ -132,7 +132,7 @@ class CalibrationSession(SessionRecords):
         analyzer = MisalignmentAnalyzer(
             model_name, llm_provider, max_examples=max_examples, encoder=self._open_encoder()
         )
-        patterns = self._patterns.patterns if self._patterns else None
+        patterns = self.patterns.patterns if self.patterns else None
         self._analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=patterns)
         return self._analysis
 
@@ -170,8 +170,8 @@ class CalibrationSession(SessionRecords):
             MissingStepError: there are no records, or none is annotated.
         """
         self._need_annotations("select examples")
-        known = patterns if patterns is not None or self._patterns is None else self._patterns.patterns
-        verdicts = eval_results if eval_results is not None else self._evaluation
+        known = patterns if patterns is not None or self.patterns is None else self.patterns.patterns
+        verdicts = eval_results if eval_results is not None else self.get_evaluation_result()
         return ExampleSelector(seed).select(
             self.records, self._manager.get_annotations_dict(), count, strategy, verdicts, known
         )
@@ -209,14 +209,14 @@ class CalibrationSession(SessionRecords):
         from caliber_pipeline.core.optimized_criteria import LoopSettings
 
         self._need_annotations("iterate")
-        start = _first_criteria(criteria, system_prompt, self._evaluation)
+        start = first_version(criteria, system_prompt, self.get_evaluation_result())
         judge = self._open_judge(llm_provider, model_name)
         optimizer = PromptOptimizer(
             model_name, llm_provider, max_examples=judge.max_examples, encoder=self._open_encoder()
         )
 
         async def evaluate(version: Criteria) -> EvaluationResult:
-            config = _config(version, model_name, llm_provider, None, None)
+            config = build_config(version, model_name, llm_provider, None, None)
             return await self._run_judge(config, on_progress, judge)
 
         async def propose(result: EvaluationResult, base: Criteria, name: str, round_: int) -> OptimizationResult:
@@ -388,38 +388,3 @@ class CalibrationSession(SessionRecords):
         return await evaluate_table(
             upload.table, self._manager.table(), config, judge, cache=self._open_cache(), on_progress=on_progress
         )
-
-
-def _config(
-    criteria: str | Criteria,
-    model_name: str,
-    llm_provider: str | None,
-    system_prompt: str | None,
-    examples: Iterable[Item] | SelectionResult[Any] | None,
-) -> EvaluationConfig:
-    if isinstance(examples, SelectionResult):
-        examples = examples.examples
-    if isinstance(criteria, str):
-        return EvaluationConfig(criteria, model_name, llm_provider, system_prompt, tuple(examples or ()))
-    shown = examples if examples is not None else [example.record_id for example in criteria.examples]
-    return EvaluationConfig(
-        criteria.criteria,
-        model_name,
-        llm_provider,
-        system_prompt or criteria.system_prompt,
-        tuple(shown),
-        criteria.clauses,
-    )
-
-
-def _first_criteria(
-    criteria: str | Criteria | None, system_prompt: str | None, evaluation: EvaluationResult | None
-) -> Criteria:
-    """What iterating starts with: a version that a person wrote, without a base."""
-    if criteria is None:
-        criteria = evaluation.criteria if evaluation is not None else DEFAULT_CRITERIA
-    first = Criteria(criteria=criteria) if isinstance(criteria, str) else criteria
-    update: dict[str, object] = {"base": None, "round": 0, "author": "person"}
-    if system_prompt is not None:
-        update["system_prompt"] = system_prompt
-    return first.model_copy(update=update)

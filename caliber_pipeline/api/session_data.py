@@ -88,6 +88,7 @@ def _fill(session: CalibrationSession, data: Mapping[str, Any]) -> None:
     if data["upload"] is not None:
         session._upload = upload = _upload_from_dict(data["upload"])  # noqa: SLF001
         session._manager = AnnotationManager.from_dict(data["annotating"], upload.records)  # noqa: SLF001
+        session._drop_results()  # noqa: SLF001
     if data["evaluation"]:
         session._evaluation = evaluation = EvaluationResult.from_dict(data["evaluation"])  # noqa: SLF001
         _remember(session, evaluation)

@@ -39,6 +39,7 @@ def open_assets(
     session._upload = UploadResult(records, (), str(directory))  # noqa: SLF001 - this module is the session's own
     models = records_from_table(records)
     session._manager = AnnotationManager(models, annotations_from_table(annotations))  # noqa: SLF001
+    session._drop_results()  # noqa: SLF001
     judged = tables.versions("judge_scores")
     version = version or current_champion(tables.load_versions("optimized_criteria")) or next(reversed(judged), None)
     if version is None:

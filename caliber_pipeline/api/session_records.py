@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from caliber_pipeline.api.annotating import AnnotationManager, AnnotationState
 from caliber_pipeline.api.records import Annotation, UploadedRecord
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.judges.protocol import Judge
     from caliber_pipeline.stores.verdict_cache import VerdictCache
+
+ResultT = TypeVar("ResultT")
 
 
 class SessionState(StrEnum):
@@ -59,6 +61,7 @@ class SessionRecords:
         self._encoder = encoder
         self._cache = cache
         self._upload: UploadResult | None = None
+        self._revision = 0
         self._manager = AnnotationManager([])
         self._evaluation: EvaluationResult | None = None
         self._patterns: PatternDiscoveryResult | None = None
@@ -79,7 +82,7 @@ class SessionRecords:
         """Which step is next."""
         if self._upload is None:
             return SessionState.UPLOAD
-        if self._evaluation is not None:
+        if self._still_valid(self._evaluation) is not None:
             return SessionState.COMPLETE
         return SessionState.EVALUATE if self._manager.is_complete() else SessionState.ANNOTATE
 
@@ -95,23 +98,23 @@ class SessionRecords:
 
     @property
     def annotation_manager(self) -> AnnotationManager:
-        """The annotations with undo and history; changes made there do not drop what rests on them."""
+        """The annotations with undo and history, for renderers to annotate with."""
         return self._manager
 
     @property
     def patterns(self) -> PatternDiscoveryResult | None:
         """The patterns that were discovered, None before."""
-        return self._patterns
+        return self._still_valid(self._patterns)
 
     @property
     def analysis(self) -> MisalignmentAnalysis | None:
         """The analysis that was made, None before."""
-        return self._analysis
+        return self._still_valid(self._analysis)
 
     @property
     def proposal(self) -> OptimizationResult | None:
         """The criteria that were proposed, None before."""
-        return self._proposal
+        return self._still_valid(self._proposal)
 
     def upload_csv(self, path: str | Path, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Take the records of a CSV file; see `UploadHandler.from_csv`."""
@@ -157,9 +160,7 @@ class SessionRecords:
             InputError: the record is unknown, or the score is neither 0 nor 1.
         """
         self._need_upload("annotate")
-        annotation = self._manager.annotate(record_id, score, notes, annotator)
-        self._drop_results()
-        return annotation
+        return self._manager.annotate(record_id, score, notes, annotator)
 
     def get_annotation_state(self) -> AnnotationState:
         """How far the annotating is."""
@@ -190,18 +191,28 @@ class SessionRecords:
 
     def _need_annotations(self, step: str) -> UploadResult:
         upload = self._need_upload(step)
+        self._still_valid(None)  # what the step yields holds for the annotations as they are now
         if not self._manager.annotations:
             raise MissingStepError(f"cannot {step} yet: annotate records first (annotate, or upload a human_score)")
         return upload
 
     def _need_evaluation(self, step: str) -> EvaluationResult:
         self._need_annotations(step)
-        if self._evaluation is None:
+        evaluation = self._still_valid(self._evaluation)
+        if evaluation is None:
             raise MissingStepError(f"cannot {step} yet: evaluate first (evaluate, evaluate_sync)")
-        return self._evaluation
+        return evaluation
+
+    def _still_valid(self, result: ResultT | None) -> ResultT | None:
+        """What was made of the annotations, None where they changed since."""
+        if self._revision != self._manager.revision:
+            self._drop_results()
+            return None
+        return result
 
     def _drop_results(self) -> None:
         self._evaluation = self._patterns = self._analysis = self._proposal = None
+        self._revision = self._manager.revision
 
     def _open_cache(self) -> VerdictCache:
         """The cache given, else one in memory for as long as the session lives."""

@@ -144,6 +144,10 @@ def test_a_new_annotation_drops_what_rested_on_the_old_ones() -> None:
 
     assert session.get_evaluation_result() is None
     assert (session.patterns, session.analysis, session.proposal) == (None, None, None)
+    session.evaluate_sync("be right")
+    session.annotation_manager.undo()
+    assert session.get_evaluation_result() is None
+    assert session.state.value == "evaluate"
 
 
 def test_evaluating_again_asks_only_what_is_new() -> None:
