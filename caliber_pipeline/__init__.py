@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from caliber_pipeline.api.annotating import AnnotationChange as AnnotationChange
     from caliber_pipeline.api.annotating import AnnotationManager as AnnotationManager
     from caliber_pipeline.api.annotating import AnnotationState as AnnotationState
+    from caliber_pipeline.api.calibrated_judge import CalibratedJudge as CalibratedJudge
     from caliber_pipeline.api.dedupers import EmbeddingDeduper as EmbeddingDeduper
     from caliber_pipeline.api.dedupers import InMemoryDeduper as InMemoryDeduper
     from caliber_pipeline.api.discovery import DiscoveryOptions as DiscoveryOptions
@@ -131,6 +132,7 @@ _MODULES = {
         "AnnotationManager",
         "AnnotationState",
     ),
+    "caliber_pipeline.api.calibrated_judge": ("CalibratedJudge",),
     "caliber_pipeline.api.dedupers": (
         "EmbeddingDeduper",
         "InMemoryDeduper",

@@ -28,7 +28,7 @@ CALIBRATION = (
     "learnings",
     "optimized_criteria",
 )
-HISTORY = ("calibration_history", "report")
+HISTORY = ("calibration_history", "report", "calibrated_judge")
 
 # Each step of a multiprocess run imports everything again, which takes longer than all seven stages do.
 ingest_job = dg.define_asset_job(

@@ -5,14 +5,31 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from caliber_pipeline.commands import annotate, cache, estimate, ingest, plan, report, run
+from caliber_pipeline.commands import (
+    ablate,
+    annotate,
+    cache,
+    check,
+    compare,
+    estimate,
+    export,
+    ingest,
+    plan,
+    promote,
+    report,
+    run,
+    score,
+)
 from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
 EXIT_CAPPED: Final = 3
-COMMANDS: Final = (run, ingest, annotate, report, plan, estimate, cache)
+COMMANDS: Final = (
+    *(run, ingest, annotate, report, compare, promote, ablate),
+    *(export, score, check, plan, estimate, cache),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -34,7 +34,7 @@ def build_definitions(settings: Settings, project: Project | None = None) -> dg.
             alert_sensor,
             dg.AutomationConditionSensorDefinition(
                 "history_sensor",
-                target=dg.AssetSelection.assets("calibration_history", "report"),
+                target=dg.AssetSelection.assets("calibration_history", "report", "calibrated_judge"),
                 default_status=dg.DefaultSensorStatus.RUNNING,
             ),
         ],

@@ -97,6 +97,14 @@ class JobRunner:
         if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
             self._run("history")
 
+    def update_history(self) -> None:
+        """Add what was decided to the history.
+
+        Raises:
+            RunFailedError: the run failed.
+        """
+        self._run("history")
+
     def estimate_next(self) -> str:
         """What judging the next version would take; ingests where the input is new, and judges nothing.
 

@@ -8,6 +8,7 @@ import dagster as dg
 from caliber_pipeline.assets.alignment_metrics import alignment_metrics
 from caliber_pipeline.assets.annotations import annotations
 from caliber_pipeline.assets.annotator_agreement import annotator_agreement
+from caliber_pipeline.assets.calibrated_judge import calibrated_judge
 from caliber_pipeline.assets.calibration_history import calibration_history
 from caliber_pipeline.assets.criteria import criteria
 from caliber_pipeline.assets.drift import drift
@@ -34,6 +35,7 @@ ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     learnings,
     optimized_criteria,
     calibration_history,
+    calibrated_judge,
     report,
 ]
 

@@ -1,0 +1,160 @@
+"""The calibrated judge in use: loaded from its one file, it scores records from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from caliber_pipeline.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caliber_pipeline.core.calibrated_judge import JudgeDocument
+    from caliber_pipeline.judges.protocol import Judge
+
+RESULT_COLUMNS: Final = (
+    "record_id",
+    "llm_score",
+    "status",
+    "is_abstained",
+    "confidence",
+    "llm_reasoning",
+    "failure_reason",
+)
+
+
+class CalibratedJudge:
+    """A judge with its criteria, examples, thresholds and certificate."""
+
+    def __init__(self, document: JudgeDocument, *, judge: Judge | None = None) -> None:
+        """Use an exported judge.
+
+        Args:
+            document: What was exported.
+            judge: Who gives the verdicts; None opens the provider and model of the document.
+
+        Warns:
+            UserWarning: model, provider or prompt template differ from those that the certificate was issued for, or
+                examples were left out or changed.
+        """
+        self.document = document
+        self._judge = judge
+        for difference in find_differences(document, judge):
+            warnings.warn(f"the certificate does not hold: {difference}", UserWarning, stacklevel=2)
+
+    @classmethod
+    def load(cls, path: str | Path, *, judge: Judge | None = None) -> CalibratedJudge:
+        """Read an exported judge.
+
+        Raises:
+            InputError: the file cannot be read or is no exported judge.
+        """
+        from caliber_pipeline.core.calibrated_judge import parse_document
+
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from error
+        return cls(parse_document(text, source=str(path)), judge=judge)
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """What the judge is worth: figures with intervals on test, label counts, human ceiling, fingerprints."""
+        return self.document.certificate
+
+    @property
+    def criteria(self) -> str:
+        """The criteria, clauses included."""
+        return self.document.criteria
+
+    def card(self) -> str:
+        """The certificate as a Markdown model card."""
+        from caliber_pipeline.core.calibrated_judge import render_card
+
+        return render_card(self.document)
+
+    def score(self, records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+        """Verdicts on records; a verdict that could not be had is a row with its reason, never a score.
+
+        Args:
+            records: Rows with query and output, and where there are any record_id and reference.
+
+        Returns:
+            One row per record in the given order: record_id, llm_score, status, is_abstained (the verdict is not sure
+            enough to stand alone), confidence, llm_reasoning, failure_reason.
+
+        Raises:
+            InputError: query or output is missing, or ids repeat.
+            JudgeError: the judge cannot work.
+        """
+        from caliber_pipeline.core.abstention import Abstention, select_abstained
+        from caliber_pipeline.core.calibrated_judge import frame_examples
+        from caliber_pipeline.judges.protocol import JudgeTask
+        from caliber_pipeline.judges.runner import run_judge
+
+        document = self.document
+        if self._judge is None:
+            self._judge = _open(document)
+        examples = frame_examples(document.examples)
+        verdicts = run_judge(self._judge, JudgeTask(_frame(records), document.definition, examples))
+        confidence = verdicts["confidence"].to_numpy(dtype="float64", na_value=float("nan"))
+        is_abstained = select_abstained(confidence, Abstention(**document.abstention))
+        scored = verdicts.assign(is_abstained=is_abstained)
+        return scored[list(RESULT_COLUMNS)]
+
+    async def score_async(self, records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+        """`score`, awaited: the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.score, records)
+
+
+def find_differences(document: JudgeDocument, judge: Judge | None = None) -> list[str]:
+    """How a document and its judge differ from what was certified."""
+    from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
+
+    certificate = document.certificate
+    given = {
+        "provider": document.provider if judge is None else judge.provider,
+        "model": document.model if judge is None else judge.model,
+        "template_version": TEMPLATE_VERSION,
+    }
+    differences = [
+        f"{name.replace('_', ' ')} '{value}' instead of '{certificate.get(name)}'"
+        for name, value in given.items()
+        if value != certificate.get(name)
+    ]
+    shown = str(certificate.get("examples", ""))
+    n_missing = len(document.definition.examples) - len(document.examples)
+    if n_missing:
+        differences.append(f"{n_missing} examples were left out")
+    elif shown.startswith("redacted") and not shown.endswith(" 0 changed"):
+        differences.append(f"the examples are {shown}")
+    return differences
+
+
+def _open(document: JudgeDocument) -> Judge:
+    from caliber_pipeline.api.judging import open_judge
+
+    return open_judge(document.provider, document.model if document.provider != "local" else None)
+
+
+def _frame(records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The records as a judge's task takes them, ids made of the content where none are given."""
+    import pandas as pd
+
+    from caliber_pipeline.core.splits import content_ids
+
+    frame = records.reset_index(drop=True) if isinstance(records, pd.DataFrame) else pd.DataFrame(list(records))
+    missing = [name for name in ("query", "output") if name not in frame.columns]
+    if missing:
+        raise InputError(f"the records have no {' and no '.join(missing)}; they have {list(map(str, frame.columns))}")
+    columns = {
+        name: frame[name].astype("string[pyarrow]") if name in frame.columns else pd.Series(pd.NA, frame.index)
+        for name in ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning")
+    }
+    if "record_id" not in frame.columns:
+        columns["record_id"] = content_ids(columns["query"], columns["output"])
+    return pd.DataFrame(columns)

@@ -1,0 +1,83 @@
+"""`caliber ablate`: what each clause and example of a version contributes, on train."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from caliber_pipeline.commands.stored import add_assets_argument, find_version, open_project
+
+if TYPE_CHECKING:
+    from caliber_pipeline.core.ablation import Contribution
+    from caliber_pipeline.resources import Project
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "ablate",
+        help="leave out each clause and example of a version and see what it costs",
+        description="Judge train again without each clause and each example: the change in kappa, with its interval.",
+    )
+    parser.add_argument("version", metavar="VERSION", nargs="?", help="default: the champion")
+    add_assets_argument(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Show the contributions.
+
+    Raises:
+        InputError: the version is not evaluated, or its verdicts are recorded ones.
+    """
+    from caliber_pipeline.core.errors import InputError
+
+    project = open_project(arguments)
+    version = find_version(project, arguments.version)
+    if project.settings.judge == "recorded":
+        raise InputError("recorded verdicts do not depend on the criteria; nothing can be left out")
+    contributions = ablate(project, version)
+    if arguments.json:
+        content = {"criteria_version": version, "parts": [vars(item) for item in contributions]}
+        sys.stdout.write(json.dumps(content) + "\n")
+    else:
+        _print(version, contributions)
+
+
+def ablate(project: "Project", version: str) -> "list[Contribution]":
+    """The contribution of every clause and example; verdicts that are known cost nothing."""
+    from caliber_pipeline.assets.proposing import TrainJudge
+    from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
+    from caliber_pipeline.core.ablation import list_parts, measure_contribution, select_ablated
+    from caliber_pipeline.core.annotations import resolve_labels
+
+    verdicts = project.tables.require("judge_scores", version)
+    records, labels = load_records(project, verdicts), resolve_labels(load_annotations(project, verdicts))
+    scored = select_ablated(load_scored(project, verdicts))
+    judge = TrainJudge(project, records, labels)
+    record_ids = scored["record_id"].astype(str).tolist()
+    parts = list_parts(project.criteria_files.load(version))
+    return [measure_contribution(part, scored, judge.judge(part.without, record_ids)) for part in parts]
+
+
+def _print(version: str, contributions: "list[Contribution]") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not contributions:
+        console.print(f"{version} has neither clauses nor examples to leave out.", markup=False)
+        return
+    title = f"{version} without each part, on {contributions[0].n} train records"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for name in ("part", "change in kappa", "95 % interval", "verdicts changed", "effect"):
+        table.add_column(name, justify="left" if name in {"part", "effect"} else "right")
+    for item in contributions:
+        change = "n/a" if item.change is None else f"{item.change:+.3f}"
+        interval = "" if item.ci_low is None else f"{item.ci_low:+.3f} to {item.ci_high:+.3f}"
+        table.add_row(escape(item.name), change, interval, str(item.n_changed), item.effect)
+    console.print(table)
+    idle = [item.name for item in contributions if item.effect == "does nothing"]
+    console.print(f"Without any effect: {', '.join(idle) or 'none'}.", markup=False)

@@ -1,0 +1,37 @@
+"""`caliber check`: whether an exported judge is good enough, for continuous integration."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "check",
+        help="fail where an exported judge's certificate does not support a kappa",
+        description="Exit 0 where the lower end of the 95 %% interval of kappa on test reaches the minimum, else 1.",
+    )
+    add = parser.add_argument
+    add("--judge", type=Path, metavar="FILE", required=True, help="what `caliber export` wrote")
+    add("--min-kappa", type=float, metavar="K", required=True, help="what the lower bound on test has to reach")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Check the certificate.
+
+    Raises:
+        InputError: the file is no exported judge.
+        CaliberError: the certificate does not support the minimum.
+    """
+    from caliber_pipeline.api.calibrated_judge import CalibratedJudge
+    from caliber_pipeline.core.calibrated_judge import check_kappa
+    from caliber_pipeline.core.errors import CaliberError
+
+    document = CalibratedJudge.load(arguments.judge).document
+    is_supported, reason = check_kappa(document, arguments.min_kappa)
+    if not is_supported:
+        raise CaliberError(reason)
+    sys.stdout.write(f"{reason}\n")

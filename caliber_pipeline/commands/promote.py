@@ -1,0 +1,62 @@
+"""`caliber promote`: a person makes a version champion, or goes back to one, and says why."""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+
+from caliber_pipeline.commands.stored import add_assets_argument, find_version, load_decided, open_project
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "promote",
+        help="make a version champion by hand, or roll back to one",
+        description="Make an evaluated version champion, whatever the gate said; the history records it as by hand.",
+    )
+    parser.add_argument("version", metavar="VERSION", help="an evaluated criteria version")
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why; kept in the history")
+    add_assets_argument(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Promote, tell Dagster, and write the history.
+
+    Raises:
+        InputError: the version is not evaluated, is champion already, or the reason is blank.
+    """
+    import dagster as dg
+
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.optimized_criteria import current_champion, promote_by_hand
+    from caliber_pipeline.instances import open_instance
+    from caliber_pipeline.runs import JobRunner
+
+    project = open_project(arguments)
+    version = find_version(project, arguments.version)
+    decided = load_decided(project)
+    before = current_champion(decided)
+    if before == version:
+        raise InputError(f"'{version}' is champion already")
+    if not arguments.reason.strip():
+        raise InputError("the reason is blank; say why, in a few words")
+    row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC))
+    tables = project.tables
+    tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
+    reason = str(row["decision_reason"].iloc[0])
+    with open_instance(project.settings) as instance:
+        event = dg.AssetMaterialization(
+            "optimized_criteria",
+            partition=version,
+            description=f"{version} promoted by hand",
+            metadata={"decision": "promoted", "decision_reason": reason, "champion": version, "is_by_hand": True},
+        )
+        instance.report_runless_asset_event(event)
+        JobRunner(project.settings, instance, report=lambda _: None).update_history()
+    if arguments.json:
+        outcome = {"champion": version, "previous_champion": before, "decision_reason": reason}
+        sys.stdout.write(json.dumps(outcome) + "\n")
+    else:
+        sys.stdout.write(f"champion: {version} (before: {before}); {reason}\n")

@@ -1,0 +1,73 @@
+"""What the commands share that work on what `caliber run` stored: its folder, its champion, its judge."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caliber_pipeline.resources import Project
+
+
+def add_assets_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --assets, --json and --verbose."""
+    add = parser.add_argument
+    add(
+        "--assets",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})",
+    )
+    add("--json", action="store_true", help="end with one JSON object on stdout")
+    add("--verbose", action="store_true", help="show tracebacks")
+
+
+def open_project(arguments: argparse.Namespace) -> "Project":
+    """The project of an output folder, with the judge that the champion was judged by.
+
+    Raises:
+        MissingStepError: nothing was evaluated there yet.
+    """
+    from caliber_pipeline.core.errors import MissingStepError
+    from caliber_pipeline.resources import Project
+
+    values = Settings.from_env(os.environ).model_dump()
+    settings = Settings.checked(values | ({"output": arguments.assets} if arguments.assets else {}))
+    project = Project.from_settings(settings)
+    versions = project.tables.versions("optimized_criteria")
+    if not versions:
+        raise MissingStepError(f"{settings.output}: nothing was evaluated yet; run `caliber run` first")
+    judged = project.tables.require("judge_scores", versions[-1])
+    if judged.empty:
+        return project
+    provider, model = str(judged["provider"].iloc[0]), str(judged["model"].iloc[0])
+    if provider in {"local", "recorded"}:
+        return Project.from_settings(settings.model_copy(update={"judge": provider}))
+    options = {"provider": provider, "model": model, **settings.judge_options}
+    return Project.from_settings(settings.model_copy(update={"judge": "openai", "judge_options": options}))
+
+
+def load_decided(project: "Project") -> "dict[str, pd.DataFrame]":
+    """The decided versions' rows."""
+    return project.tables.load_versions("optimized_criteria")
+
+
+def find_version(project: "Project", version: str | None) -> str:
+    """The version that was asked for, which must be evaluated; the champion where none was.
+
+    Raises:
+        InputError: it is not evaluated.
+    """
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.optimized_criteria import current_champion
+
+    decided = load_decided(project)
+    found = version or current_champion(decided)
+    if found is None or found not in decided:
+        raise InputError(f"'{version}' is no evaluated version; evaluated are {', '.join(sorted(decided))}")
+    return found

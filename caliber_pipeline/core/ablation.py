@@ -1,0 +1,112 @@
+"""Ablation: what each clause and example of a criteria version contributes, on train."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from caliber_pipeline.core.agreement import point_metrics, to_optional
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.gate import cells_by_group
+from caliber_pipeline.core.intervals import N_DRAWS, expanded_tail, percentiles
+
+MAX_SINGLE_EXAMPLES: Final = 20  # more are left out all at once: one of three hundred shows nothing
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of criteria that can be left out.
+
+    Attributes:
+        name: 'clause 2', 'example r7' or 'all examples'.
+        text: The clause's text, or the record ids.
+        without: The criteria without it.
+    """
+
+    name: str
+    text: str
+    without: Criteria
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What leaving out a part does to the agreement on train.
+
+    Attributes:
+        name: The part.
+        text: Its text.
+        change: Kappa without it less kappa with it; None where undefined. Below 0, the part helps.
+        ci_low: Lower end of the 95 % interval, whole groups drawn.
+        ci_high: Upper end.
+        n_changed: Records whose verdict changes.
+        n: Records compared.
+        effect: 'helps', 'harms', 'nothing shown' (the interval holds 0) or 'does nothing' (no verdict changes).
+    """
+
+    name: str
+    text: str
+    change: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_changed: int
+    n: int
+    effect: str
+
+
+def list_parts(criteria: Criteria) -> list[Part]:
+    """Every clause, and every example, or all at once where there are many."""
+    parts = []
+    for i, clause in enumerate(criteria.clauses):
+        kept = (*criteria.clauses[:i], *criteria.clauses[i + 1 :])
+        parts.append(Part(f"clause {i + 1}", clause.text, criteria.model_copy(update={"clauses": kept})))
+    examples = criteria.examples
+    if len(examples) > MAX_SINGLE_EXAMPLES:
+        text = f"{len(examples)} examples"
+        return [*parts, Part("all examples", text, criteria.model_copy(update={"examples": ()}))]
+    for i, example in enumerate(examples):
+        rest = (*examples[:i], *examples[i + 1 :])
+        parts.append(
+            Part(f"example {example.record_id}", example.record_id, criteria.model_copy(update={"examples": rest}))
+        )
+    return parts
+
+
+def select_ablated(scored: pd.DataFrame) -> pd.DataFrame:
+    """The records that contributions are measured on: train, with a verdict, shown as an example by nobody."""
+    usable = scored["llm_score"].notna() & ~scored["is_example"].astype(bool) & (scored["split"] == "train")
+    return scored[usable.astype(bool)].reset_index(drop=True)
+
+
+def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame, *, seed: int = 0) -> Contribution:
+    """What leaving out a part does.
+
+    The interval is that of the paired difference under a Bayesian bootstrap over groups (Rubin, 1981).
+
+    Args:
+        part: The part.
+        scored: The version's verdicts, as `select_ablated` gives them.
+        without: record_id and llm_score without the part; records without a verdict are left aside.
+        seed: Of the bootstrap.
+    """
+    known = without.dropna(subset=["llm_score"])
+    score_of = dict(zip(known["record_id"].astype(str), known["llm_score"].astype(int), strict=True))
+    both = scored[scored["record_id"].isin(list(score_of))]
+    human, full = (both[name].to_numpy(dtype=np.int8) for name in ("human_score", "llm_score"))
+    ablated = np.array([score_of[record_id] for record_id in both["record_id"]], dtype=np.int8)
+    n_changed = int(np.count_nonzero(full != ablated))
+    if not n_changed:
+        return Contribution(part.name, part.text, 0.0 if len(both) else None, None, None, 0, len(both), "does nothing")
+    groups, names = pd.factorize(both["group"], sort=True)
+    codes = groups.astype(np.int64)
+    cells = np.stack([cells_by_group(human, llm, codes, len(names)) for llm in (full, ablated)]).astype(np.float64)
+    before, after = point_metrics(cells.sum(axis=1))["cohen_kappa"]
+    weights = np.random.default_rng(seed).standard_gamma(1.0, size=(N_DRAWS, len(names)))
+    kappas = point_metrics(np.einsum("bg,kgc->kbc", weights, cells))["cohen_kappa"]
+    differences = kappas[1] - kappas[0]
+    change = to_optional(float(after - before))
+    if change is None or np.isnan(differences).all():
+        return Contribution(part.name, part.text, None, None, None, n_changed, len(both), "nothing shown")
+    low, high = percentiles(differences[~np.isnan(differences)], expanded_tail(float(len(names))))
+    effect = "helps" if high < 0 else "harms" if low > 0 else "nothing shown"
+    return Contribution(part.name, part.text, change, low, high, n_changed, len(both), effect)
