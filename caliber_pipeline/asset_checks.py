@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import dagster as dg
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -48,11 +47,29 @@ def enough_groups(project: Project) -> dg.AssetCheckResult:
     asset="drift",
     description="Agreement on the records labelled since a version won is as certified; else judge again.",
 )
-def no_drift(drift: pd.DataFrame) -> dg.AssetCheckResult:
+def no_drift(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
     """Warn where the drift test raised its alarm."""
-    state = drift.iloc[0]
+    state = project.tables.require("drift", context.partition_key).iloc[0]
     return dg.AssetCheckResult(
         passed=not state["is_alarm"], severity=dg.AssetCheckSeverity.WARN, description=str(state["summary"])
+    )
+
+
+@dg.asset_check(
+    asset="optimized_criteria",
+    description="The version was decided upon, and no annotation was made under criteria of another substance.",
+)
+def sound_decision(context: dg.AssetCheckExecutionContext, project: Project) -> dg.AssetCheckResult:
+    """Warn where the gate could not decide, or labels are older than the criteria."""
+    row = project.tables.require("optimized_criteria", context.partition_key).iloc[0]
+    n_stale = int(row["n_stale_annotations"])
+    is_decided = row["decision"] != "undecided"
+    stale = f"; {n_stale} annotations are stale: made under criteria of another substance" if n_stale else ""
+    return dg.AssetCheckResult(
+        passed=bool(is_decided and not n_stale),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{row['decision']}: {row['decision_reason']}{stale}",
+        metadata={"n_stale_annotations": n_stale, "champion": str(row["champion"])},
     )
 
 
@@ -66,4 +83,4 @@ def count_up_to(batches: Iterable[pa.RecordBatch], enough: int) -> int:
     return len(distinct)
 
 
-ALL_CHECKS = [judge_coverage, enough_groups, no_drift]
+ALL_CHECKS = [sound_decision, judge_coverage, enough_groups, no_drift]

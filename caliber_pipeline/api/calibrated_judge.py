@@ -151,10 +151,13 @@ def _frame(records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     missing = [name for name in ("query", "output") if name not in frame.columns]
     if missing:
         raise InputError(f"the records have no {' and no '.join(missing)}; they have {list(map(str, frame.columns))}")
+    names = ("record_id", "query", "output", "reference", "llm_reasoning")
     columns = {
-        name: frame[name].astype("string[pyarrow]") if name in frame.columns else pd.Series(pd.NA, frame.index)
-        for name in ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning")
+        name: (frame[name] if name in frame.columns else pd.Series(pd.NA, frame.index)).astype("string[pyarrow]")
+        for name in names
     }
+    scores = frame["llm_score"] if "llm_score" in frame.columns else pd.Series(pd.NA, frame.index)
+    columns["llm_score"] = scores.astype("int8[pyarrow]")
     if "record_id" not in frame.columns:
         columns["record_id"] = content_ids(columns["query"], columns["output"])
     return pd.DataFrame(columns)
