@@ -180,12 +180,13 @@ def _results(result: object) -> dict[str, dict[str, object]]:
     values: dict[str, dict[str, object]] = {"choices": {}, "textarea": {}, "number": {}}
     for entry in result if isinstance(result, list) else []:
         value = entry.get("value") if isinstance(entry, Mapping) else None
-        if not isinstance(value, Mapping) or entry.get("type") not in values:
+        kind = str(entry.get("type")) if isinstance(value, Mapping) else ""
+        if not isinstance(value, Mapping) or kind not in values:
             continue
-        content = value.get({"choices": "choices", "textarea": "text", "number": "number"}[entry["type"]])
+        content = value.get({"choices": "choices", "textarea": "text", "number": "number"}[kind])
         if isinstance(content, list):
             content = "\n".join(map(str, content)) if content else None
-        values[entry["type"]][str(entry.get("from_name"))] = content
+        values[kind][str(entry.get("from_name"))] = content
     return values
 
 
@@ -229,7 +230,7 @@ def _person(completed_by: object) -> object:
 
 
 def _first(values: Mapping[str, Any], names: Sequence[str]) -> object:
-    return next((values[name] for name in names if values.get(name) not in {None, ""}), None)
+    return next((values[name] for name in names if values.get(name) not in (None, "")), None)
 
 
 def _rows(rows: Iterator[tuple[int, Mapping[str, object]]]) -> tuple[pa.Table, pa.Array]:

@@ -198,6 +198,7 @@ def write_from_process(url: str, name: str) -> None:
             store.append([event(f"{name}-{i}", f"r{i}", name), event(f"shared-{i}", f"r{i}", "shared")])
 
 
+@pytest.mark.slow
 def test_processes_opening_and_writing_one_store_at_once_lose_nothing(store_url: str) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=write_from_process, args=(store_url, f"p{n}")) for n in range(3)]
