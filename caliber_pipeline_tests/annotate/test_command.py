@@ -1,13 +1,16 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
+import httpx2
 import pytest
 
 from caliber_pipeline.annotate.security import allowed_hosts, check_token, is_loopback
@@ -90,34 +93,65 @@ def test_only_loopback_goes_without_a_token_and_no_token_is_short() -> None:
     assert "notes.example" in allowed_hosts("127.0.0.1", ["notes.example"])
 
 
-@pytest.fixture
-def command(assets: Path) -> Iterator["subprocess.Popen[str]"]:
-    program = [sys.executable, "-m", "caliber_pipeline.cli", "annotate", "--assets", str(assets)]
-    process = subprocess.Popen(
-        [*program, "--port", "0", "--no-open", "--annotator", "ada"],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    yield process
-    process.kill()
-    process.communicate()
+class Command:
+    """`caliber annotate` in a process of its own."""
+
+    def __init__(self, assets: Path, *options: str, **environment: str) -> None:
+        program = [sys.executable, "-m", "caliber_pipeline.cli", "annotate", "--assets", str(assets), *options]
+        self.process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+        assert self.process.stderr is not None
+        self.said = self.process.stderr.readline()
+        self.url = self.said.split(" at ")[1].split()[0]
+        wait_for(lambda: urlopen(self.url, timeout=5).close() is None)  # noqa: S310 our own server
+
+    def end(self, signal_: signal.Signals) -> int:
+        self.process.send_signal(signal_)
+        self.process.communicate(timeout=20)
+        return self.process.returncode
 
 
-def test_the_command_serves_the_page_until_interrupted(command: "subprocess.Popen[str]", assets: Path) -> None:
-    assert command.stderr is not None
-    line = command.stderr.readline()
-    assert f"Annotating {assets} at http://127.0.0.1:" in line
-    url = line.split(" at ")[1].split()[0]
-    for _ in range(50):
-        try:
-            with urlopen(url, timeout=5) as answer:  # noqa: S310 our own server
-                page = answer.read().decode()
-            break
-        except OSError:
-            time.sleep(0.1)
-    assert 'content="ada"' in page
-    command.send_signal(signal.SIGINT)
-    assert command.wait(20) == 0
+def wait_for(happens: Callable[[], bool]) -> None:
+    for _ in range(200):
+        with suppress(OSError):
+            if happens():
+                return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.slow
+def test_the_command_opens_a_browser_and_serves_the_page_until_interrupted(assets: Path, tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\necho $1 > {opened}\n")
+    browser.chmod(0o755)
+    command = Command(assets, "--port", "0", "--annotator", "ada", BROWSER=f"{browser} %s")
+    assert f"Annotating {assets} at http://127.0.0.1:" in command.said
+    with urlopen(command.url, timeout=5) as answer:  # noqa: S310 our own server
+        assert 'content="ada"' in answer.read().decode()
+    wait_for(lambda: opened.read_text().strip() == command.url)
+    assert command.end(signal.SIGINT) == 0
     assert (assets / "annotations.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_server_killed_while_people_annotate_has_every_verdict_that_it_acknowledged(assets: Path) -> None:
+    sent = 0
+    port = "0"
+    for _ in range(3):
+        command = Command(assets, "--port", port, "--annotator", "ada", "--no-open")
+        port = command.url.rstrip("/").rsplit(":", 1)[1]
+        with httpx2.Client(base_url=command.url) as client:
+            csrf = re.findall(r'csrf-token" content="(\w+)"', client.get("/").text)[0]
+            for _ in range(20):
+                event = {"event_id": f"e{sent}", "record_id": f"r{sent % 30:02d}", "action": "annotate", "score": 1}
+                body = {"annotator": "ada", "events": [event]}
+                answer = client.post("/api/events", json=body, headers={"x-csrf-token": csrf})
+                assert answer.json()["results"][0]["status"] == "stored"
+                sent += 1
+        assert command.end(signal.SIGKILL) == -signal.SIGKILL
+    with AnnotationStore(assets / "annotations.sqlite") as store:
+        assert store.history()["event_id"].tolist() == [f"e{i}" for i in range(60)]
 
 
 def test_records_can_be_judged_before_the_first_run(tmp_path: Path) -> None:
