@@ -21,7 +21,19 @@ _KNOWN: Final = frozenset({"metadata"}.union(*ALIASES.values()))
 
 
 class UploadedRecord(BaseModel):
-    """One query and answer, with what came along: labels, a recorded verdict, other columns."""
+    """One query and answer, with what came along; made from any of the names that people use for these.
+
+    Attributes:
+        record_id: Unique among the records.
+        query: What the judged system was asked.
+        output: What it answered.
+        reference: A known good answer.
+        human_score: The gold label, 1 accept, 0 reject.
+        human_notes: The note that came with it.
+        llm_score: A recorded judge's verdict.
+        llm_reasoning: Its reasoning.
+        metadata: Every other column, by name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
