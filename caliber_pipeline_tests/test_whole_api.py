@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -197,7 +197,49 @@ def test_errors() -> None:
     assert issubclass(cp.InputError, cp.CaliberError)
 
 
+class OneTitle:
+    """A deduper of one's own."""
+
+    def select_new(self, learnings: Sequence[cp.LearningArtifact]) -> list[cp.LearningArtifact]:
+        return list({learning.title: learning for learning in learnings}.values())
+
+
+async def use_evidence(tmp_path: Path) -> None:
+    evidence = [
+        cp.EvidenceItem(f"e{i}", row["notes"], metadata={"channel": "chat"}, source_ref=f"s{i}")
+        for i, row in enumerate(make_flawed_rows(24))
+        if row["notes"]
+    ]
+    encoder = WordEncoder()
+    options = cp.EvidenceOptions(
+        method=cp.ClusteringMethod.HDBSCAN,
+        recurrence_threshold=2,
+        metadata=cp.MetadataConfig(allowed_keys=frozenset({"channel"})),
+        discovery=cp.DiscoveryOptions(seed=1, llm=cp.LLMOptions()),
+    )
+    sanitizer: cp.Sanitizer = cp.RedactingSanitizer()
+    writer: cp.ArtifactWriter = cp.KeywordWriter()
+    dedupers: list[cp.Deduper] = [cp.InMemoryDeduper(), cp.EmbeddingDeduper(0.85, encoder=encoder), OneTitle()]
+    sinks: list[cp.ArtifactSink] = [
+        cp.InMemorySink(),
+        cp.JsonlSink(tmp_path / "learnings.jsonl"),
+        cp.ParquetSink(tmp_path / "learnings"),
+    ]
+    for deduper, sink in zip(dedupers, sinks, strict=True):
+        pipeline = cp.EvidencePipeline(
+            encoder=encoder, sanitizer=sanitizer, writer=writer, deduper=deduper, sink=sink, options=options
+        )
+        result: cp.PipelineResult = await pipeline.run(evidence)
+        learnings: tuple[cp.LearningArtifact, ...] = result.learnings
+        assert (len(learnings), len(result.sink_ids), result.failures) == (2, 2, ())
+        console = quiet_console().console
+        cp.display_patterns(result.clustering_result, console=console)
+        cp.display_learnings(learnings, console=console)
+        cp.display_pipeline_result(result, console=console)
+
+
 def test_steps_and_session(tmp_path: Path) -> None:
     asyncio.run(use_steps_of_their_own())
     asyncio.run(use_session(tmp_path))
+    asyncio.run(use_evidence(tmp_path))
     assert asyncio.run(evaluate(cp.EvaluationConfig(llm_provider="recorded"))).metrics.n == 8
