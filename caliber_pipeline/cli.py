@@ -14,6 +14,7 @@ from caliber_pipeline.commands import (
     estimate,
     export,
     ingest,
+    judge,
     plan,
     promote,
     report,
@@ -27,7 +28,7 @@ EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
 EXIT_CAPPED: Final = 3
 COMMANDS: Final = (
-    *(run, ingest, annotate, report, compare, promote, ablate),
+    *(run, ingest, judge, annotate, report, compare, promote, ablate),
     *(export, score, check, plan, estimate, cache),
 )
 

@@ -1,0 +1,134 @@
+"""`caliber judge`: verdicts on every stored record, labelled or not, in shards."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caliber_pipeline.core.criteria import Criteria
+    from caliber_pipeline.resources import Project
+    from caliber_pipeline.stores.sharded_work import ShardProgress
+
+FOLDER: Final = "all_scores"
+_EXAMPLE: Final = """example:
+  caliber ingest --records answers.csv --output runs/answers
+  caliber judge --output runs/answers --version v001 --judge openai --model gpt-4o-mini
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "judge",
+        help="verdicts on every stored record, labelled or not",
+        description="Have every stored record judged under one criteria version, in shards: a run that was interrupted "
+        f"goes on where it ended. The verdicts are the Parquet files of one folder below OUTPUT/{FOLDER}.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="DIR", help=f"where the records are stored (default: {DEFAULT_OUTPUT})")
+    add("--version", metavar="VERSION", help="the criteria version (default: the champion)")
+    add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
+    add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
+    add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
+    add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
+    add("--max-concurrency", type=int, metavar="N", help="calls under way at once (default: 32)")
+    add("--max-cost-usd", type=float, metavar="USD", help="spending cap of each shard")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--verbose", action="store_true", help="show tracebacks")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Judge and tell what came of it.
+
+    Raises:
+        InputError: no version can be used.
+        MissingStepError: no records are stored.
+        JudgeError: the judge as a whole cannot work.
+    """
+    import pyarrow.dataset as ds
+
+    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.resources import Project
+
+    project = Project.from_settings(build_settings(arguments))
+    version = arguments.version or _champion(project)
+    folder = _judge(project, version, project.criteria_files.load(version))
+    counts: dict[str, int] = {}
+    for batch in ds.dataset(folder, format="parquet").to_batches(columns=["status"]):
+        for entry in batch.column(0).value_counts().to_pylist():
+            counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    if arguments.json:
+        sys.stdout.write(json.dumps({"version": version, "folder": str(folder), "n_by_status": counts}) + "\n")
+    else:
+        shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+        sys.stdout.write(f"{version}: {shown}; {folder}\n")
+
+
+def _judge(project: "Project", version: str, criteria: "Criteria") -> Path:
+    from caliber_pipeline.core.errors import MissingStepError
+    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+
+    tables = project.tables
+    attrs = tables.load_attrs("records")
+    if attrs is None:
+        raise MissingStepError(f"{tables.path('records')}: not there yet; run `caliber ingest` first")
+    with project.open_verdict_cache() as cache:
+        return judge_in_shards(
+            project.build_judge(criteria=criteria, version=version),
+            tables.scan("records", columns=JUDGED_COLUMNS),
+            criteria,
+            _examples(project, criteria),
+            project.settings.output / FOLDER,
+            n_records=tables.count("records"),
+            records_fingerprint=attrs["records_fingerprint"],
+            cache=cache,
+            on_progress=_reporter(),
+        )
+
+
+def _examples(project: "Project", criteria: "Criteria") -> "pd.DataFrame":
+    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.core.judge_scores import resolve_examples
+    from caliber_pipeline.core.schemas import empty_frame
+    from caliber_pipeline.stores.ingest import load_annotated
+
+    if not criteria.examples:
+        return resolve_examples(criteria, empty_frame("records"), resolve_labels(empty_frame("annotations")))
+    labels = resolve_labels(project.tables.require("annotations"))
+    return resolve_examples(criteria, load_annotated(project.tables), labels)
+
+
+def _champion(project: "Project") -> str:
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.optimized_criteria import current_champion
+
+    champion = current_champion(project.tables.load_versions("optimized_criteria"))
+    if champion is None:
+        raise InputError(f"{project.settings.output}: no version is champion yet; name one with --version")
+    return champion
+
+
+def _reporter() -> "Callable[[ShardProgress], None]":
+    started = time.monotonic()
+    n_before: int | None = None
+
+    def report(progress: "ShardProgress") -> None:
+        nonlocal n_before
+        n_before = progress.n_done - 1 if n_before is None else n_before
+        left = (progress.n_shards - progress.n_done) * (time.monotonic() - started) / (progress.n_done - n_before)
+        sys.stderr.write(
+            f"shard {progress.n_done} of {progress.n_shards}, {progress.n_rows} records judged, {left:.0f} s left\n"
+        )
+
+    return report

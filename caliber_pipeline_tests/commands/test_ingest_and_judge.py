@@ -1,0 +1,58 @@
+"""`caliber ingest` and `caliber judge`: from a file to verdicts on all of its records, without a label."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from caliber_pipeline import cli
+from caliber_pipeline.core.schemas import JUDGE_SCORES
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    rows = [{"id": f"r{i}", "query": f"q{i}", "output": "o", "score": i % 2} for i in range(40)]
+    path = tmp_path / "records.csv"
+    pd.DataFrame([*rows, {"id": "r41", "query": None, "output": "o", "score": 1}]).to_csv(path, index=False)
+    return path
+
+
+def test_records_without_labels_are_ingested_and_judged(
+    tmp_path: Path, records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    ingested = run_json(capsys, "ingest", "--records", str(records), "--output", str(output))
+    assert (ingested["n_records"], ingested["n_rejected"], ingested["n_groups"], ingested["n_files"]) == (40, 1, 40, 1)
+    (output / "criteria").mkdir()
+    (output / "criteria" / "v001.yaml").write_text("criteria: Be right.\n")
+    judged = run_json(capsys, "judge", "--output", str(output), "--version", "v001", "--judge", "recorded")
+    assert judged["n_by_status"] == {"scored": 40}
+    verdicts = pd.read_parquet(judged["folder"])
+    assert list(verdicts.columns) == JUDGE_SCORES.names
+    assert verdicts["llm_score"].sum() == 20
+    again = run_json(capsys, "judge", "--output", str(output), "--version", "v001", "--judge", "recorded")
+    assert again == judged
+
+
+def test_the_reason_of_the_first_rejection_is_told(
+    tmp_path: Path, records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ingest", "--records", str(records), "--output", str(tmp_path / "out")]) == 0
+    assert (
+        "1 rows rejected, see rejected_records.parquet; the first, line 42: query is blank" in capsys.readouterr().out
+    )
+
+
+def test_what_is_missing_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["judge", "--output", str(tmp_path)]) == 2
+    assert "no version is champion yet; name one with --version" in capsys.readouterr().err
+    assert cli.main(["ingest", "--records", str(tmp_path / "none.csv"), "--output", str(tmp_path)]) == 2
+    assert "none.csv: no such file" in capsys.readouterr().err

@@ -1,0 +1,35 @@
+"""A process that judges in shards, for tests that kill it: arguments are the URL, the folder and the records."""
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+from caliber_pipeline.stores import sharded_work
+from caliber_pipeline.stores.verdict_cache import VerdictCache
+from caliber_pipeline_tests.judges.scripted import make_task
+
+
+def main(url: str, folder: Path, n: int) -> Path:
+    sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
+    task = make_task({f"r{i}": f"answer {i}" for i in range(n)})
+    records = pa.table({name: pa.array(task.records[name], from_pandas=True) for name in JUDGED_COLUMNS})
+    judge = OpenAIJudge(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16))
+    with VerdictCache(folder / "verdicts.sqlite") as cache:
+        return judge_in_shards(
+            judge,
+            records.to_batches(max_chunksize=100),
+            task.criteria,
+            task.examples,
+            folder / "shards",
+            n_records=n,
+            records_fingerprint="f",
+            cache=cache,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

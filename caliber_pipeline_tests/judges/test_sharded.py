@@ -1,0 +1,168 @@
+"""Judging in shards: every record once, finished shards kept, the same verdicts however often a run died."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import InputError, JudgeError
+from caliber_pipeline.core.schemas import JUDGE_SCORES
+from caliber_pipeline.judges import sharded
+from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+from caliber_pipeline.stores import sharded_work
+from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
+from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
+from caliber_pipeline_tests.judges import sharded_judging_process
+from caliber_pipeline_tests.judges.scripted import ScriptedJudge, make_records
+
+CRITERIA = Criteria(criteria="be right")
+NONE = make_records({})
+
+
+def batches(ids: list[str], size: int = 7) -> list[pa.RecordBatch]:
+    frame = make_records({record_id: f"output of {record_id}" for record_id in ids})
+    table = pa.table({name: pa.array(frame[name], from_pandas=True) for name in JUDGED_COLUMNS})
+    cut: list[pa.RecordBatch] = table.to_batches(max_chunksize=size)
+    return cut
+
+
+def judge(judge_: ScriptedJudge, ids: list[str], folder: Path, seen: list[ShardProgress] | None = None) -> pd.DataFrame:
+    on_progress = None if seen is None else seen.append
+    output = judge_in_shards(
+        judge_,
+        batches(ids),
+        CRITERIA,
+        NONE,
+        folder,
+        n_records=len(ids),
+        records_fingerprint="f",
+        on_progress=on_progress,
+    )
+    return pd.read_parquet(output, dtype_backend="pyarrow").sort_values("record_id", ignore_index=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded_work, "ROWS_PER_SHARD", 10)
+
+
+IDS = [f"r{number:03d}" for number in range(100)]
+
+
+def test_shards_hold_the_verdicts_of_one_run_over_all(tmp_path: Path) -> None:
+    seen: list[ShardProgress] = []
+    found = judge(ScriptedJudge(), IDS, tmp_path, seen)
+    records = make_records({record_id: f"output of {record_id}" for record_id in IDS})
+    whole = run_judge(ScriptedJudge(), JudgeTask(records, CRITERIA, NONE))
+    pd.testing.assert_frame_equal(found, whole, check_dtype=False)
+    # 100 records in shards of about 10: the next power of two is 16
+    assert (seen[-1].n_shards, seen[-1].n_done, seen[-1].n_rows) == (16, 16, 100)
+    assert [progress.n_done for progress in seen] == list(range(1, 17))
+
+
+def test_a_run_that_died_goes_on_at_the_unfinished_shard(tmp_path: Path) -> None:
+    class Dying(ScriptedJudge):
+        def judge(self, task: JudgeTask):  # type: ignore[no-untyped-def] # noqa: ANN202
+            for frame in super().judge(task):
+                if len(self.asked) > 50:
+                    raise JudgeError("the endpoint is gone")
+                yield frame
+
+    dying = Dying()
+    with pytest.raises(JudgeError, match="gone"):
+        judge(dying, IDS, tmp_path)
+    n_done = sum(pq.read_metadata(path).num_rows for path in tmp_path.glob("*/output/*.parquet"))
+    assert 0 < n_done <= 50
+    second = ScriptedJudge()
+    found = judge(second, IDS, tmp_path)
+    assert found["record_id"].tolist() == IDS
+    assert len(second.asked) == 100 - n_done
+    third = ScriptedJudge()
+    pd.testing.assert_frame_equal(judge(third, IDS, tmp_path), found)
+    assert third.asked == []
+
+
+def test_half_written_inputs_and_results_are_made_again(tmp_path: Path) -> None:
+    found = judge(ScriptedJudge(), IDS, tmp_path)
+    (work,) = tmp_path.iterdir()
+    (work / "input" / "complete").unlink()
+    (work / "input" / "part-00000.parquet").write_bytes(b"PAR1 half")
+    (work / "output" / "part-00000.parquet").unlink()
+    (work / "output" / ".part-00000.parquet.999999999-dead").write_bytes(b"PAR1 half")
+    pd.testing.assert_frame_equal(judge(ScriptedJudge(), IDS, tmp_path), found)
+    assert all(path.name.startswith("part-") for path in (work / "output").iterdir())
+
+
+def test_another_judge_or_other_records_have_shards_of_their_own(tmp_path: Path) -> None:
+    judge(ScriptedJudge(), IDS, tmp_path)
+    judge(ScriptedJudge(model="other"), IDS, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(InputError, match="other records or criteria"):
+        ShardedWork(next(tmp_path.iterdir()), "another key", n_shards=16)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.sets(st.text(min_size=1, max_size=4), max_size=60), size=st.integers(1, 20))
+def test_every_record_is_in_one_shard(tmp_path_factory: pytest.TempPathFactory, ids: set[str], size: int) -> None:
+    work = ShardedWork(tmp_path_factory.mktemp("work"), "k", n_shards=count_shards(len(ids)))
+    work.partition(batches(sorted(ids), size))
+    found = [record_id for shard in work.open_shards() for record_id in work.load_input(shard)["record_id"]]
+    assert sorted(found) == sorted(ids)
+
+
+def test_the_shard_of_a_record_is_part_of_what_is_stored(tmp_path: Path) -> None:
+    work = ShardedWork(tmp_path, "k", n_shards=4)
+    work.partition(batches(["a", "b", "c", "d", "e"]))
+    by_shard = {shard: list(work.load_input(shard)["record_id"]) for shard in work.open_shards()}
+    # another hash would make finished shards of earlier runs useless
+    assert by_shard == {0: ["a", "c"], 2: ["d"], 3: ["b", "e"]}
+
+
+def test_the_verdict_files_are_in_the_declared_schema(tmp_path: Path) -> None:
+    judge(ScriptedJudge(), IDS, tmp_path)
+    for path in tmp_path.glob("*/output/*.parquet"):
+        assert pq.read_schema(path).equals(JUDGE_SCORES)
+    assert sharded.JUDGED_COLUMNS[0] == "record_id"
+
+
+@pytest.mark.slow
+def test_judging_killed_at_any_point_and_run_again_gives_the_undisturbed_verdicts(tmp_path: Path) -> None:
+    n = 2000
+    differs = ["is_cached", "latency_s", "n_attempts"]
+    with loopback(LoopbackConfig(latency_s=0.02)) as server:
+        expected = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "undisturbed", n))
+        command = [
+            sys.executable,
+            "-m",
+            sharded_judging_process.__name__,
+            server.base_url,
+            str(tmp_path / "out"),
+            str(n),
+        ]
+        paid = server.stats()["calls"]
+        n_killed = 0
+        for moment in np.random.default_rng(0).uniform(2.0, 4.0, 20):
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                n_killed += 1
+        found = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "out", n))
+        paid = server.stats()["calls"] - paid
+    assert n_killed >= 5
+    found, expected = (frame.sort_values("record_id", ignore_index=True) for frame in (found, expected))
+    pd.testing.assert_frame_equal(found.drop(columns=differs), expected.drop(columns=differs))
+    # 16 calls are under way at once, and verdicts wait a second at most for being stored: 50 rounds of 0.02 s
+    assert paid - n <= n_killed * 16 * 51
