@@ -151,6 +151,8 @@ def test_the_judge_is_shown_only_on_request(server: PageServer, open_page: Open)
     page.keyboard.press("j")
     expect(page.locator("#revealed")).to_contain_text("The judge (m) accepts, 90 % sure")
     expect(page.locator("#revealed")).to_contain_text("clear <b>answer</b>")
+    page.keyboard.press("j")
+    expect(page.locator("#revealed")).to_be_empty()
     page.keyboard.press("a")
     saved(page)
     assert server.store.history().iloc[-1]["saw_judge"]
@@ -185,9 +187,12 @@ def test_work_goes_on_while_the_server_is_away_and_arrives_once_it_is_back(serve
         page.keyboard.press("Enter")
     at(page, "r06")
     expect(page.locator("#saved")).to_contain_text("kept here")
+    page.keyboard.press("n")
+    page.keyboard.type("still here")
     server.start()
     page.reload()
     at(page, "r06")
+    expect(page.locator("#note")).to_have_value("still here")
     saved(page)
     assert stored(server, "ada") == {"r00": (1, None)} | {f"r0{i}": (0, f"typed offline {i}") for i in range(1, 6)}
     assert server.store.history()["event_id"].is_unique

@@ -25,6 +25,7 @@ let sawCriteria = false;
 let noteTimer = null;
 let looking = null;
 let isWalking = false;
+let isOffline = false;
 
 const current = () => trail[place] ?? null;
 const stateOf = (record) => states.get(record.id) ?? OPEN;
@@ -266,8 +267,7 @@ function show() {
       element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value, dir: "auto" })),
     ),
   );
-  byId("revealed").replaceChildren();
-  for (const id of ["show-judge", "show-others"]) byId(id).setAttribute("aria-expanded", "false");
+  hideRevealed();
   showState(record);
 }
 
@@ -321,9 +321,15 @@ function onOutbox(what, detail) {
   if (what === "sending") saved.textContent = "Saving…";
   if (what === "saved") {
     saved.textContent = "Saved";
+    if (isOffline) notify("");
+    isOffline = false;
     showRefused();
   }
-  if (what === "offline") saved.textContent = `Offline · ${n} kept here`;
+  if (what === "offline") {
+    saved.textContent = `Offline · ${n} kept here`;
+    if (!isOffline) onTrouble(detail); // said once, by the live region; the line above stays
+    isOffline = true;
+  }
   if (what === "refused") {
     saved.textContent = `${n} kept here`;
     notify(`Not saved yet: ${detail.message}. Your changes are kept in this browser.`);
@@ -389,9 +395,17 @@ function opinion(who, { score, severity, notes }, extra = "") {
   return element("div", { className: "opinion" }, element("strong", { textContent: who }), ` ${verdict}${weight}${extra}`, text);
 }
 
+function hideRevealed() {
+  byId("revealed").replaceChildren();
+  for (const id of ["show-judge", "show-others"]) byId(id).setAttribute("aria-expanded", "false");
+}
+
 async function reveal(what) {
   const record = current();
   if (!record || (what === "judge" && !overview.has_judge)) return;
+  const isShown = byId(`show-${what}`).getAttribute("aria-expanded") === "true";
+  hideRevealed();
+  if (isShown) return;
   try {
     const answer = await get("/api/reveal", { id: record.id, what });
     if (current() !== record) return;
