@@ -152,7 +152,7 @@ def _frame(records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     if missing:
         raise InputError(f"the records have no {' and no '.join(missing)}; they have {list(map(str, frame.columns))}")
     names = ("record_id", "query", "output", "reference", "llm_reasoning")
-    columns = {
+    columns: dict[str, pd.Series] = {
         name: (frame[name] if name in frame.columns else pd.Series(pd.NA, frame.index)).astype("string[pyarrow]")
         for name in names
     }

@@ -1,0 +1,71 @@
+"""What each part of criteria contributes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from caliber_pipeline.core.ablation import list_parts, measure_contribution, select_ablated
+from caliber_pipeline.core.criteria import Clause, Criteria, ExampleRef
+
+CRITERIA = Criteria(
+    criteria="Score 1 if fine",
+    clauses=(Clause(text="no zebras"), Clause(text="no quasars")),
+    examples=tuple(ExampleRef(record_id=f"e{i}", content_hash="h") for i in range(2)),
+)
+N = 100
+
+
+def scored() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    human = rng.integers(0, 2, N)
+    llm = np.where(rng.random(N) < 0.1, 1 - human, human)
+    return pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(N)],
+            "group": [f"g{i // 2}" for i in range(N)],
+            "split": "train",
+            "human_score": pd.array(human.tolist(), dtype="int8[pyarrow]"),
+            "llm_score": pd.array(llm.tolist(), dtype="int8[pyarrow]"),
+            "is_example": False,
+        }
+    )
+
+
+def test_every_clause_and_example_can_be_left_out_and_many_examples_only_at_once() -> None:
+    parts = list_parts(CRITERIA)
+    assert [part.name for part in parts] == ["clause 1", "clause 2", "example e0", "example e1"]
+    assert [clause.text for clause in parts[0].without.clauses] == ["no quasars"]
+    assert [example.record_id for example in parts[3].without.examples] == ["e0"]
+    many = CRITERIA.model_copy(
+        update={"examples": tuple(ExampleRef(record_id=f"e{i}", content_hash="h") for i in range(21))}
+    )
+    assert [part.name for part in list_parts(many)] == ["clause 1", "clause 2", "all examples"]
+
+
+def test_a_part_that_changes_no_verdict_does_nothing() -> None:
+    found = measure_contribution(list_parts(CRITERIA)[0], scored(), scored()[["record_id", "llm_score"]])
+    assert (found.effect, found.change, found.n_changed, found.n) == ("does nothing", 0.0, 0, N)
+
+
+def test_the_change_is_that_of_kappa_and_its_interval_holds_it() -> None:
+    full = scored()
+    worse = full.assign(llm_score=pd.array([1] * 50 + full["llm_score"].tolist()[50:], dtype="int8[pyarrow]"))
+    found = measure_contribution(list_parts(CRITERIA)[0], full, worse)
+    before, after = (cohen_kappa_score(full["human_score"], frame["llm_score"]) for frame in (full, worse))
+    assert found.change == pytest.approx(after - before)
+    assert found.ci_low is not None
+    assert found.ci_high is not None
+    assert found.ci_low < after - before < found.ci_high < 0
+    assert found.effect == "helps"
+    swapped = measure_contribution(list_parts(CRITERIA)[0], worse, full)
+    assert swapped.effect == "harms"
+
+
+def test_records_without_a_verdict_are_left_aside_and_dev_is_not_looked_at() -> None:
+    full = scored()
+    full.loc[:9, "split"] = "dev"
+    full.loc[10, "is_example"] = True
+    assert len(select_ablated(full)) == N - 11
+    without = full.assign(llm_score=full["llm_score"].where(full.index >= 20))
+    assert measure_contribution(list_parts(CRITERIA)[0], select_ablated(full), without).n == N - 20
