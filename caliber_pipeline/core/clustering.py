@@ -76,6 +76,13 @@ def fit_clusters(rows: Matrix, weights: Labels, *, seed: int = 0) -> Clusters:
         weights: How many records each of the notes stands for.
         seed: Draws the subsamples and the sample of a large fit.
     """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):  # on a busy machine, threads wait on each other for minutes
+        return _fit(rows, weights, seed)
+
+
+def _fit(rows: Matrix, weights: Labels, seed: int) -> Clusters:
     if len(rows) <= MAX_SAMPLE:
         rows = rows.astype(np.float64)
     if len(rows) <= MAX_SMALL:

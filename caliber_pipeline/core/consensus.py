@@ -49,15 +49,12 @@ def cluster_by_consensus(rows: Matrix, rng: np.random.Generator, *, n_runs: int 
     """A label 0 … k-1 for each of the unit rows; single ones have a label of their own."""
     if len(rows) < 2:
         return np.zeros(len(rows), dtype=np.int64)
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):  # on a busy machine, threads wait on each other for minutes
-        merged = _link(1.0 - rows @ rows.T, "complete", 1.0 - NEAR_DUPLICATE)
-        distinct = unit(np.array([rows[merged == g].mean(axis=0) for g in range(merged.max() + 1)]))
-        if len(distinct) < MIN_FOR_CONSENSUS:
-            labels = _link(1.0 - distinct @ distinct.T, "average", 1.0 - MIN_SIMILARITY)
-        else:
-            labels = _link(1.0 - comembership(distinct, rng, n_runs=n_runs), "average", 1.0 - MIN_COMEMBERSHIP)
+    merged = _link(1.0 - rows @ rows.T, "complete", 1.0 - NEAR_DUPLICATE)
+    distinct = unit(np.array([rows[merged == g].mean(axis=0) for g in range(merged.max() + 1)]))
+    if len(distinct) < MIN_FOR_CONSENSUS:
+        labels = _link(1.0 - distinct @ distinct.T, "average", 1.0 - MIN_SIMILARITY)
+    else:
+        labels = _link(1.0 - comembership(distinct, rng, n_runs=n_runs), "average", 1.0 - MIN_COMEMBERSHIP)
     return labels[merged]
 
 
