@@ -76,7 +76,7 @@ class Ratings:
         """
         given = ~np.isnan(self.scores)
         turns = np.broadcast_to(np.arange(len(self.annotators)), given.shape) if self.turns is None else self.turns
-        places = np.where(given, turns, given.size).argsort(axis=1).argsort(axis=1)
+        places = np.where(given, turns, np.inf).argsort(axis=1).argsort(axis=1)
         return np.where(given & (places < 2), self.scores, np.nan)
 
 
