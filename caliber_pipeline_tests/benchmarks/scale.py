@@ -1,0 +1,286 @@
+"""How seconds and memory grow with the number of records: each stage beside the least that its work can take.
+
+    python -m caliber_pipeline_tests.benchmarks.scale --work FOLDER                      up to 10^6 records
+    python -m caliber_pipeline_tests.benchmarks.scale --work FOLDER --rows 1e4 1e7       about 20 GB in FOLDER
+
+Every figure is of a process of its own, so that its peak memory is its own too. The floors: for ingest, a bare copy of
+the same CSV to Parquet by polars, DuckDB and pyarrow, the fastest of those that are installed; for metrics,
+scikit-learn's five functions on the same verdicts, without intervals; for judging in shards with recorded verdicts, a
+read of the stored records and a write of as many verdict rows by pyarrow. With `--endpoint N`, also N records through
+a loopback server, for which the floor is the server's latency over the calls that are under way at once.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+COPIES: Final = ("polars", "duckdb", "pyarrow")
+_BATCH: Final = 100_000
+_LATENCY_S: Final = 0.05
+_CONCURRENCY: Final = 64
+
+
+def write_csv(path: Path, n: int) -> None:
+    """Write n different records of about 550 bytes, one in 200 of them with a label and one in 1,000 without output."""
+    random = np.random.default_rng(1)
+    words = np.array([f"word{number}" for number in range(5000)])
+    queries, outputs, notes = (_texts(random, words, n_words) for n_words in (14, 38, 7))
+    with path.open("wb") as file:
+        for start in range(0, n, _BATCH):
+            size = min(_BATCH, n - start)
+            number = pa.array(np.arange(start, start + size)).cast(pa.string())
+            drawn = random.integers(0, 1000, size)
+            output = pc.binary_join_element_wise(_draw(random, outputs, size), number, " ")
+            table = pa.table(
+                {
+                    "id": pc.binary_join_element_wise("rec-", number, ""),
+                    "query": pc.binary_join_element_wise(_draw(random, queries, size), number, " "),
+                    "output": pc.if_else(pa.array(drawn == 999), "", output),
+                    "human_score": np.where(drawn < 3, "1", np.where(drawn < 5, "0", "")),
+                    "score": np.array(["0", "1"])[random.integers(0, 2, size)],
+                    "model": np.array(["m-small", "m-large"])[random.integers(0, 2, size)],
+                    "note": _draw(random, notes, size),
+                }
+            )
+            options = pyarrow.csv.WriteOptions(include_header=start == 0, quoting_style="needed")
+            pyarrow.csv.write_csv(table, file, options)
+
+
+def _texts(random: np.random.Generator, words: Any, n_words: int) -> pa.Array:  # noqa: ANN401 an array of texts
+    return pa.array([" ".join(words[random.integers(0, len(words), n_words)]) for _ in range(2000)])
+
+
+def _draw(random: np.random.Generator, texts: pa.Array, size: int) -> pa.Array:
+    return texts.take(pa.array(random.integers(0, len(texts), size)))
+
+
+def copy_polars(source: Path, target: Path, _: int) -> Callable[[], object]:
+    import polars as pl
+
+    return lambda: pl.scan_csv(source).sink_parquet(target)
+
+
+def copy_duckdb(source: Path, target: Path, _: int) -> Callable[[], object]:
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET memory_limit = '1GB'; SET preserve_insertion_order = false")
+    query = f"COPY (FROM read_csv('{source}')) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+    return lambda: connection.execute(query)
+
+
+def copy_pyarrow(source: Path, target: Path, _: int) -> Callable[[], object]:
+    def copy() -> None:
+        reader = pyarrow.csv.open_csv(source, pyarrow.csv.ReadOptions(block_size=8 << 20))
+        with pq.ParquetWriter(target, reader.schema, compression="zstd") as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+
+    return copy
+
+
+def ingest(source: Path, target: Path, _: int) -> Callable[[], object]:
+    from caliber_pipeline.settings import Settings
+    from caliber_pipeline.stores.ingest_records import ingest_records
+    from caliber_pipeline.stores.tables import TableStore
+
+    settings, tables = Settings(records=source, output=target), TableStore(str(target))
+    return lambda: ingest_records(settings, tables).place(tables)
+
+
+def judge_recorded(source: Path, target: Path, _: int) -> Callable[[], object]:
+    from caliber_pipeline.core.criteria import Criteria
+    from caliber_pipeline.judges.recorded import RecordedJudge
+    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+    from caliber_pipeline.stores.tables import TableStore
+    from caliber_pipeline_tests.judges.scripted import make_records
+
+    tables = TableStore(str(source))
+    attrs = tables.load_attrs("records") or {}
+    return lambda: judge_in_shards(
+        RecordedJudge(),
+        tables.scan("records", columns=JUDGED_COLUMNS),
+        Criteria(criteria="Be right."),
+        make_records({}),
+        target,
+        n_records=tables.count("records"),
+        records_fingerprint=attrs["records_fingerprint"],
+    )
+
+
+def copy_verdicts(source: Path, target: Path, _: int) -> Callable[[], object]:
+    import pyarrow.dataset as ds
+
+    def copy() -> None:
+        names = ["record_id", "query", "output", "reference", "llm_score", "llm_reasoning"]
+        batches = ds.dataset(source / "records.parquet").to_batches(columns=names)
+        with pq.ParquetWriter(target, pa.schema([("record_id", pa.string()), ("llm_score", pa.int8())])) as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_batches([batch]).select(writer.schema.names).cast(writer.schema))
+
+    return copy
+
+
+def measure_metrics(_: Path, __: Path, n: int) -> Callable[[], object]:
+    from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
+
+    scored = _scored(n)
+    return lambda: compute_alignment_metrics(scored)
+
+
+def measure_sklearn(_: Path, __: Path, n: int) -> Callable[[], object]:
+    from sklearn import metrics
+
+    scored = _scored(n)
+    human, judge = (scored[name].to_numpy(dtype=np.int8) for name in ("human_score", "llm_score"))
+    names = ("accuracy_score", "precision_score", "recall_score", "f1_score", "cohen_kappa_score")
+    return lambda: [getattr(metrics, name)(human, judge) for name in names]
+
+
+def _scored(n: int) -> pd.DataFrame:
+    from caliber_pipeline.core.schemas import frame_from_arrow
+
+    random = np.random.default_rng(2)
+    number = pa.array(np.arange(n)).cast(pa.string())
+    human = random.integers(0, 2, n).astype(np.int8)
+    is_right = random.random(n) < 0.8
+    table = pa.table(
+        {
+            "record_id": number,
+            "group": number,
+            "split": pa.array(["train", "dev", "test"]).take(pa.array(random.integers(0, 3, n))),
+            "human_score": human,
+            "human_notes": pa.nulls(n, pa.string()),
+            "severity": pa.nulls(n, pa.float64()),
+            "weight": pa.nulls(n, pa.float64()),
+            "llm_score": np.where(is_right, human, 1 - human).astype(np.int8),
+            "llm_reasoning": pa.nulls(n, pa.string()),
+            "confidence": pa.nulls(n, pa.float64()),
+            "vote_share": pa.nulls(n, pa.float64()),
+            "status": pa.array(["scored"]).take(pa.array(np.zeros(n, dtype=np.int8))),
+            "is_example": np.zeros(n, dtype=np.bool_),
+        }
+    )
+    return frame_from_arrow(table)
+
+
+MEASURED: Final = {
+    "ingest": ingest,
+    "judge": judge_recorded,
+    "metrics": measure_metrics,
+    "copy_polars": copy_polars,
+    "copy_duckdb": copy_duckdb,
+    "copy_pyarrow": copy_pyarrow,
+    "copy_verdicts": copy_verdicts,
+    "sklearn": measure_sklearn,
+}
+
+
+def measure(name: str, source: Path, target: Path, n: int) -> tuple[float, float]:
+    """Seconds, without imports, and peak MB of a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        __spec__.name if __spec__ else "",
+        "--only",
+        name,
+        str(source),
+        str(target),
+        str(n),
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, megabytes = json.loads(done.stdout)
+    return seconds, megabytes
+
+
+def run_one(name: str, source: str, target: str, n: str) -> None:
+    """What `measure` starts."""
+    act = MEASURED[name](Path(source), Path(target), int(n))
+    started = time.perf_counter()
+    act()
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps([seconds, peak]))
+
+
+def measure_all(work: Path, n: int, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per stage: the stage's and the floor's seconds and peak memory."""
+    csv, project = work / f"{n}.csv", work / f"project_{n}"
+    rows = []
+    if "ingest" in stages or "judge" in stages:
+        if not csv.exists():
+            write_csv(csv, n)
+        copies = [name for name in COPIES if importlib.util.find_spec(name)]
+        floors = {name: measure(f"copy_{name}", csv, work / "copy.parquet", n) for name in copies}
+        fastest = min(floors, key=lambda name: floors[name][0])
+        rows.append(_row("ingest", n, measure("ingest", csv, project, n), fastest, floors[fastest]))
+    if "judge" in stages:
+        shutil.rmtree(work / "shards", ignore_errors=True)
+        floor = measure("copy_verdicts", project, work / "copy.parquet", n)
+        rows.append(_row("judge (recorded)", n, measure("judge", project, work / "shards", n), "pyarrow", floor))
+    if "metrics" in stages:
+        rows.append(
+            _row("metrics", n, measure("metrics", work, work, n), "scikit-learn", measure("sklearn", work, work, n))
+        )
+    return rows
+
+
+def measure_endpoint(n: int) -> dict[str, Any]:
+    """n records through the loopback server."""
+    from caliber_pipeline_tests.benchmarks.judging import measure_scale
+
+    (_, seconds, megabytes), *_rest = [row for row in measure_scale(n, _CONCURRENCY) if row[0] == "judged"]
+    return _row("judge (endpoint)", n, (seconds, megabytes), "latency", (n * _LATENCY_S / _CONCURRENCY, 0.0))
+
+
+def _row(stage: str, n: int, ours: tuple[float, float], floor_name: str, floor: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "records": n,
+        "seconds": round(ours[0], 2),
+        "peak MB": round(ours[1]),
+        "floor": floor_name,
+        "floor seconds": round(floor[0], 2),
+        "floor / ours": round(floor[0] / ours[0], 2),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table as Markdown, a line as soon as it is known."""
+    if argv is None and sys.argv[1:2] == ["--only"]:
+        run_one(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6])
+    parser.add_argument("--stages", nargs="+", default=["ingest", "judge", "metrics"])
+    parser.add_argument("--endpoint", type=int, nargs="*", default=[])
+    arguments = parser.parse_args(argv)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    rows = (row for n in arguments.rows for row in measure_all(arguments.work, int(n), arguments.stages))
+    for number, row in enumerate(itertools.chain(rows, map(measure_endpoint, arguments.endpoint))):
+        if number == 0:
+            sys.stdout.write("| " + " | ".join(row) + " |\n|" + " --- |" * len(row) + "\n")
+        cells = (f"{value:,}" if isinstance(value, int) else str(value) for value in row.values())
+        sys.stdout.write("| " + " | ".join(cells) + " |\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
