@@ -57,8 +57,8 @@ class World:
         )
 
     def judge(self, criteria: Criteria, record_ids: Sequence[str]) -> pd.DataFrame:
-        """Rejects what shows a flaw that a clause names; 'reject everything' rejects all."""
-        told = " ".join(clause.text for clause in criteria.clauses)
+        """Rejects what shows a flaw that the criteria name; 'reject everything' rejects all."""
+        told = criteria.full_text
         outputs = self.records.set_index("record_id").loc[list(record_ids), "output"]
         known = [flaw for flaw in RULES if flaw in told]
         scores = [int(not any(f in o for f in known) and "reject everything" not in told) for o in outputs]
