@@ -8,13 +8,16 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 from upath import UPath
 
+from caliber_pipeline.core.column_lineage import COLUMN_LINEAGE
 from caliber_pipeline.core.errors import SchemaError
 from caliber_pipeline.core.schemas import SCHEMAS
+from caliber_pipeline.renderers.markdown import render_table
 from caliber_pipeline.stores.shards import StagedTable
 from caliber_pipeline.stores.tables import TableStore
 
-N_PREVIEW_ROWS = 5
-MAX_PREVIEW_CHARS = 120  # per cell
+N_PREVIEW_ROWS = 3
+MAX_PREVIEW_CHARS = 160  # per cell
+FINGERPRINT_CHARS = 12  # tell any two apart; the whole ones are in the Parquet file
 
 
 class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
@@ -60,14 +63,18 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         return {} if loaded is None else {keys[0]: loaded}
 
     def get_metadata(self, context: dg.OutputContext, obj: pd.DataFrame | StagedTable) -> dict[str, dg.MetadataValue]:
-        """Row count, columns, preview, and the fingerprints of what the table was made from."""
+        """Row count, columns and their sources, preview, and the fingerprints of what the table was made from."""
         name = context.asset_key.path[-1]
-        fingerprints = {str(key): dg.MetadataValue.text(value) for key, value in obj.attrs.items()}
+        made_from = {
+            str(key): dg.MetadataValue.text(value[:FINGERPRINT_CHARS] if str(key).endswith("_fingerprint") else value)
+            for key, value in obj.attrs.items()
+        }
         return {
             "dagster/row_count": dg.MetadataValue.int(obj.n_rows if isinstance(obj, StagedTable) else len(obj)),
             "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(SCHEMAS[name])),
+            **({"dagster/column_lineage": column_lineage(name)} if name in COLUMN_LINEAGE else {}),
             "preview": dg.MetadataValue.md(render_preview(obj.preview if isinstance(obj, StagedTable) else obj)),
-            **fingerprints,
+            **made_from,
         }
 
 
@@ -86,17 +93,22 @@ def table_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
+def column_lineage(name: str) -> dg.TableColumnLineageMetadataValue:
+    """Where the columns of a table come from, in Dagster's terms."""
+    sources = {
+        column: [dg.TableColumnDep(asset_key=table, column_name=source) for table, source in origins]
+        for column, origins in COLUMN_LINEAGE[name].items()
+    }
+    return dg.MetadataValue.column_lineage(dg.TableColumnLineage(deps_by_column=sources))
+
+
 def render_preview(frame: pd.DataFrame) -> str:
-    """The first rows as a Markdown table; text from the data can neither break the table nor run as HTML."""
+    """The first rows as a Markdown table, one line per column, so that tables of many columns stay readable."""
     rows = frame.head(N_PREVIEW_ROWS)
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
-    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows.itertuples(index=False)]
-    return "\n".join(lines)
+    header = ["column", *(f"row {i}" for i in range(1, len(rows) + 1))]
+    lines = [[name, *("" if _is_null(value) else value for value in rows[name])] for name in rows.columns]
+    return render_table(header, lines, max_chars=MAX_PREVIEW_CHARS)
 
 
-def _cell(value: object) -> str:
-    text = "" if value is None or value is pd.NA else " ".join(str(value).split())
-    text = text if len(text) <= MAX_PREVIEW_CHARS else text[: MAX_PREVIEW_CHARS - 1] + "…"
-    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'"), ("[", "\\[")):
-        text = text.replace(character, escaped)
-    return text
+def _is_null(value: object) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or value != value

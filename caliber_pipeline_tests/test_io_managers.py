@@ -140,5 +140,15 @@ def test_the_preview_shows_text_from_the_data_as_text() -> None:
     assert "<" not in preview
     assert "\\|" in preview
     assert "\\[x](javascript" in preview
-    assert len(preview.splitlines()) == 2 + 3
-    assert "a" * 121 not in preview
+    assert len(preview.splitlines()) == 2 + 1
+    assert "a" * 161 not in preview
+
+
+def test_the_preview_has_a_line_per_column_and_nothing_for_a_null() -> None:
+    frame = pd.DataFrame({"id": ["a", "b", "c", "d"], "score": pd.array([1, None, 0, 1], dtype="Int8")})
+    assert render_preview(frame).splitlines() == [
+        "| column | row 1 | row 2 | row 3 |",
+        "| --- | --- | --- | --- |",
+        "| id | a | b | c |",
+        "| score | 1 |  | 0 |",
+    ]

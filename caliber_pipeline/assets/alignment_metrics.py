@@ -4,22 +4,18 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, one_line_failures, stage, with_attrs
+from caliber_pipeline.assets.evaluation_metadata import show_agreement
 from caliber_pipeline.assets.scored import load_records
-from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import (
     compute_alignment_metrics,
     compute_people_metrics,
     label_verdict,
-    metric_value,
     seal_test,
 )
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import join_labels
 from caliber_pipeline.core.records import metadata_columns
 from caliber_pipeline.resources import Project
-
-PLOTTED = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
-CEILING = ("human_human_kappa", "judge_annotator_kappa")
 
 
 @stage(
@@ -45,13 +41,23 @@ def alignment_metrics(
     verdict = label_verdict(metrics, "dev")
     if project.criteria_files.load(context.partition_key).author == "optimizer":
         metrics = seal_test(metrics)
-    figures = {f"{split}_{name}": metric_value(metrics, split, name) for split in ("dev", "all") for name in PLOTTED}
     return dg.Output(
         with_attrs(metrics, judge_scores),
         metadata={
-            **{name: value for name, value in figures.items() if value is not None},
-            "agreement_on_dev": interpret_kappa(figures["dev_cohen_kappa"]),
+            **show_agreement(
+                context.partition_key,
+                metrics,
+                project.tables.load_versions("alignment_metrics"),
+                load_decisions(project),
+                project.tables.load("calibration_history"),
+                project.settings.kappa_target,
+            ),
             "labels_on_dev": verdict,
-            **{name: value for name in CEILING if (value := metric_value(metrics, "dev", name)) is not None},
         },
     )
+
+
+def load_decisions(project: Project) -> dict[str, str]:
+    """What was decided about each version so far."""
+    decided = project.tables.load_versions("optimized_criteria")
+    return {version: str(row["decision"].iloc[0]) for version, row in decided.items()}

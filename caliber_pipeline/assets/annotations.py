@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from caliber_pipeline.assets.definition import describe, one_line_failures
+from caliber_pipeline.assets.input_metadata import show_annotations, show_rejected
 from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_labels
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotatable, load_annotations
@@ -30,25 +31,13 @@ def annotations(context: dg.AssetExecutionContext, project: Project) -> Iterator
     with one_line_failures():
         loaded = load_annotations(project.settings, load_annotatable(project.settings, project.tables))
     table, rejected = loaded.table, loaded.rejected
-    labels = resolve_labels(table)
     table.attrs = rejected.attrs = {
         "annotations_fingerprint": fingerprint_annotations(table),
         "annotations_input_fingerprint": loaded.input_fingerprint,
         "annotation_store_place": str(loaded.store_place),
         "ingested_at": datetime.now(UTC).isoformat(),
     }
-    yield dg.Output(
-        table,
-        output_name="annotations",
-        metadata={
-            "n_annotations": len(table),
-            "n_rejected": len(rejected),
-            "n_annotators": int(table.loc[~table["is_gold"], "annotator"].nunique()),
-            "n_labelled_records": int(labels["human_score"].notna().sum()),
-            "n_tied_records": int(labels["human_score"].isna().sum()),
-            "n_unannotated_records": project.tables.count("records") - len(labels),
-            "n_noted_records": int(labels["human_notes"].notna().sum()),
-            "accept_rate": float(labels["human_score"].mean()) if labels["human_score"].notna().any() else None,
-        },
-    )
-    yield dg.Output(rejected, output_name="rejected_annotations", metadata={"n_rejected": len(rejected)})
+    metadata = show_annotations(table, resolve_labels(table), project.tables.count("records"))
+    metadata |= show_rejected(rejected, len(rejected))
+    yield dg.Output(table, output_name="annotations", metadata=metadata)
+    yield dg.Output(rejected, output_name="rejected_annotations", metadata=show_rejected(rejected, len(rejected)))

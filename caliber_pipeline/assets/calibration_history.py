@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import stage
+from caliber_pipeline.assets.evaluation_metadata import show_history
 from caliber_pipeline.core.calibration_history import append_evaluations, latest_evaluations
 from caliber_pipeline.resources import Project
 
@@ -37,6 +38,7 @@ def calibration_history(
             "n_evaluations": len(history),
             "n_versions": len(latest),
             "champion": str(history["champion"].iloc[-1]) if len(history) else "none",
+            **show_history(history),
             **{
                 f"dev_cohen_kappa/{version}": kappa
                 for version, kappa in zip(

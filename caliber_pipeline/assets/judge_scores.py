@@ -1,11 +1,14 @@
 """Stage `judge_scores`: the judge's verdict on every labelled record."""
 
+import time
 from datetime import UTC, datetime
 
 import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
+from caliber_pipeline.assets.evaluation_metadata import show_judging
+from caliber_pipeline.assets.metadata import show_numbers
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError, SpendingCapError
@@ -38,7 +41,9 @@ def judge_scores(
         judge = project.build_judge(log_progress(context, "texts encoded"), criteria=criteria, version=version)
         progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
         with project.open_verdict_cache() as cache:
+            started = time.monotonic()
             verdicts = run_judge(judge, task, cache=cache, on_progress=progress)
+            elapsed_s = time.monotonic() - started
         summary = summarize_verdicts(verdicts)
         refuse_capped(summary, version)
     evaluated_at = datetime.now(UTC).isoformat()
@@ -59,6 +64,7 @@ def judge_scores(
             "n_examples": len(task.examples),
             "n_invented": n_invented,
             **_describe(judge, summary),
+            **show_judging(verdicts, elapsed_s),
         },
     )
 
@@ -89,16 +95,14 @@ def refuse_capped(summary: JudgingSummary, version: str) -> None:
 
 
 def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float]:
-    """The run's figures as metadata; what is unknown says so."""
-    names = ("prompt_tokens", "completion_tokens", "cost_usd", "mean_latency_s", "repeat_stability")
-    described = {name: getattr(summary, name) for name in names}
+    """The run's figures as metadata; what is unknown is left out."""
+    names = ("coverage", "prompt_tokens", "completion_tokens", "cost_usd", "mean_latency_s", "repeat_stability")
     return {
         "judge": f"{judge.provider}/{judge.model}",
         "n_judged": summary.n_records,
-        "coverage": "n/a" if summary.coverage is None else summary.coverage,
         "n_cached": summary.n_cached,
         "n_calls": summary.n_calls,
-        **{name: "n/a" if value is None else value for name, value in described.items()},
+        **show_numbers({name: getattr(summary, name) for name in names}),
         **{f"n_{status}": n for status, n in summary.n_by_status.items()},
     }
 

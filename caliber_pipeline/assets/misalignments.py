@@ -3,6 +3,7 @@
 import dagster as dg
 import pandas as pd
 
+from caliber_pipeline.assets.decision_metadata import show_misalignments
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.pattern_metadata import show_enrichment
 from caliber_pipeline.assets.scored import load_records
@@ -31,12 +32,10 @@ def misalignments(
         texts = scored[["record_id"]].merge(records, on="record_id")
         vectors = project.build_encoder().encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
     found = find_misalignments(scored, records, patterns, vectors)
-    kinds, attributions = found["kind"].value_counts(), found["attribution"].value_counts()
     return dg.Output(
         with_attrs(found, judge_scores),
         metadata={
-            **{f"n_{kind}s": int(kinds.get(kind, 0)) for kind in ("false_positive", "false_negative")},
-            **{f"n_{name}": int(n) for name, n in attributions.items()},
+            **show_misalignments(found),
             "questions_for_the_owner": dg.MetadataValue.md(
                 "\n".join(f"- {q.text}" for q in ask_owner(found)) or "none"
             ),

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from caliber_pipeline.assets.decision_metadata import show_decision
 from caliber_pipeline.assets.definition import (
     PROMOTION_POOL,
     criteria_versions,
@@ -14,6 +15,7 @@ from caliber_pipeline.assets.definition import (
     stage,
     with_attrs,
 )
+from caliber_pipeline.assets.metadata import Metadata
 from caliber_pipeline.assets.proposing import propose_next
 from caliber_pipeline.assets.scored import load_annotations, load_scored
 from caliber_pipeline.core import optimized_criteria as core
@@ -53,6 +55,7 @@ def optimized_criteria(
             **{name: int(decided[name]) for name in ("n_compared", "n_fixed", "n_broken", "n_calls", "n_test_looks")},
             "n_stale_annotations": int(decided["n_stale_annotations"]),
             "candidates": dg.MetadataValue.md(_candidates(decided["candidates"])),
+            **_show(project, decided),
         },
     )
 
@@ -61,6 +64,15 @@ def _candidates(candidates: Iterable[Mapping[str, Any]]) -> str:
     """What became of each proposal, as Markdown."""
     lines = [f"- {c['strategy']}, {c['kind']}: {c['outcome']} ({c['n_screened']} train records)" for c in candidates]
     return "\n".join(lines) or "none"
+
+
+def _show(project: Project, decided: "pd.Series[Any]") -> Metadata:
+    """The gate's evidence, and what changed in the criteria."""
+    names = ("criteria_version", "base", "proposal_base")
+    criteria, base, proposal_base = (
+        None if pd.isna(decided[name]) else project.criteria_files.load(str(decided[name])) for name in names
+    )
+    return {} if criteria is None else show_decision(decided.to_dict(), criteria, base, proposal_base)
 
 
 def decide_and_propose(

@@ -1,5 +1,6 @@
 """The declared schema of every stored table: names, types, nullability and what each column means."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -384,6 +385,26 @@ def conform_table(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
     if faults:
         raise SchemaError(f"table '{name}' breaks its schema: {'; '.join(faults)}")
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def find_schema_faults(stored: pa.Schema, declared: pa.Schema) -> list[str]:
+    """How a stored table's columns differ from the declared ones: missing, unknown, of another type, nullable."""
+    faults = [f"column '{c}' is missing" for c in declared.names if c not in stored.names]
+    faults += [f"column '{c}' is not declared" for c in stored.names if c not in declared.names]
+    for field in declared:
+        if field.name not in stored.names:
+            continue
+        own = stored.field(field.name)
+        if _type_name(own.type) != _type_name(field.type):
+            faults.append(f"column '{field.name}' is {own.type}, not {field.type}")
+        if own.nullable and not field.nullable:
+            faults.append(f"column '{field.name}' allows nulls")
+    return faults
+
+
+def _type_name(type_: pa.DataType) -> str:
+    """The type's name without those of what lists and maps hold, for which Parquet has names of its own."""
+    return re.sub(r" \('\w+'\)", "", str(type_).replace("<element:", "<item:"))
 
 
 def frame_from_arrow(table: pa.Table) -> pd.DataFrame:

@@ -5,13 +5,14 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -55,6 +56,11 @@ class StagedTable:
         else:
             self._upload(path)
         self.discard()
+
+    def head(self, n_rows: int, columns: Sequence[str]) -> pd.DataFrame:
+        """Some columns of the first rows, read from where it is staged."""
+        files = [str(shard_path(self.folder, number)) for number in range(self.n_shards)]
+        return frame_from_arrow(ds.dataset(files, format="parquet").head(n_rows, columns=list(columns)))
 
     def discard(self) -> None:
         """Remove what is staged."""

@@ -84,6 +84,14 @@ class TableStore:
         path = self.path(name, version)
         return int(_dataset(path).count_rows()) if path.exists() else 0
 
+    def stored_schema(self, name: str, version: str | None = None) -> pa.Schema:
+        """The columns of a table as they are stored.
+
+        Raises:
+            MissingStepError: it is not stored.
+        """
+        return _dataset(self._existing(name, version)).schema
+
     def scan(
         self,
         name: str,
