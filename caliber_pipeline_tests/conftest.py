@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import hypothesis
 import pytest
 
 from caliber_pipeline.core.criteria import Criteria
@@ -22,6 +23,10 @@ CHROMIUM_FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
+
+# a busy machine takes longer than any deadline at times, and none of these tests is about time
+hypothesis.settings.register_profile("caliber", deadline=None)
+hypothesis.settings.load_profile("caliber")
 
 
 @pytest.fixture(scope="session")
