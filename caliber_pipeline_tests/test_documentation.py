@@ -1,3 +1,4 @@
+import csv
 import shutil
 from pathlib import Path
 
@@ -48,3 +49,13 @@ def test_finds_and_runs_blocks(tmp_path: Path) -> None:
     page.write_text("```python\nx = 1\nraise ValueError('no')\n```\n")
     with pytest.raises(AssertionError, match=r"page.md:2 raised ValueError: no"):
         run_blocks(page)
+
+
+def test_the_sample_is_what_its_page_says() -> None:
+    page = (ROOT / "data" / "input" / "README.md").read_text()
+    for name in ("records.csv", "annotations.csv"):
+        with (ROOT / "data" / "input" / name).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert f"| `{name}` | {len(rows):,} |" in page
+    assert "`notes` (on every reject" in page
+    assert not [row for row in rows if row["score"] == "0" and not row["notes"].strip()]
