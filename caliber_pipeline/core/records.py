@@ -19,7 +19,7 @@ from caliber_pipeline.core.columns import (
     resolve_columns,
 )
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.fingerprints import fingerprint_frame, hash_strings
+from caliber_pipeline.core.fingerprints import hash_strings
 from caliber_pipeline.core.schemas import RATING, RECORDS, conform_table, frame_from_arrow
 from caliber_pipeline.core.splits import (
     distinct_queries,
@@ -30,6 +30,7 @@ from caliber_pipeline.core.splits import (
     splits_of_hashes,
 )
 
+# what judging and splitting read of the records
 FINGERPRINTED = ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning", "group")
 
 FindRepeats = Callable[[pa.Array, pa.Array, pa.Array], tuple[NDArray[np.bool_], NDArray[np.int64]]]
@@ -190,11 +191,6 @@ def repeats_within(ids: pa.Array, lines: pa.Array, is_sound: pa.Array) -> tuple[
     is_repeat[sound_at] = first_at[codes] != np.arange(len(codes)) if len(codes) else False
     first_lines[sound_at] = lines.to_numpy()[sound_at[first_at[codes]]] if len(codes) else 0
     return is_repeat, first_lines
-
-
-def fingerprint_records(records: pd.DataFrame) -> str:
-    """Fingerprint of what judging and splitting read of the records; their order does not matter."""
-    return fingerprint_frame(records, FINGERPRINTED)
 
 
 def metadata_columns(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

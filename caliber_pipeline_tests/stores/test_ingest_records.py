@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.records import fingerprint_records
+from caliber_pipeline.core.fingerprints import fingerprint_frame
+from caliber_pipeline.core.records import FINGERPRINTED
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores import input_files, shards
 from caliber_pipeline.stores.ingest import load_records
@@ -53,7 +54,7 @@ def test_batches_give_what_reading_all_at_once_gives(tmp_path: Path, monkeypatch
     records, rejected = ingest(path, tmp_path / "out")
     assert_same(records, whole.table)
     assert_same(rejected, whole.rejected)
-    assert records.attrs["records_fingerprint"] == fingerprint_records(whole.table)
+    assert records.attrs["records_fingerprint"] == fingerprint_frame(whole.table, FINGERPRINTED)
 
 
 cells = st.sampled_from(["", " ", "1", "0", "x", 'a"b', "a\nb", "a,b", "é"])
