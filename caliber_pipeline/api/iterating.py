@@ -191,12 +191,14 @@ def _find_stop(
     settings: LoopSettings,
 ) -> str | None:
     from caliber_pipeline.core.loop import data_fingerprint
-    from caliber_pipeline.core.optimized_criteria import find_stop
+    from caliber_pipeline.core.stopping import Alignment, find_stop, kappa_lower_bound
 
-    dev_kappa = rounds[decision.champion].kappa_by_split["dev"]
+    champion = rounds[decision.champion]
+    on_dev = champion.result.scored[(champion.result.scored["split"] == "dev").astype(bool)]
+    alignment = Alignment(champion.kappa_by_split["dev"], kappa_lower_bound(on_dev))
     n_groups = int(current.result.scored["group"].nunique())
     data = data_fingerprint(_ATTRS)
-    return find_stop(decision, current.criteria, dev_kappa, n_groups, decided, data, settings)
+    return find_stop(decision, current.criteria, alignment, n_groups, decided, data, settings)
 
 
 def _useless(proposal: OptimizationResult, versions: dict[str, Criteria]) -> str | None:

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from caliber_pipeline.core.proposal_checks import find_refusal
 from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
 from caliber_pipeline.strategies.protocol import Strategy
-from caliber_pipeline.strategies.screening import JudgeSome, race
+from caliber_pipeline.strategies.screening import JudgeSome, race, set_aside
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ async def choose_next(
     Raises:
         JudgeError: a language model or judge cannot be asked at all.
     """
-    found = await asyncio.gather(*(strategy.propose(request) for strategy in strategies))
+    asked, pool = request, None
+    if sum(strategy.max_proposals for strategy in strategies) > 1:
+        shown, pool = set_aside(request.evidence)
+        asked = replace(request, evidence=shown)
+    found = await asyncio.gather(*(strategy.propose(asked) for strategy in strategies))
     failed = [candidate for item in found for candidate in item.failed]
     sound: list[Proposal] = []
     for proposal in (p for item in found for p in item.proposals):
@@ -52,7 +56,7 @@ async def choose_next(
             sound.append(proposal)
         else:
             failed.append(Candidate(proposal.strategy, proposal.kind, f"refused: {refusal}"))
-    screening = await asyncio.to_thread(race, request, sound, judge)
+    screening = await asyncio.to_thread(race, request, sound, judge, pool)
     n_calls = sum(item.n_calls for item in found) + screening.n_judged
     reason = None
     if screening.chosen is None:

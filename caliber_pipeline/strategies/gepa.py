@@ -41,6 +41,7 @@ class GepaStrategy:
     """Lets GEPA evolve the main text; the champion's clauses and examples stay."""
 
     name = GEPA
+    max_proposals = 1
 
     def __init__(self, model: LanguageModel, judge: JudgeCriteria, *, max_verdicts: int = MAX_VERDICTS) -> None:
         """Say who reflects, who judges, and how often.
@@ -133,7 +134,8 @@ class _Adapter:
         from gepa.core.adapter import EvaluationBatch
 
         criteria = self._request.edit(criteria=redact(candidate[_COMPONENT].strip()) or self._request.champion.criteria)
-        verdicts = self._judge(criteria, [row["record_id"] for row in batch]).set_index("record_id")
+        verdicts = self._judge(criteria, [*dict.fromkeys(row["record_id"] for row in batch)])
+        verdicts = verdicts.set_index("record_id")  # GEPA fills up a last batch with records that it holds already
         outputs, scores = [], []
         for row in batch:
             verdict = verdicts.loc[row["record_id"]]

@@ -29,6 +29,11 @@ class Strategy(Protocol):
         """'rules', 'examples', 'rewrite', 'gepa', or one's own."""
         ...
 
+    @property
+    def max_proposals(self) -> int:
+        """How many it may come up with; where there may be two in all, part of train is kept to race them on."""
+        ...
+
     async def propose(self, request: ProposalRequest) -> Proposals:
         """Proposals that edit the champion, from train alone.
 

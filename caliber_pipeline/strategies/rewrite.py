@@ -28,6 +28,11 @@ class RewriteStrategy:
         self._model = model
         self._n_candidates = n_candidates
 
+    @property
+    def max_proposals(self) -> int:
+        """One of each kind."""
+        return self._n_candidates
+
     async def propose(self, request: ProposalRequest) -> Proposals:
         """One proposal of each kind whose reply can be used; the others are listed as failed."""
         kinds = choose_kinds(request.evidence.misalignments, self._n_candidates)

@@ -16,6 +16,7 @@ class RulesStrategy:
     """A clause per pattern among the errors, and examples of what the judge gets wrong."""
 
     name = "rules"
+    max_proposals = 1
 
     async def propose(self, request: ProposalRequest) -> Proposals:
         """One proposal, or none where the champion makes no error on train that it was not shown."""
@@ -33,6 +34,7 @@ class ExamplesStrategy:
     """Other examples, the text left as it is: one proposal for each way to select them."""
 
     name = "examples"
+    max_proposals = len(SelectionStrategy)
 
     async def propose(self, request: ProposalRequest) -> Proposals:
         """A proposal for each `SelectionStrategy` that the evidence feeds; none without an error on train."""

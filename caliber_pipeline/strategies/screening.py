@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core.agreement import ConfusionMatrix
 from caliber_pipeline.core.fingerprints import hash_texts
-from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest, TrainEvidence
 from caliber_pipeline.core.selection_bias import correct_best
 
 JudgeSome = Callable[[Proposal, Sequence[str]], pd.DataFrame]
 """Judges the named train records under a proposal: record_id and llm_score (null: no verdict) come back."""
 
 STAGES: Final = (16, 32, 64)  # records tried by the end of each stage: most of the worse go after a quarter of the cost
+ASIDE: Final = 4  # one group in so many of train is kept for the race
 MIN_SCREENED: Final = 12  # on fewer records nothing can be told apart
 _CLEARLY: Final = 1.645  # standard errors: one-sided 5 %; dropping the second best costs little, as the gate decides
 _CHAMPION: Final = -1
@@ -37,17 +38,39 @@ class Screening:
     n_judged: int
 
 
-def select_minibatch(request: ProposalRequest, proposals: Sequence[Proposal]) -> pd.DataFrame:
-    """Train records to race on: judged under the champion, an example of none, whole groups in a seeded order."""
-    scored = request.evidence.scored
+def set_aside(evidence: TrainEvidence) -> tuple[TrainEvidence, pd.DataFrame]:
+    """Part train in what the strategies are shown and the records that the race is held on.
+
+    What a strategy chose from cannot be raced on: examples are taken from the champion's errors first, so that the
+    champion would be right on nearly all that is left. The part is the same in every round.
+
+    Returns:
+        The evidence without a quarter of the groups, and the scored records of that quarter.
+    """
+    scored = evidence.scored
+    is_aside = hash_texts(scored["group"].astype("string[pyarrow]") + "\x1fscreening") % np.uint64(ASIDE) == 0
+    aside = scored[is_aside]
+    shown = TrainEvidence(
+        scored=scored[~is_aside],
+        misalignments=evidence.misalignments[~evidence.misalignments["record_id"].isin(aside["record_id"])],
+        patterns=evidence.patterns,
+        records=evidence.records[~evidence.records["record_id"].isin(aside["record_id"])],
+    )
+    return shown, aside
+
+
+def select_minibatch(request: ProposalRequest, proposals: Sequence[Proposal], pool: pd.DataFrame) -> pd.DataFrame:
+    """Records to race on: judged under the champion, an example of none, whole groups in a seeded order."""
     shown = {e.record_id for p in proposals for e in p.criteria.examples}
     shown |= {e.record_id for e in request.champion.examples}
-    pool = scored[scored["llm_score"].notna() & ~scored["record_id"].isin(shown)]
-    keys = hash_texts(pool["group"].astype("string[pyarrow]") + f"\x1fscreening{request.round_}")
-    return pool.assign(_order=keys).sort_values(["_order", "record_id"]).head(STAGES[-1]).drop(columns="_order")
+    usable = pool[pool["llm_score"].notna() & ~pool["record_id"].isin(shown)]
+    keys = hash_texts(usable["group"].astype("string[pyarrow]") + f"\x1fscreening{request.round_}")
+    return usable.assign(_order=keys).sort_values(["_order", "record_id"]).head(STAGES[-1]).drop(columns="_order")
 
 
-def race(request: ProposalRequest, proposals: Sequence[Proposal], judge: JudgeSome) -> Screening:
+def race(
+    request: ProposalRequest, proposals: Sequence[Proposal], judge: JudgeSome, pool: pd.DataFrame | None = None
+) -> Screening:
     """Try the proposals on a minibatch of train, stage by stage, and choose the one with the highest kappa.
 
     A single proposal needs no race: the gate decides about it. Ties go to the simpler.
@@ -56,10 +79,11 @@ def race(request: ProposalRequest, proposals: Sequence[Proposal], judge: JudgeSo
         request: What was asked for.
         proposals: The proposals.
         judge: Gives verdicts under a proposal.
+        pool: The train records to try them on, which no strategy saw; None for all of train.
     """
     if len(proposals) <= 1:
         return Screening(*_without_race(proposals, "chosen: the only one"), 0)
-    batch = select_minibatch(request, proposals)
+    batch = select_minibatch(request, proposals, request.evidence.scored if pool is None else pool)
     if len(batch) < MIN_SCREENED:
         reason = f"chosen: the first, as only {len(batch)} train records are left to try them on"
         return Screening(*_without_race(proposals, reason), 0)

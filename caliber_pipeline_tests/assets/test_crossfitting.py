@@ -1,0 +1,60 @@
+"""Cross-fitting: every record judged by a proposal that did not see its fold."""
+
+import dagster as dg
+import pytest
+
+from caliber_pipeline.assets import crossfitting
+from caliber_pipeline.assets.crossfitting import N_FOLDS, compare_cross_fitted, needs_cross_fitting
+from caliber_pipeline.core.gate import Comparison, decide
+from caliber_pipeline.resources import Project
+from caliber_pipeline_tests.test_automation import obey, tick
+
+
+def test_it_decides_by_proposals_that_did_not_see_the_fold(
+    planted: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        obey(planted, instance, tick(planted, instance))
+    evidence: list[set[str]] = []
+    judged: list[list[str]] = []
+    propose, judge = crossfitting.propose_from_notes, crossfitting.TrainJudge.judge
+
+    def watch_proposals(scored, *args, **kwargs):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN002, ANN003, ANN202
+        evidence.append(set(scored.loc[scored["split"] == "train", "record_id"]))
+        return propose(scored, *args, **kwargs)
+
+    def watch_judge(self, criteria, record_ids):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        judged.append(list(record_ids))
+        return judge(self, criteria, record_ids)
+
+    monkeypatch.setattr(crossfitting, "propose_from_notes", watch_proposals)
+    monkeypatch.setattr(crossfitting.TrainJudge, "judge", watch_judge)
+    comparison = compare_cross_fitted(planted, "v001", 1)
+    assert len(evidence) == len(judged) == N_FOLDS
+    records = planted.tables.require("records").set_index("record_id")
+    for seen, fold in zip(evidence, judged, strict=True):
+        assert not seen & set(fold)
+        assert set(records.loc[[*seen, *fold], "split"]) == {"train", "dev"}
+    fitted = [record_id for fold in judged for record_id in fold]
+    assert sorted(fitted) == sorted(records.index[records["split"] != "test"])
+    assert comparison.basis == "train and dev, cross-fitted"
+    decision, reason = decide(comparison, max_rounds=3)
+    assert decision == "promoted"
+    assert reason.startswith("kappa on train and dev, cross-fitted 0.000 → 1.000")
+
+
+@pytest.mark.parametrize(
+    ("decision", "strategy", "n_groups", "is_needed"),
+    [
+        ("undecided", "rules", 30, True),
+        ("rejected", "rules", 30, False),
+        ("undecided", "rewrite", 30, False),
+        ("undecided", None, 30, False),
+        ("undecided", "rules", 19, False),
+    ],
+)
+def test_it_is_for_proposals_by_rules_that_dev_left_open(
+    decision: str, strategy: str | None, n_groups: int, *, is_needed: bool
+) -> None:
+    comparison = Comparison(0.1, 0.5, 0.03, 10, 10, n_groups, 5, 0, has_lost_coverage=False, n_differing_groups=5)
+    assert needs_cross_fitting(decision, comparison, strategy) is is_needed
