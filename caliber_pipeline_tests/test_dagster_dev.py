@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from caliber_pipeline_tests.dagster_dev import STOP_S, DagsterDev
 
 pytestmark = pytest.mark.slow
 
 RUN_S = 300
+PAGE_MS = 60_000
 EDGES = {
     "criteria": set(),
     "records": set(),
@@ -30,6 +32,7 @@ EDGES = {
     "optimized_criteria": {"misalignments", "patterns", "alignment_metrics"},
     "calibration_history": {"alignment_metrics", "optimized_criteria"},
     "report": {"calibration_history"},
+    "calibrated_judge": {"calibration_history"},
 }
 LAUNCH = """
 mutation ($params: ExecutionParams!) {
@@ -113,6 +116,41 @@ def test_a_materialization_that_is_launched_there_succeeds(dev: DagsterDev) -> N
 def test_its_daemon_evaluates_the_first_version_with_nobody_touching_it(dev: DagsterDev) -> None:
     assert dev.wait_for(lambda: has_partition(dev, "optimized_criteria", "v001"), RUN_S)
     assert dev.wait_for(lambda: has_partition(dev, "calibration_history", None), RUN_S)
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1500, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(PAGE_MS)
+    yield page
+    context.close()
+
+
+def test_the_lineage_page_shows_the_whole_loop(dev: DagsterDev, page: Page) -> None:
+    page.goto(f"{dev.url}/asset-groups")
+    expect(page.get_by_text("optimization").first).to_be_visible(timeout=PAGE_MS)
+    page.keyboard.press("Alt+e")  # groups are collapsed at first
+    for asset in ("records", "annotations", "judge_scores", "alignment_metrics", "patterns", "misalignments"):
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible(timeout=PAGE_MS)
+
+
+def test_an_asset_page_shows_its_figures_and_its_plots(dev: DagsterDev, page: Page) -> None:
+    page.goto(f"{dev.url}/assets/alignment_metrics?view=events")
+    expect(page.get_by_role("cell", name="judge accepts", exact=True)).to_be_visible(timeout=PAGE_MS)
+    row = page.locator("tr", has_text="plot_of_kappa_by_version")
+    row.get_by_text("[Show Markdown]").click()
+    picture = page.get_by_role("img", name="Kappa by version")
+    expect(picture).to_be_visible(timeout=PAGE_MS)
+    assert picture.evaluate("image => image.complete && image.naturalWidth") > 0
+
+
+def test_a_failed_check_says_what_to_do(dev: DagsterDev, page: Page) -> None:
+    page.goto(f"{dev.url}/assets/alignment_metrics?view=checks")
+    page.get_by_text("kappa_reaches_target").first.click()
+    # two in six verdicts are wrong, one of each kind: accuracy 2/3 and chance 1/2 give a kappa near 1/3
+    expect(page.get_by_text("misses the target 0.6")).to_be_visible(timeout=PAGE_MS)
+    expect(page.get_by_text("What to do: read the misalignments")).to_be_visible(timeout=PAGE_MS)
 
 
 def test_it_ends_on_sigterm(dev: DagsterDev) -> None:
