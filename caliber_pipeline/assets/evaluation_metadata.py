@@ -25,6 +25,8 @@ NBSP: Final = "\N{NO-BREAK SPACE}"  # a figure and its interval stay on one line
 CEILING: Final = ("human_human_kappa", "judge_annotator_kappa")
 MAX_REASONS: Final = 10
 SPLITS_SHOWN: Final = ("dev", "test", "all")
+COUNTS: Final = frozenset({"labels_missing"})
+UNDECIDED: Final = "not decided yet"
 _DATA: Final = ("records_fingerprint", "annotations_fingerprint")
 
 
@@ -78,13 +80,12 @@ def show_agreement(
     lines = {"target": target}
     if ceiling["human_human_kappa"] is not None:
         lines["people"] = ceiling["human_human_kappa"]
-    current = read_evaluation(version, metrics, decisions.get(version, "not decided yet"))
+    stored = sorted((dict(others) | {version: metrics}).items())
+    latest = {name: read_evaluation(name, own, decisions.get(name, UNDECIDED)) for name, own in stored}
     same_data = [
-        read_evaluation(name, own, decisions.get(name, "not decided yet"))
-        for name, own in sorted((dict(others) | {version: metrics}).items())
-        if all(own.attrs.get(key) == metrics.attrs.get(key) for key in _DATA)
+        latest[name] for name, own in stored if all(own.attrs.get(key) == metrics.attrs.get(key) for key in _DATA)
     ]
-    in_time = [*read_history(history), current]
+    in_time = {(each.version, each.evaluated_at): each for each in (*read_history(history), *latest.values())}
     return {
         "agreement_on_dev": interpret_kappa(figures["dev_cohen_kappa"]),
         "confusion_matrix": show_table(_confusion_rows(metrics, "dev")),
@@ -93,7 +94,7 @@ def show_agreement(
             plot_confusion_matrix(confusion_matrix(metrics, "dev")), "Confusion matrix on dev"
         ),
         "plot_of_kappa_by_version": _picture(plot_kappa_by_version(same_data, lines), "Kappa by version"),
-        "plot_of_kappa_over_time": _picture(plot_kappa_over_time(in_time), "Kappa over time"),
+        "plot_of_kappa_over_time": _picture(plot_kappa_over_time([*in_time.values()]), "Kappa over time"),
         **show_numbers(figures | ceiling),
     }
 
@@ -154,10 +155,9 @@ def _with_interval(row: Mapping[Any, Any]) -> str | None:
     if pd.isna(row["value"]):
         return "sealed" if str(row["reason"]).startswith("sealed") else None
     value = float(row["value"])
-    text = f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.3f}"
-    return (
-        text if pd.isna(row["ci_low"]) else f"{text} ({row['ci_low']:.2f} to {row['ci_high']:.2f})".replace(" ", NBSP)
-    )
+    text = f"{value:.0f}" if row["metric"] in COUNTS else f"{value:.3f}"
+    ends = "" if pd.isna(row["ci_low"]) else f" ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
+    return f"{text}{ends}".replace(" ", NBSP)
 
 
 def _confusion_rows(metrics: pd.DataFrame, split: str) -> list[dict[str, Any]]:

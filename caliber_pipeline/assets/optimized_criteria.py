@@ -17,7 +17,7 @@ from caliber_pipeline.assets.definition import (
     stage,
     with_attrs,
 )
-from caliber_pipeline.assets.metadata import Metadata
+from caliber_pipeline.assets.metadata import Metadata, show_numbers
 from caliber_pipeline.assets.proposing import propose_next
 from caliber_pipeline.assets.scored import load_annotations, load_scored
 from caliber_pipeline.core import optimized_criteria as core
@@ -53,7 +53,7 @@ def optimized_criteria(
         with_attrs(row, alignment_metrics),
         metadata={
             **{name: str(decided[name]) for name in ("decision", "decision_reason", "champion", "proposal_reason")},
-            **{name: float(value) for name, value in numbers.items()},
+            **show_numbers({name: float(value) for name, value in numbers.items()}),
             **{name: int(decided[name]) for name in ("n_compared", "n_fixed", "n_broken", "n_calls", "n_test_looks")},
             "n_stale_annotations": int(decided["n_stale_annotations"]),
             "candidates": dg.MetadataValue.md(_candidates(decided["candidates"])),

@@ -23,7 +23,8 @@ _LEFT: Final = 56
 _TOP: Final = 44
 _HEIGHT: Final = 220
 _RIGHT: Final = 210  # names of the dashed lines, or the legend
-_TICKS: Final = (-1.0, -0.5, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_TICKS: Final = tuple(i / 5 for i in range(-5, 6))
+_LINE_HEIGHT: Final = 16
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ def plot_kappa_by_version(evaluations: Sequence[Evaluation], lines: Mapping[str,
     scale = _Scale.over([*_values(shown), *lines.values()])
     width = _LEFT + step * max(len(shown), 1) + _RIGHT
     shapes = [_text(16, 24, "Cohen's kappa on dev, with 95 % intervals", weight="bold"), *scale.grid(width - _RIGHT)]
-    for name, level in lines.items():
+    below = 0.0
+    for name, level in sorted(lines.items(), key=lambda line: -line[1]):
         colour = _TARGET if name == "target" else _CEILING
+        below = max(scale.y(level) + 4, below + _LINE_HEIGHT)  # the names of near lines do not overlap
         shapes.append(_line(_LEFT, width - _RIGHT, scale.y(level), colour, dashed=True))
-        shapes.append(_text(width - _RIGHT + 8, scale.y(level) + 4, f"{name} {level:.2f}", colour=colour))
+        shapes.append(_text(width - _RIGHT + 8, below, f"{name} {level:.2f}", colour=colour))
     for i, each in enumerate(shown):
         x = _LEFT + step * (i + 0.5)
         shapes += _dot_with_interval(x, each, scale)

@@ -42,10 +42,21 @@ def test_versions_show_their_kappa_and_the_winners_are_filled() -> None:
 
 
 def test_higher_kappa_stands_higher_also_below_zero() -> None:
-    svg = plot_kappa_by_version([evaluation("a", -0.3), evaluation("b", 0.9)], {})
+    svg = plot_kappa_by_version([evaluation("a", -0.25), evaluation("b", 0.9)], {})
     low, high = (float(circle["cy"]) for circle in circles(svg))
     assert high < low
-    assert "-0.5" in texts(svg)
+    assert "-0.4" in texts(svg)  # the tick under -0.25 - 0.1, the interval's lower end
+    assert "-0.6" not in texts(svg)
+
+
+def test_names_of_levels_that_lie_near_each_other_do_not_overlap() -> None:
+    svg = plot_kappa_by_version([evaluation("a", 0.5)], {"target": 0.6, "people": 0.61})
+    tops = [
+        float(element.attrib["y"])
+        for element in ET.fromstring(svg).iter(f"{SVG}text")  # noqa: S314 - our own
+        if (element.text or "").startswith(("target", "people"))
+    ]
+    assert abs(tops[0] - tops[1]) >= 16
 
 
 def test_an_undefined_kappa_is_no_dot() -> None:
