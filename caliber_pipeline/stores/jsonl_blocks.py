@@ -1,6 +1,8 @@
 """Reads blocks of JSON lines: whole blocks at once where Arrow reads them as Python would, else line by line."""
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
+from numpy.typing import NDArray
 
+MAX_DEPTH: Final = 100  # far above what people write, far below what Python's json reads on any stack
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_MAX_BRACKETS: Final = 500  # in a line that Arrow reads: it overflows the stack at some ten thousand levels
+_EXACT_BELOW: Final = 2.0**53  # from here on floats no longer tell neighbouring integers apart
+_SHORT_FROM: Final = 1e-4  # below it Python writes an exponent, Arrow does not
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,27 @@ def parse_block(block: bytes, first_line: int) -> Block:
 
 
 def json_text(value: Any) -> str | None:  # noqa: ANN401 - JSON values are of any type
-    """A JSON value as text: a string as it is, blank as None, anything else as JSON."""
+    """A JSON value as text: a string as it is, blank and NaN as None, 1.0 as 1, anything else as JSON."""
     if value is None or value == "":
         return None
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if value.is_integer() and abs(value) < _EXACT_BELOW:
+            return str(int(value))
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def float_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of floats as text: NaN as null, 1.0 as 1, so that a column of integers with gaps keeps its ids."""
+    numbers = column.cast(pa.float64())
+    is_whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), _EXACT_BELOW))
+    nothing = pa.scalar(None, pa.float64())
+    whole = pc.if_else(is_whole, numbers, nothing).cast(pa.int64()).cast(pa.string())
+    rest = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.string()), column.cast(pa.string()))
+    return pc.coalesce(whole, rest)
 
 
 def _read_at_once(block: bytes) -> dict[str, pa.ChunkedArray] | None:
@@ -75,6 +98,8 @@ def _read_at_once(block: bytes) -> dict[str, pa.ChunkedArray] | None:
     breaks = np.flatnonzero(data == ord("\n"))
     first, last = data[np.concatenate([[0], breaks + 1])[: len(data)]], data[np.concatenate([breaks, [len(data)]]) - 1]
     if not len(data) or (first != ord("{")).any() or (last != ord("}")).any():
+        return None
+    if _may_be_deep(data, breaks):
         return None
     try:
         table = _read_json(block, pa.schema([]))
@@ -90,6 +115,14 @@ def _read_at_once(block: bytes) -> dict[str, pa.ChunkedArray] | None:
     return None if any(column is None for column in columns.values()) else columns
 
 
+def _may_be_deep(data: NDArray[np.uint8], breaks: NDArray[np.int64]) -> bool:
+    """Whether a line has so many opening brackets that Arrow, which bounds no depth, might overflow the stack."""
+    opens = np.flatnonzero((data | 0x20) == ord("{"))  # `[` and `{` differ in this bit alone
+    if len(opens) - len(breaks) <= _MAX_BRACKETS:  # every line has one at least
+        return False
+    return bool(np.bincount(np.searchsorted(breaks, opens)).max() > _MAX_BRACKETS)
+
+
 def _read_json(block: bytes, schema: pa.Schema) -> pa.Table:
     return pyarrow.json.read_json(
         pa.BufferReader(block),
@@ -99,32 +132,62 @@ def _read_json(block: bytes, schema: pa.Schema) -> pa.Table:
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """A column as text; None where its text is not told from its values: nested, or 1.0 that may have been 1."""
+    """A column as text; None where Python's json would, or might, have given another: nested, large, tiny numbers."""
     if pa.types.is_nested(column.type):
         return None
+    if pa.types.is_floating(column.type):
+        text, size = float_text(column), pc.abs(column)
+        is_short = pc.or_(pc.equal(size, 0), pc.and_(pc.greater_equal(size, _SHORT_FROM), pc.less(size, _EXACT_BELOW)))
+        is_plain = pc.and_(is_short, pc.match_substring_regex(text, r"^-?\d+(\.\d+)?$"))
+        return text if pc.all(pc.or_kleene(is_plain, pc.is_nan(column))).as_py() else None
     text = column.cast(pa.string())
-    if pa.types.is_floating(column.type) and not pc.all(pc.match_substring_regex(text, r"^-?\d+\.\d+$")).as_py():
-        return None
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
 def _read_each(block: bytes, first_line: int) -> Block:
-    contents: list[Mapping[str, Any]] = []
+    rows: list[Mapping[str, str | None]] = []
     lines: list[int] = []
     broken: list[tuple[int, str, str]] = []
     for number, line in enumerate(block.decode("utf-8").removesuffix("\n").split("\n"), start=first_line):
         if not line.strip():
             continue
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            broken.append((number, f"is not JSON: {error.msg} at column {error.colno}", line.rstrip("\r")))
-            continue
-        if isinstance(content, dict):
-            contents.append(content)
-            lines.append(number)
+        row = _read_line(line)
+        if isinstance(row, str):
+            broken.append((number, row, line.rstrip("\r")))
         else:
-            broken.append((number, "is not a JSON object", line.rstrip("\r")))
-    names = list(dict.fromkeys(name for content in contents for name in content))
-    columns = {name: pa.array([json_text(c.get(name)) for c in contents], pa.string()) for name in names}
+            rows.append(row)
+            lines.append(number)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
     return Block(columns, pa.array(lines, pa.int64()), broken)
+
+
+def _read_line(line: str) -> dict[str, str | None] | str:
+    """The texts of a line's object, or why there are none."""
+    try:
+        content = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"is not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        return f"is nested more than {MAX_DEPTH} levels deep"
+    except ValueError as error:  # a number of thousands of digits
+        return f"cannot be read: {error}"
+    if not isinstance(content, dict):
+        return "is not a JSON object"
+    if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(content):
+        return f"is nested more than {MAX_DEPTH} levels deep"
+    row = {name: json_text(value) for name, value in content.items()}
+    for name, text in row.items() if "\\u" in line else ():
+        if _HALF_PAIR.search(name + (text or "")):
+            return (
+                f"'{_HALF_PAIR.sub('?', name)}' holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
+            )
+    return row
+
+
+def _is_deep(content: object) -> bool:
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        nested = [value for value in level if isinstance(value, dict | list)]
+        level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
+    return any(isinstance(value, dict | list) for value in level)

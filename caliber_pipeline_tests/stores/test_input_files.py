@@ -55,6 +55,79 @@ def test_jsonl_keeps_what_is_no_object_apart(tmp_path: Path) -> None:
     ]
 
 
+DEEP_REASON = "is nested more than 100 levels deep"
+HALF_PAIR_REASON = "'{}' holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"id": ' + "[" * 100_000 + "]" * 100_000 + "}", DEEP_REASON),
+        ('{"id": ' * 5_000 + "1" + "}" * 5_000, DEEP_REASON),
+        ('{"id": ' + "[" * 100 + "]" * 100 + "}", DEEP_REASON),
+        (r'{"id": "\ud800"}', HALF_PAIR_REASON.format("id")),
+        (r'{"id": ["\uDC00"]}', HALF_PAIR_REASON.format("id")),
+        (r'{"a\udc00\ud800": 1}', HALF_PAIR_REASON.format("a??")),
+        (
+            '{"id": ' + "9" * 5_000 + "}",
+            "cannot be read: Exceeds the limit (4300 digits) for integer string conversion",
+        ),
+    ],
+    ids=["deep arrays", "deep objects", "101 levels", "high half", "low half", "name", "long integer"],
+)
+@pytest.mark.parametrize("others", ['{"id": "2"}', '{"id": "2", "tags": ["a"]}'], ids=["flat", "nested"])
+def test_a_jsonl_line_that_nothing_can_read_is_rejected_alone(
+    tmp_path: Path, line: str, reason: str, others: str
+) -> None:
+    rows = load_rows(write(tmp_path / "r.jsonl", f"{others}\n{line}\n{others}\n"))
+    assert rows.table.column("id").to_pylist() == ["2", "2"]
+    assert rows.lines.to_pylist() == [1, 3]
+    assert [(r["line"], r["raw"]) for r in rows.broken.to_pylist()] == [(2, line)]
+    assert rows.broken["reason"][0].as_py().startswith(reason)
+
+
+def test_a_jsonl_line_may_be_nested_and_full_of_brackets(tmp_path: Path) -> None:
+    deep = "[" * 99 + "]" * 99  # with the line's object a hundred levels
+    lines = [f'{{"id": 1, "tags": {deep}}}', '{"id": 2, "tags": "' + "[" * 10_000 + r' \ud83d\ude00"}']
+    rows = load_rows(write(tmp_path / "r.jsonl", "\n".join(lines)))
+    assert rows.table.column("tags").to_pylist() == [deep, "[" * 10_000 + " 😀"]
+    assert rows.broken.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        (["1", "2"], ["1", "2"]),
+        (["1.0", "2.50", "null"], ["1", "2.5", None]),
+        (["123456789012.0", "9007199254740991.0"], ["123456789012", "9007199254740991"]),
+        (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
+        (["-0.0", "NaN", "1e3"], ["0", None, "1000"]),
+        (["1e22", "0.00001"], ["1e+22", "1e-05"]),
+        (['"1.0"', '"NaN"'], ["1.0", "NaN"]),
+    ],
+)
+@pytest.mark.parametrize("last", ["", "[]"], ids=["all at once", "line by line"])
+def test_jsonl_numbers_are_written_plainly_and_texts_stay(
+    tmp_path: Path, values: list[str], texts: list[str | None], last: str
+) -> None:
+    lines = [f'{{"id": {value}}}' for value in values]
+    rows = load_rows(write(tmp_path / "r.jsonl", "\n".join([*lines, last])))
+    assert rows.table.column("id").to_pylist() == texts
+
+
+numbers = st.integers() | st.floats() | st.floats(-1e6, 1e6) | st.integers(-(2**70), 2**70).map(float)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.none() | numbers, min_size=1, max_size=4))
+def test_a_number_has_one_text_however_its_block_is_read(tmp_path: Path, values: list[float | None]) -> None:
+    lines = [json.dumps({"id": value}) for value in values]
+    at_once = load_rows(write(tmp_path / "r.jsonl", "\n".join(lines)))
+    each = load_rows(write(tmp_path / "s.jsonl", "\n".join([*lines, "[]"])))
+    assert at_once.table == each.table
+    assert each.table.num_rows == len(values)
+
+
 def test_integer_ids_of_a_parquet_column_with_nulls_stay_integers(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": [1.0, None, 3.0], "text": ["a", "b", ""]})
     frame.to_parquet(tmp_path / "r.parquet")
