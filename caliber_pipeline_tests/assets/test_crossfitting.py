@@ -3,8 +3,10 @@
 import dagster as dg
 import pytest
 
+from caliber_pipeline.api.optimization import propose_from_notes
 from caliber_pipeline.assets import crossfitting
 from caliber_pipeline.assets.crossfitting import N_FOLDS, compare_cross_fitted, needs_cross_fitting
+from caliber_pipeline.assets.proposing import TrainJudge
 from caliber_pipeline.core.gate import Comparison, decide
 from caliber_pipeline.resources import Project
 from caliber_pipeline_tests.test_automation import obey, tick
@@ -17,7 +19,7 @@ def test_it_decides_by_proposals_that_did_not_see_the_fold(
         obey(planted, instance, tick(planted, instance))
     evidence: list[set[str]] = []
     judged: list[list[str]] = []
-    propose, judge = crossfitting.propose_from_notes, crossfitting.TrainJudge.judge
+    propose, judge = propose_from_notes, TrainJudge.judge
 
     def watch_proposals(scored, *args, **kwargs):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN002, ANN003, ANN202
         evidence.append(set(scored.loc[scored["split"] == "train", "record_id"]))
@@ -28,7 +30,7 @@ def test_it_decides_by_proposals_that_did_not_see_the_fold(
         return judge(self, criteria, record_ids)
 
     monkeypatch.setattr(crossfitting, "propose_from_notes", watch_proposals)
-    monkeypatch.setattr(crossfitting.TrainJudge, "judge", watch_judge)
+    monkeypatch.setattr(TrainJudge, "judge", watch_judge)
     comparison = compare_cross_fitted(planted, "v001", 1)
     assert len(evidence) == len(judged) == N_FOLDS
     records = planted.tables.require("records").set_index("record_id")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from caliber_pipeline.core import optimized_criteria as core
-from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.criteria import Clause, Criteria, ExampleRef
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison
 
@@ -129,3 +129,70 @@ def test_the_row_withholds_a_sealed_test() -> None:
     shown = core.build_row("v001", PERSON, made, scored, None, None, "stop", START).iloc[0]
     cells = [shown[f"test_{c}"] for c in ("true_positives", "true_negatives", "false_positives", "false_negatives")]
     assert cells == [1, 1, 1, 0]
+
+
+def test_fewer_words_clauses_or_examples_are_simpler_and_nothing_less() -> None:
+    longer = PERSON.model_copy(update={"criteria": "x and y"})
+    clause = PERSON.model_copy(update={"clauses": (Clause(text="z"),)})
+    assert core.is_simpler(PERSON, longer)
+    assert core.is_simpler(PERSON, clause)
+    assert not core.is_simpler(PERSON, PERSON)
+    shown = PERSON.model_copy(update={"examples": (ExampleRef(record_id="r", content_hash="h"),)})
+    assert not core.is_simpler(shown, longer)  # less text, more examples
+
+
+def test_effort_counts_what_was_not_known_before_and_an_unknown_price_is_null() -> None:
+    verdicts = pd.DataFrame({"is_cached": [True, False, False], "n_attempts": [1, 2, 0], "cost_usd": [0.5, 0.25, None]})
+    assert core.measure_effort(verdicts) == (2, 0.25)
+    verdicts.loc[1, "cost_usd"] = None
+    assert core.measure_effort(verdicts) == (2, None)
+
+
+def test_a_promotion_by_hand_keeps_what_was_before_in_its_reason() -> None:
+    scored = pd.DataFrame({"split": ["dev"], "human_score": [1], "llm_score": [1], "is_example": False})
+    made = core.Decision("rejected", "no gain", "v001", "v001", comparison())
+    row_ = core.build_row("v002", PROPOSED, made, scored, None, None, "stop", START)
+    row_.attrs = {"evaluated_at": "x"}
+    promoted = core.promote_by_hand(row_, "people like it", START + timedelta(hours=1))
+    first = promoted.iloc[0]
+    assert (first["decision"], first["champion"]) == ("promoted", "v002")
+    assert first["is_by_hand"]
+    assert first["decision_reason"] == "by hand: people like it (before: rejected, no gain)"
+    assert promoted.attrs == row_.attrs
+    assert core.current_champion({"v001": FIRST["v001"], "v002": promoted}) == "v002"
+
+
+def test_a_kappa_is_corrected_only_for_the_best_version() -> None:
+    human = [0, 1] * 40
+    frame = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(80)],
+            "group": [f"g{i}" for i in range(80)],
+            "split": "dev",
+            "human_score": human,
+            "llm_score": human,
+            "is_example": False,
+        }
+    )
+    worse = frame.assign(llm_score=1)
+    assert core.correct_kappa({"v001": worse, "v002": frame}, "v002") == pytest.approx(1.0)
+    assert core.correct_kappa({"v001": worse, "v002": frame}, "v001") is None
+    assert core.correct_kappa({"v002": frame.assign(split="test")}, "v002") is None
+
+
+def test_alignment_asks_for_a_sure_lower_bound_or_for_the_human_ceiling() -> None:
+    assert core.Alignment(0.7, 0.4).describe_reached(0.6) is None  # 0.4 < 0.6 - 0.15
+    assert core.Alignment(0.7, 0.46).describe_reached(0.6) is not None
+    people = core.Alignment(0.5, 0.3, 0.55, (0.4, 0.6)).describe_reached(0.6)
+    assert people is not None
+    assert "as they do with each other (0.550)" in people
+    assert core.Alignment(0.5, 0.3, 0.55, (0.3, 0.5)).describe_reached(0.6) is None  # it does not reach the ceiling
+    assert core.Alignment(0.5, 0.3, 0.55, (0.1, 0.9)).describe_reached(0.6) is None  # so wide that it reaches anything
+
+
+def test_a_spent_budget_ends_the_loop() -> None:
+    settings = core.LoopSettings(max_cost_usd=1.0)
+    made = core.Decision("baseline", "", None, "v001", None)
+    reason = core.find_stop(made, PERSON, 0.1, 100, {}, DATA, settings, cost_usd=1.25)
+    assert reason == "the budget is spent: 1.25 of 1.00 US dollars"
+    assert core.find_stop(made, PERSON, 0.1, 100, {}, DATA, settings, cost_usd=0.5) is None
