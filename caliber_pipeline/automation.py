@@ -12,10 +12,11 @@ from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_
 from caliber_pipeline.core.optimized_criteria import current_champion
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.annotation_store import find_store
-from caliber_pipeline.stores.ingest import find_missing_input
+from caliber_pipeline.stores.ingest import combined_input_fingerprint, find_missing_input
 
 SENSOR_INTERVAL_S = 15
 ANNOTATIONS_INTERVAL_S = 30
+INPUT_TAG = "caliber/input"
 _UNSUCCESSFUL = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 INGEST = ("records", "rejected_records", "annotations", "rejected_annotations", "annotator_agreement")
 CALIBRATION = (
@@ -71,8 +72,12 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
     latest = (tables.load_attrs("annotations") or {}).get("ingested_at", "")
     ingestions = {version: decided[version].attrs["ingested_at"] for version in decided}
     runs = {v: _run_status(instance, evaluation_key(v, c, latest)) for v, c in listing.valid.items()}
+    missing_input = find_missing_input(project.settings)
+    ingests = [] if missing_input else [run.status for run in _ingest_runs(project, instance)]
     return LoopState(
-        missing_input=find_missing_input(project.settings),
+        missing_input=missing_input,
+        is_ingesting=ingests[:1] != [] and ingests[0] in IN_PROGRESS_RUN_STATUSES,
+        has_ingest_failed=ingests[:1] != [] and ingests[0] in _UNSUCCESSFUL,
         is_ingested=all(tables.path(name).exists() for name in ("records", "annotations")),
         criteria=listing.valid,
         invalid=listing.invalid,
@@ -93,6 +98,11 @@ def evaluation_key(version: str, criteria: Criteria, ingested_at: str) -> str:
 def _run_status(instance: dg.DagsterInstance, key: str) -> dg.DagsterRunStatus | None:
     runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: key}), limit=1)
     return runs[0].status if runs else None
+
+
+def _ingest_runs(project: Project, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs that the sensor requested for the input as it is now, the latest first."""
+    return list(instance.get_runs(dg.RunsFilter(tags={INPUT_TAG: combined_input_fingerprint(project.settings)})))
 
 
 def materialization_of(project: Project, version: str) -> dg.AssetMaterialization:
@@ -131,7 +141,7 @@ def criteria_sensor(context: dg.SensorEvaluationContext, project: Project) -> dg
     if plan.skip_reason is not None and not plan.register:
         return dg.SkipReason(plan.skip_reason)
     return dg.SensorResult(
-        run_requests=_requests(project, plan),
+        run_requests=_requests(project, context.instance, plan),
         dynamic_partitions_requests=[criteria_versions.build_add_request(list(plan.register))] if plan.register else [],
         asset_events=[materialization_of(project, version) for version in plan.register],
     )
@@ -162,10 +172,13 @@ def annotations_sensor(context: dg.SensorEvaluationContext, project: Project) ->
     return dg.SkipReason(reason) if reason else dg.RunRequest(run_key=f"annotations:{place}")
 
 
-def _requests(project: Project, plan: LoopPlan) -> list[dg.RunRequest]:
+def _requests(project: Project, instance: dg.DagsterInstance, plan: LoopPlan) -> list[dg.RunRequest]:
     """The request for the next piece of work; its key keeps a failed one from being requested again and again."""
     if plan.should_ingest:
-        return [dg.RunRequest(run_key="ingest", job_name="ingest")]
+        what = combined_input_fingerprint(project.settings)
+        # tables that were removed by hand are read again: the key counts the runs that this input had before
+        key = f"ingest:{what}:{len(_ingest_runs(project, instance))}"
+        return [dg.RunRequest(run_key=key, job_name="ingest", tags={INPUT_TAG: what})]
     if plan.evaluate is None:
         return []
     ingested_at = (project.tables.load_attrs("annotations") or {})["ingested_at"]

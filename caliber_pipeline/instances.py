@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+from dotenv import dotenv_values
 
 from caliber_pipeline.settings import Settings
 
@@ -15,12 +16,13 @@ FOLDER = ".dagster"
 def instance_folder(settings: Settings) -> Path:
     """The instance's folder.
 
-    For the project's own output `DAGSTER_HOME`, else `.dagster` beside `data`, which the project's `.env` gives to
-    `dagster dev` too. Another output has an instance of its own: runs into different outputs never meet.
+    For the project's own output what `dagster dev` would take in this folder: `DAGSTER_HOME` from the `.env` file, else
+    from the environment; else `.dagster`. Another output has an instance of its own: runs into different outputs never
+    meet.
     """
     if not settings.is_default_output:
         return settings.output.resolve() / FOLDER
-    home = os.environ.get("DAGSTER_HOME")
+    home = dotenv_values(Path.cwd() / ".env").get("DAGSTER_HOME") or os.environ.get("DAGSTER_HOME")
     return Path(home).expanduser() if home else Path.cwd() / FOLDER
 
 

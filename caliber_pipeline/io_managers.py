@@ -50,6 +50,12 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         """Read a table."""
         return TableStore.load_path(path)
 
+    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - the base class promises no more
+        """As the base class, with an empty dict where there are no partitions yet."""
+        if context.has_asset_partitions and not context.asset_partition_keys:
+            return {}
+        return super().load_input(context)
+
     def load_partitions(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - the base class promises no more
         """The one table of a partition of the same kind, a dict by partition for everything else.
 

@@ -13,13 +13,14 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 from caliber_pipeline.assets.judge_scores import build_task
 from caliber_pipeline.automation import evaluation_key, materialization_of, observe_state
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
-from caliber_pipeline.core.errors import CaliberError, InputError
+from caliber_pipeline.core.errors import CaliberError, CriteriaError, InputError
 from caliber_pipeline.core.loop import plan_next
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.runner import find_open
 from caliber_pipeline.resources import Project
-from caliber_pipeline.settings import Settings
+from caliber_pipeline.settings import DEFAULT_CRITERIA_DIR, Settings
+from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.ingest import is_ingested, load_annotated
 
 Report = Callable[[str], None]
@@ -92,8 +93,9 @@ class JobRunner:
             n_evaluated += 1
         for warning in plan.warnings:
             self._report(f"warning: {warning}")
-        if not state.criteria:
-            raise InputError(f"{self._project.criteria_files.folder}: no usable criteria; {'; '.join(plan.warnings)}")
+        if not self._project.tables.versions("optimized_criteria"):
+            why = "; ".join(plan.warnings) or str(plan.skip_reason)
+            raise CriteriaError(f"{self._project.criteria_files.folder}: no usable criteria; {why}")
         if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
             self._run("history")
 
@@ -184,7 +186,9 @@ def describe_estimate(project: Project, version: str) -> str:
 
 
 def seed_criteria(project: Project, first: Criteria | None) -> None:
-    """Make sure that there is a first version: the given one, or a general default in a folder without any.
+    """Make sure that there is a first version: the given one, or a default in a folder without any.
+
+    The default is the project's own first version where the records are the project's own, else a general one.
 
     Raises:
         InputError: the folder has another first version already.
@@ -197,7 +201,9 @@ def seed_criteria(project: Project, first: Criteria | None) -> None:
                 f"{path} exists and differs from the given criteria; name another --output, or add a version"
             )
     elif not files.folder.exists() or not any(files.folder.glob("*.y*ml")):
-        files.add_as(FIRST_VERSION, Criteria(criteria=DEFAULT_CRITERIA))
+        own = CriteriaFiles(DEFAULT_CRITERIA_DIR)
+        is_own = project.settings.uses_own_input and (own.folder / f"{FIRST_VERSION}.yaml").exists()
+        files.add_as(FIRST_VERSION, own.load(FIRST_VERSION) if is_own else Criteria(criteria=DEFAULT_CRITERIA))
 
 
 def _report_logger(report: Report, level: int) -> dg.LoggerDefinition:

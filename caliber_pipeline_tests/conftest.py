@@ -9,11 +9,8 @@ import dagster as dg
 import hypothesis
 import pytest
 
-from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.resources import Project
-from caliber_pipeline.runs import seed_criteria
-from caliber_pipeline.settings import Settings
-from caliber_pipeline_tests.projects import PlantedProject, write_planted_input
+from caliber_pipeline_tests.projects import make_planted
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -40,16 +37,7 @@ def real_data() -> Path:
 @pytest.fixture
 def planted(tmp_path: Path) -> Project:
     """A project whose judge ignores every rule that its criteria do not quote; nothing is ingested yet."""
-    settings = Settings(
-        output=tmp_path / "out",
-        records=tmp_path / "records.csv",
-        annotations=tmp_path / "annotations.csv",
-        kappa_target=0.9,
-    )
-    write_planted_input(tmp_path)
-    project = PlantedProject.from_settings(settings)
-    seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
-    return project
+    return make_planted(tmp_path)
 
 
 @pytest.fixture

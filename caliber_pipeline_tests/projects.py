@@ -14,6 +14,8 @@ from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.encoders import CachedEncoder
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.resources import Project
+from caliber_pipeline.runs import seed_criteria
+from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 
 FLAWS = {"zebra": "the zebra has no place here", "quasar": "nobody asked about a quasar"}
@@ -103,3 +105,24 @@ def write_planted_input(folder: Path, n: int = 200) -> None:
 
 def _flaw(i: int) -> str | None:
     return {0: "zebra", 1: "quasar"}.get(i % 4)
+
+
+def planted_settings(folder: Path) -> Settings:
+    """The settings of a planted project in a folder."""
+    return Settings(
+        output=folder / "out",
+        records=folder / "records.csv",
+        annotations=folder / "annotations.csv",
+        kappa_target=0.9,
+    )
+
+
+def make_planted(folder: Path) -> PlantedProject:
+    """A planted project in a folder; its input and first criteria are written where they are not there yet."""
+    settings = planted_settings(folder)
+    if not settings.records_file.exists():
+        write_planted_input(folder)
+    project = PlantedProject.from_settings(settings)
+    assert isinstance(project, PlantedProject)
+    seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
+    return project

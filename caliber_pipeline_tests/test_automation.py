@@ -1,5 +1,7 @@
 """The sensor: what it requests from what is there, and the loop that it drives alone."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -8,8 +10,9 @@ import pytest
 from caliber_pipeline.automation import criteria_sensor
 from caliber_pipeline.core.criteria import Criteria, ExampleRef
 from caliber_pipeline.definitions import build_definitions
+from caliber_pipeline.instances import open_instance
 from caliber_pipeline.resources import Project
-from caliber_pipeline_tests.projects import QuotingJudge
+from caliber_pipeline_tests.projects import QuotingJudge, make_planted, planted_settings
 
 
 def tick(project: Project, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
@@ -22,6 +25,12 @@ def tick(project: Project, instance: dg.DagsterInstance) -> dg.SensorResult | dg
 def requested(outcome: dg.SensorResult | dg.SkipReason) -> list[tuple[str | None, str | None]]:
     assert isinstance(outcome, dg.SensorResult), outcome
     return [(request.job_name, request.partition_key) for request in outcome.run_requests or []]
+
+
+def run_key(outcome: dg.SensorResult | dg.SkipReason) -> str:
+    assert isinstance(outcome, dg.SensorResult)
+    (request,) = outcome.run_requests or []
+    return str(request.run_key)
 
 
 def obey(
@@ -38,7 +47,7 @@ def obey(
     results = []
     for request in outcome.run_requests or []:
         assert request.job_name is not None
-        tags = {"dagster/run_key": str(request.run_key)}
+        tags = {**request.tags, "dagster/run_key": str(request.run_key)}
         job = definitions.resolve_job_def(request.job_name)
         results.append(
             job.execute_in_process(
@@ -55,6 +64,26 @@ def skip_reason(outcome: dg.SensorResult | dg.SkipReason) -> str:
 
 def test_input_that_is_not_ingested_is_ingested_first(planted: Project, instance: dg.DagsterInstance) -> None:
     assert requested(tick(planted, instance)) == [("ingest", None)]
+
+
+def test_input_that_failed_is_read_again_once_it_is_corrected(planted: Project, instance: dg.DagsterInstance) -> None:
+    good = planted.settings.records_file.read_text()
+    planted.settings.records_file.write_text("nothing,useful\n1,2\n")
+    (result,) = obey(planted, instance, tick(planted, instance))
+    assert not result.success
+    assert "the input could not be read" in skip_reason(tick(planted, instance))
+    planted.settings.records_file.write_text(good)
+    (result,) = obey(planted, instance, tick(planted, instance))
+    assert result.success
+
+
+def test_tables_that_were_removed_are_made_again(planted: Project, instance: dg.DagsterInstance) -> None:
+    first = tick(planted, instance)
+    obey(planted, instance, first)
+    planted.tables.path("records").unlink()
+    second = tick(planted, instance)
+    assert requested(second) == [("ingest", None)]
+    assert run_key(first) != run_key(second)
 
 
 def test_missing_input_is_named(planted: Project, instance: dg.DagsterInstance) -> None:
@@ -107,12 +136,29 @@ def test_the_sensor_alone_goes_through_three_versions_where_none_is_aligned(
     assert last["stop_reason"] == "no improvement 2 times over v001"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the planted project after its loop has ended, and with the Dagster instance of its runs."""
+    folder = tmp_path_factory.mktemp("finished")
+    project = make_planted(folder)
+    with open_instance(project.settings) as instance:
+        while isinstance(outcome := tick(project, instance), dg.SensorResult):
+            obey(project, instance, outcome)
+    return folder
+
+
 @pytest.fixture
-def evaluated(planted: Project, instance: dg.DagsterInstance) -> Project:
-    """The planted project after its loop has ended."""
-    while isinstance(outcome := tick(planted, instance), dg.SensorResult):
-        obey(planted, instance, outcome)
-    return planted
+def evaluated(finished: Path, tmp_path: Path) -> Project:
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return make_planted(tmp_path)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """The project's own instance."""
+    with open_instance(planted_settings(tmp_path)) as instance:
+        yield instance
 
 
 def test_several_new_files_are_registered_at_once_and_evaluated_one_after_the_other(

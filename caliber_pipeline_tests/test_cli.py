@@ -146,6 +146,16 @@ def test_bad_input_is_one_clear_line_and_exit_2(
     assert message in lines[0]
 
 
+@pytest.mark.parametrize("base", ["nope", "v001"])
+def test_criteria_that_cannot_be_used_are_one_line(
+    base: str, recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    criteria = tmp_path / "mine.yaml"
+    criteria.write_text(f"criteria: x\nbase: {base}\n")
+    assert cli.main(["run", *recorded, "--criteria", str(criteria)]) == 2
+    assert f"criteria 'v001' name the base '{base}', which is no other version" in capsys.readouterr().err
+
+
 def test_a_bad_file_leaves_what_was_stored(
     recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

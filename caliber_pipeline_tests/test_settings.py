@@ -45,6 +45,8 @@ def test_the_project_s_own_output_has_its_criteria_and_its_instance_beside_it(
     assert instance_folder(own) == tmp_path / ".dagster"
     monkeypatch.setenv("DAGSTER_HOME", "/srv/dagster")
     assert instance_folder(own) == Path("/srv/dagster")
+    (tmp_path / ".env").write_text("DAGSTER_HOME=/here\n")  # what dagster's own commands take first
+    assert instance_folder(own) == Path("/here")
 
 
 def test_another_output_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ class LoopState:
     Attributes:
         missing_input: What is missing of the input files, in words; None where nothing is.
         is_ingested: The records and annotations are stored.
+        is_ingesting: A run that reads the input is under way.
+        has_ingest_failed: The input as it is now could not be read.
         criteria: The valid criteria files by version.
         invalid: By file name why a criteria file cannot be used.
         evaluated: Fingerprints of the criteria by version, for versions that were judged.
@@ -32,6 +34,8 @@ class LoopState:
     invalid: Mapping[str, str] = field(default_factory=dict)
     evaluated: Mapping[str, str] = field(default_factory=dict)
     decided: frozenset[str] = frozenset()
+    is_ingesting: bool = False
+    has_ingest_failed: bool = False
     stale: tuple[str, ...] = ()
     running: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
@@ -62,6 +66,12 @@ def plan_next(state: LoopState) -> LoopPlan:
     if not state.is_ingested:
         if state.missing_input is not None:
             return LoopPlan(skip_reason=state.missing_input)
+        if state.is_ingesting:
+            return LoopPlan(skip_reason="the input is being read")
+        if state.has_ingest_failed:
+            return LoopPlan(
+                skip_reason="the input could not be read: see the run of the job 'ingest'; correct the file"
+            )
         return LoopPlan(should_ingest=True)
     warnings = [f"skipped: {reason}" for reason in state.invalid.values()]
     sound = []
@@ -98,6 +108,17 @@ def find_fault(version: str, criteria: Criteria, state: LoopState) -> str | None
         return describe_change(version, before, criteria.fingerprint)
     if criteria.base is not None and (criteria.base not in state.criteria or criteria.base == version):
         return f"criteria '{version}' name the base '{criteria.base}', which is no other version; correct the base"
+    if (cycle := _find_cycle(version, state.criteria)) is not None:
+        return f"criteria '{version}' rest on themselves: {' → '.join(cycle)}; correct a base"
+    return None
+
+
+def _find_cycle(version: str, criteria: Mapping[str, Criteria]) -> list[str] | None:
+    chain = [version]
+    while (base := criteria[chain[-1]].base) is not None and base in criteria:
+        if base in chain:
+            return [*chain, base]
+        chain.append(base)
     return None
 
 

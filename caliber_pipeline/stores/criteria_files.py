@@ -1,5 +1,6 @@
 """The criteria folder: one immutable YAML file per version."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +64,17 @@ class CriteriaFiles:
                 return version
 
     def add_as(self, version: str, criteria: Criteria) -> bool:
-        """Write a version under its name; False where there is one already."""
+        """Write a version under its name, whole or not at all; False where there is one already."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{version}.{uuid.uuid4().hex}"
+        temporary.write_text(render_criteria(criteria), encoding="utf-8")
         try:
-            with (self.folder / f"{version}.yaml").open("x", encoding="utf-8") as file:
-                file.write(render_criteria(criteria))
+            # a link, unlike a rename, fails where the name is taken
+            (self.folder / f"{version}.yaml").hardlink_to(temporary)
         except FileExistsError:
             return False
+        finally:
+            temporary.unlink()
         return True
 
     @staticmethod

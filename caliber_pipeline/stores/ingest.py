@@ -160,6 +160,12 @@ def find_store_place(settings: Settings) -> int | None:
         return store.last_seq()
 
 
+def combined_input_fingerprint(settings: Settings) -> str:
+    """Identifies all input files of a project, and how they are read."""
+    paths = [path for path in (settings.records_file, settings.annotations_file) if path is not None]
+    return hashlib.sha256("".join(input_fingerprint(settings, path) for path in paths).encode()).hexdigest()
+
+
 def find_missing_input(settings: Settings) -> str | None:
     """What is missing of the input files, in words."""
     for name, path in (("records", settings.records_file), ("annotations", settings.annotations_file)):
