@@ -10,6 +10,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CaliberError
 from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale
 from caliber_pipeline.core.optimized_criteria import current_champion
+from caliber_pipeline.renderers.markdown import render_code
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.annotation_store import find_store
 from caliber_pipeline.stores.ingest import combined_input_fingerprint, find_missing_input
@@ -113,7 +114,7 @@ def materialization_of(project: Project, version: str) -> dg.AssetMaterializatio
         partition=version,
         description=f"{version} by a {criteria.author}",
         metadata={
-            "criteria": dg.MetadataValue.md(_quote(criteria.full_text)),
+            "criteria": dg.MetadataValue.md(render_code(criteria.full_text)),
             "author": criteria.author,
             "base": criteria.base or "none",
             "round": criteria.round,
@@ -184,11 +185,6 @@ def _requests(project: Project, instance: dg.DagsterInstance, plan: LoopPlan) ->
     ingested_at = (project.tables.load_attrs("annotations") or {})["ingested_at"]
     key = evaluation_key(plan.evaluate, project.criteria_files.load(plan.evaluate), ingested_at)
     return [dg.RunRequest(run_key=key, job_name="calibration", partition_key=plan.evaluate)]
-
-
-def _quote(text: str) -> str:
-    """Text as a Markdown code block that it cannot leave."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def build_recalibration_schedule(cron: str) -> dg.ScheduleDefinition:

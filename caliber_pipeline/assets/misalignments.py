@@ -12,6 +12,7 @@ from caliber_pipeline.core.attribution import ask_owner
 from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.judge_scores import join_labels
 from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
+from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
 
 
@@ -37,7 +38,7 @@ def misalignments(
         metadata={
             **show_misalignments(found),
             "questions_for_the_owner": dg.MetadataValue.md(
-                "\n".join(f"- {q.text}" for q in ask_owner(found)) or "none"
+                render_list([question.text for question in ask_owner(found)])
             ),
             "enrichment_on_train": show_enrichment(measure_enrichment(scored[scored["split"] == "train"], patterns)),
         },

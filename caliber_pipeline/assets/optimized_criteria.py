@@ -26,6 +26,7 @@ from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.proposals import find_twin
 from caliber_pipeline.core.staleness import find_stale
+from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
 
 
@@ -64,8 +65,9 @@ def optimized_criteria(
 
 def _candidates(candidates: Iterable[Mapping[str, Any]]) -> str:
     """What became of each proposal, as Markdown."""
-    lines = [f"- {c['strategy']}, {c['kind']}: {c['outcome']} ({c['n_screened']} train records)" for c in candidates]
-    return "\n".join(lines) or "none"
+    return render_list(
+        [f"{c['strategy']}, {c['kind']}: {c['outcome']} ({c['n_screened']} train records)" for c in candidates]
+    )
 
 
 def _show(project: Project, decided: "pd.Series[Any]") -> Metadata:

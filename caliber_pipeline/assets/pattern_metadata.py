@@ -1,6 +1,5 @@
 """What the UI shows of patterns and enrichment."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,6 +11,7 @@ from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.pattern_map import map_notes
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.encoders.protocol import Encoder
+from caliber_pipeline.renderers.markdown import render_table
 from caliber_pipeline.renderers.pattern_charts import embed_svg, render_pattern_counts, render_pattern_map
 
 MAX_SHOWN = 20  # patterns per chart and rows per table
@@ -56,7 +56,9 @@ def show_enrichment(enrichment: pd.DataFrame) -> dg.MetadataValue[Any]:
         others = f"{row['n_other_missed']} of {row['n_other_missed'] + row['n_other_caught']}"
         mark = "yes" if row["is_enriched"] else ""
         rows.append([row["name"], row["kind"], missed, others, f"{row['p_value']:.3g}", f"{row['q_value']:.3g}", mark])
-    return dg.MetadataValue.md(_table(["theme", "error", "missed", "missed elsewhere", "p", "q", "enriched"], rows))
+    return dg.MetadataValue.md(
+        render_table(["theme", "error", "missed", "missed elsewhere", "p", "q", "enriched"], rows)
+    )
 
 
 def _picture(svg: str, title: str) -> dg.MetadataValue[Any]:
@@ -68,21 +70,8 @@ def _examples(patterns: pd.DataFrame) -> str:
         [row["name"], str(row["count"]), _number(row["stability"]), " / ".join(list(row["examples"])[:3])]
         for row in patterns.to_dict("records")
     ]
-    return _table(["pattern", "notes", "stability", "examples"], rows)
+    return render_table(["pattern", "notes", "stability", "examples"], rows)
 
 
 def _number(value: Any) -> str:  # noqa: ANN401 - a float or one of pandas' nulls
     return "n/a" if pd.isna(value) else f"{value:.2f}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """The text as one Markdown table cell, no markup of its own."""
-    escaped = " ".join(text.split())
-    for mark in "\\`*_[]<>|#!":
-        escaped = escaped.replace(mark, f"\\{mark}")
-    return escaped

@@ -23,6 +23,11 @@ def render_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, ma
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def render_list(items: Sequence[object], *, max_chars: int = 600) -> str:
+    """A Markdown list; without items the word none."""
+    return "\n".join(f"- {escape_markdown(item, max_chars=max_chars)}" for item in items) or "none"
+
+
 def render_code(text: str, language: str = "") -> str:
     """The text as a code block that it cannot leave."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
