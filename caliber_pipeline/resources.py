@@ -10,6 +10,7 @@ from pydantic import Field
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
+from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.judges.local import LocalJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
@@ -109,7 +110,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings = self.endpoint_settings
         if criteria is not None:
             settings = settings.bound_to(criteria, self._first_judge(version, criteria.base))
-        return OpenAIJudge(settings)
+        judge = OpenAIJudge(settings)
+        return BatchJudge(judge, settings, self.cache_folder / "batches") if self.settings.mode == "batch" else judge
 
     def build_language_model(self) -> LanguageModel:
         """The language model of the endpoint that the settings name.

@@ -16,6 +16,7 @@ from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 from caliber_pipeline.core.errors import CaliberError, CriteriaError, InputError
 from caliber_pipeline.core.loop import plan_next
 from caliber_pipeline.definitions import build_definitions
+from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.runner import find_open
 from caliber_pipeline.resources import Project
@@ -171,7 +172,7 @@ def describe_estimate(project: Project, version: str) -> str:
     """Calls, tokens and cost of judging a version, in words."""
     criteria = project.criteria_files.load(version)
     judge = project.build_judge(criteria=criteria, version=version)
-    if not isinstance(judge, OpenAIJudge):
+    if not isinstance(judge, OpenAIJudge | BatchJudge):
         return f"{version}: judge '{judge.provider}' makes no calls and costs nothing"
     task = build_task(load_annotated(project.tables), project.tables.require("annotations"), criteria)
     with project.open_verdict_cache() as cache:

@@ -28,6 +28,7 @@ class Settings(BaseModel):
     annotations: Path | None = None
     criteria_dir: Path | None = None
     judge: Literal["local", "recorded", "openai"] = "local"
+    mode: Literal["live", "batch"] = "live"
     judge_options: dict[str, str | int | float] = Field(default_factory=dict)
     verdict_cache: Path | None = None
     group_by: str | None = None

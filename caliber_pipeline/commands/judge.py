@@ -38,6 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--output", type=Path, metavar="DIR", help=f"where the records are stored (default: {DEFAULT_OUTPUT})")
     add("--version", metavar="VERSION", help="the criteria version (default: the champion)")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
+    add("--mode", choices=("live", "batch"), help="of --judge openai: batch costs half, and takes up to a day")
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
     add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
     add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")

@@ -41,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--criteria", type=Path, metavar="FILE", help="the first criteria version, for an output without any")
     add("--output", type=Path, metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
+    add("--mode", choices=("live", "batch"), help="of --judge openai: batch costs half, and takes up to a day")
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
     add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
     add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
@@ -94,7 +95,7 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
         InputError: a value does not fit.
     """
     values = Settings.from_env(os.environ).model_dump()
-    names = ("records", "annotations", "output", "judge", "group_by", "max_iterations", "kappa_target")
+    names = ("records", "annotations", "output", "judge", "mode", "group_by", "max_iterations", "kappa_target")
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     options = {name: value for name in _JUDGE_OPTIONS if (value := getattr(arguments, name, None)) is not None}
     if options:

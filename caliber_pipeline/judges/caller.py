@@ -189,7 +189,7 @@ class Caller:
         except (ValueError, RecursionError):
             content = None
         if reply.status == 200:
-            completion = _completion(content)
+            completion = parse_completion(content)
             if completion is not None:
                 self.has_answered = True
                 self._n_given_up = 0
@@ -298,7 +298,8 @@ def budget_of(settings: OpenAIJudgeSettings) -> Budget:
     return Budget(pico(settings.max_cost_usd))
 
 
-def _completion(content: object) -> Completion | None:
+def parse_completion(content: object) -> Completion | None:
+    """The completion in the content of a reply; None where it is none."""
     try:
         choice = content["choices"][0]  # type: ignore[index]
         message = choice["message"]

@@ -147,7 +147,7 @@ class OpenAIJudge:
                 "%d votes at temperature 0 are one vote repeated; set a temperature", criteria.sampling.n_votes
             )
         sampling_key = criteria.sampling.model_dump_json()
-        dialect = self._dialects.get(sampling_key) or self._first_dialect(criteria)
+        dialect = self._dialects.get(sampling_key) or self.first_dialect(criteria)
         run = self._run = OpenAIRun(self._settings, dialect, task)
         run.start()
         try:
@@ -158,7 +158,8 @@ class OpenAIJudge:
             if run.caller is not None and run.caller.has_answered:
                 self._dialects[sampling_key] = run.caller.dialect
 
-    def _first_dialect(self, criteria: Criteria) -> Dialect:
+    def first_dialect(self, criteria: Criteria) -> Dialect:
+        """The strictest form of request that is worth trying."""
         settings = self._settings
         entry = settings.table_entry
         return Dialect.start(

@@ -174,10 +174,10 @@ class OpenAIRun:
         """Ask, once more where the reply broke off on its way, and have a reply without a verdict repaired once."""
         try:
             completion = await caller.call(messages, tally, vote)
-            found = _read(completion)
+            found = read_vote(completion)
             if found.status == "unparseable" and _is_broken_off(completion):
                 completion = await caller.call(messages, tally, vote)
-                found = _read(completion)
+                found = read_vote(completion)
             if found.status != "unparseable":
                 return found
             caller.counts.repairs += 1
@@ -187,7 +187,7 @@ class OpenAIRun:
                 Message(role="user", content=REPAIR_REQUEST),
             ]
             try:
-                return _read(await caller.call(repair, tally, vote))
+                return read_vote(await caller.call(repair, tally, vote))
             except (CallFailedError, CapReachedError):
                 return found
         except CallFailedError as error:
@@ -235,7 +235,8 @@ class OpenAIRun:
             self._flush()
 
 
-def _read(completion: Completion) -> Vote:
+def read_vote(completion: Completion) -> Vote:
+    """The vote that a completion holds, or why it holds none."""
     if completion.refusal or completion.finish_reason in _REFUSAL_FINISHES:
         return Vote("refused", reason=clean_text(completion.refusal or "the endpoint filtered the reply")[:_MAX_SHOWN])
     found = parse_reply(completion.text)

@@ -9,6 +9,7 @@ import pytest
 
 from caliber_pipeline import cli
 from caliber_pipeline.core.schemas import JUDGE_SCORES
+from caliber_pipeline_tests.judges.batch_server import BatchConfig, batch_server
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -56,3 +57,17 @@ def test_what_is_missing_is_told_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "no version is champion yet; name one with --version" in capsys.readouterr().err
     assert cli.main(["ingest", "--records", str(tmp_path / "none.csv"), "--output", str(tmp_path)]) == 2
     assert "none.csv: no such file" in capsys.readouterr().err
+
+
+def test_all_records_are_judged_through_batches(
+    tmp_path: Path, records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    run_json(capsys, "ingest", "--records", str(records), "--output", str(output))
+    (output / "criteria").mkdir()
+    (output / "criteria" / "v001.yaml").write_text("criteria: Be right.\n")
+    with batch_server(BatchConfig(n_looks=0)) as server:
+        endpoint = ["--judge", "openai", "--model", "gpt-4o", "--base-url", server.base_url]
+        arguments = ["judge", "--output", str(output), "--version", "v001", "--mode", "batch", *endpoint]
+        assert run_json(capsys, *arguments)["n_by_status"] == {"scored": 40}
+        assert (len(server.batches), server.n_single) == (1, 0)

@@ -1,0 +1,251 @@
+"""The judge through a provider's batches: half the price, and verdicts within a day instead of seconds."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import pyarrow as pa
+
+from caliber_pipeline.core import schemas
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import InputError, SpendingCapError
+from caliber_pipeline.core.fingerprints import digest
+from caliber_pipeline.core.judge_prompt import Message, build_prefix, build_record_message
+from caliber_pipeline.core.pricing import Estimate, usd
+from caliber_pipeline.core.verdicts import VERDICTS
+from caliber_pipeline.judges.batch_files import BatchFiles, Line, StoredBatch
+from caliber_pipeline.judges.caller import budget_of, parse_completion
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_run import read_vote
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.protocol import JudgeTask
+
+if TYPE_CHECKING:
+    import openai
+
+_log = logging.getLogger(__name__)
+
+PRICE_FACTOR: Final = 0.5  # of the price of single calls, at every provider of the table that has batches
+_CANCELLED: Final = "the batch was cancelled before it came to this record"
+Row = tuple[str | int | float | None, ...]
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What a provider takes as one batch, and how often it is asked.
+
+    Attributes:
+        max_requests: Lines of a file.
+        max_bytes: Size of a file.
+        poll_every_s: Seconds between two looks at the batches under way.
+    """
+
+    max_requests: int = 50_000
+    max_bytes: int = 190_000_000  # of OpenAI's 200 MB
+    poll_every_s: float = 30.0
+
+
+class BatchJudge:
+    """An `OpenAIJudge` that asks through batches; implements `Judge`.
+
+    Lines that failed or expired are asked again one by one, as `OpenAIJudge` does; those of a batch that somebody
+    cancelled are not. It has the other judge's identity, so the cache knows the verdicts of both.
+    """
+
+    is_cacheable: Final = True
+
+    def __init__(
+        self,
+        single: OpenAIJudge,
+        settings: OpenAIJudgeSettings,
+        folder: Path,
+        *,
+        limits: BatchLimits | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """A judge that has sent nothing yet.
+
+        Args:
+            single: Who is asked where a batch gave no answer.
+            settings: Its settings.
+            folder: Where the ids of the batches under way are kept, so that a restart takes them up again.
+            limits: What the provider takes.
+            sleep: Waits between two looks.
+        """
+        self._single = single
+        self._settings = settings
+        self._folder = folder
+        self._limits = limits or BatchLimits()
+        self._sleep = sleep
+        self.max_examples = single.max_examples
+
+    @property
+    def provider(self) -> str:
+        """The endpoint's provider."""
+        return self._single.provider
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._single.model
+
+    def identity(self, criteria: Criteria) -> Mapping[str, str | int | float | None]:
+        """That of the single judge."""
+        return self._single.identity(criteria)
+
+    def estimate(self, task: JudgeTask, n_cached: int = 0) -> Estimate:
+        """Calls, tokens and cost, at half the price of single calls."""
+        estimate = self._single.estimate(task, n_cached)
+        cost = None if estimate.cost_usd is None else estimate.cost_usd * PRICE_FACTOR
+        return replace(estimate, cost_usd=cost)
+
+    def judge(self, task: JudgeTask) -> Generator[pd.DataFrame]:
+        """Yield verdicts as batches end, and those of single calls at the end.
+
+        Raises:
+            JudgeError: the provider refuses a batch, or single calls cannot work.
+            InputError: the criteria ask for several votes, which batches do not give.
+            SpendingCapError: they would cost more than the cap, by the estimate.
+        """
+        if task.criteria.sampling.n_votes > 1:
+            raise InputError("several votes are not asked for in batches; judge live, or set n_votes to 1")
+        if not len(task.records):
+            return
+        self._refuse_over_cap(task)
+        with self._open_client() as client:
+            run = _BatchRun(self, task, BatchFiles(client, self._folder))
+            yield from run.take_batches()
+        if run.to_repeat:
+            _log.info("%d records got no answer in a batch; they are asked one by one", len(run.to_repeat))
+            is_open = task.records["record_id"].isin(list(run.to_repeat)).to_numpy(dtype=bool)
+            yield from self._single.judge(replace(task, records=task.records[is_open]))
+
+    def _refuse_over_cap(self, task: JudgeTask) -> None:
+        """Hold the estimate against the cap: what was sent as a batch is paid for."""
+        budget_of(self._settings)
+        cap, cost = self._settings.max_cost_usd, self.estimate(task).cost_usd
+        if cap is not None and cost is not None and cost > cap:
+            raise SpendingCapError(
+                f"{len(task.records)} records in batches cost about {cost:.4f} US dollars, over the spending cap of "
+                f"{cap:g}; raise it, or judge fewer"
+            )
+
+    def _open_client(self) -> "openai.OpenAI":
+        import openai
+
+        settings = self._settings
+        if settings.provider_name == "azure":
+            return openai.AzureOpenAI(
+                azure_endpoint=settings.endpoint_url, api_version=settings.api_version, api_key=settings.key
+            )
+        return openai.OpenAI(base_url=settings.endpoint_url, api_key=settings.key, max_retries=settings.max_retries)
+
+
+class _BatchRun:
+    """One task: which record is which line, and what became of each."""
+
+    def __init__(self, judge: BatchJudge, task: JudgeTask, files: BatchFiles) -> None:
+        self._judge = judge
+        self._task = task
+        self._files = files
+        self._dialect = judge._single.first_dialect(task.criteria)  # noqa: SLF001 of the same judge
+        self._prefix = build_prefix(task.criteria, task.examples)
+        self._record_of = {custom_id: record_id for custom_id, record_id, _ in self._requests()}
+        self._open = set(self._record_of)
+        self.to_repeat: set[str] = set()
+
+    def take_batches(self) -> Iterator[pd.DataFrame]:
+        under_way = self._resume()
+        sent = {custom_id for batch in under_way for custom_id in batch.custom_ids}
+        under_way += [self._files.send(requests) for requests in self._chunks(sent)]
+        while under_way:
+            for batch in list(under_way):
+                status, lines = self._files.look(batch)
+                if status in {"completed", "expired", "cancelled"}:
+                    if rows := self._take(batch, status, dict(lines)):
+                        yield _frame(rows)
+                    # only now: who dies before the rows are stored finds the batch again
+                    self._files.forget(batch)
+                    under_way.remove(batch)
+            if under_way:
+                self._judge._sleep(self._judge._limits.poll_every_s)  # noqa: SLF001 of the same judge
+
+    def _resume(self) -> list[StoredBatch]:
+        """The batches of an earlier run that hold records of this task."""
+        stored = (batch for batch in self._files.open_batches() if self._open.intersection(batch.custom_ids))
+        return [found for batch in stored if (found := self._files.find_sent(batch)) is not None]
+
+    def _chunks(self, sent: set[str]) -> Iterator[dict[str, dict[str, Any]]]:
+        limits = self._judge._limits  # noqa: SLF001 of the same judge
+        chunk: dict[str, dict[str, Any]] = {}
+        n_bytes = 0
+        for custom_id, _, body in self._requests():
+            if custom_id in sent:
+                continue
+            size = len(json.dumps(body, ensure_ascii=False).encode()) + len(custom_id) + 100
+            if chunk and (len(chunk) >= limits.max_requests or n_bytes + size > limits.max_bytes):
+                yield chunk
+                chunk, n_bytes = {}, 0
+            chunk[custom_id] = body
+            n_bytes += size
+        if chunk:
+            yield chunk
+
+    def _requests(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Custom id, record id and body per record; the custom id tells of any change in what is asked."""
+        names = ("record_id", "query", "output", "reference")
+        columns = [pa.array(self._task.records[name], from_pandas=True) for name in names]
+        for position in range(len(self._task.records)):
+            record_id, query, output, reference = (column[position].as_py() for column in columns)
+            shown = Message(role="user", content=build_record_message(query, output, reference))
+            body = self._dialect.body([*self._prefix, shown])
+            yield digest(record_id, json.dumps(body, sort_keys=True)), record_id, body
+
+    def _take(self, batch: StoredBatch, status: str, lines: Mapping[str, Line]) -> list[Row]:
+        rows = []
+        for custom_id in batch.custom_ids:
+            if custom_id not in self._open:
+                continue
+            self._open.remove(custom_id)
+            record_id = self._record_of[custom_id]
+            line = lines.get(custom_id)
+            row = None if line is None or line.reason is not None else self._row(record_id, line)
+            if row is not None:
+                rows.append(row)
+            elif status == "cancelled" and line is None:
+                rows.append(self._cancelled(record_id))
+            else:
+                self.to_repeat.add(record_id)
+        return rows
+
+    def _row(self, record_id: str, line: Line) -> Row | None:
+        """The verdict of a line; None where the reply holds none, which is worth another question."""
+        completion = parse_completion(line.content)
+        vote = read_vote(completion) if completion is not None else None
+        if vote is None or vote.status == "unparseable":
+            return None
+        usage = line.content.get("usage") or {}
+        sent, received = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        price = self._judge._settings.price  # noqa: SLF001 of the same judge
+        cost = None
+        if price is not None and isinstance(sent, int) and isinstance(received, int):
+            cost = usd(price.cost(sent, received)) * PRICE_FACTOR
+        provider, model = self._judge.provider, self._judge.model
+        judged = (record_id, vote.status, vote.score, vote.reasoning, vote.confidence, None, None, vote.reason)
+        return (*judged, provider, model, sent, received, cost, None, 1)
+
+    def _cancelled(self, record_id: str) -> Row:
+        unknown = (None,) * 5
+        asked = (self._judge.provider, self._judge.model, None, None, None, None, 0)
+        return (record_id, "failed", *unknown, _CANCELLED, *asked)
+
+
+def _frame(rows: list[Row]) -> pd.DataFrame:
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, VERDICTS, strict=True)]
+    return schemas.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))

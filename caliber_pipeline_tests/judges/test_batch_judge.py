@@ -1,0 +1,168 @@
+"""Judging through provider batches: split, polled, matched, repaired, resumed, and at half the price."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from caliber_pipeline.core.criteria import Criteria, Sampling
+from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
+from caliber_pipeline.judges.batch_files import BatchFiles
+from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.stores.verdict_cache import VerdictCache
+from caliber_pipeline_tests.judges.batch_server import BatchConfig, BatchServer, batch_server
+from caliber_pipeline_tests.judges.scripted import make_task
+
+TEXTS = {f"r{number}": f"answer {number}" for number in range(10)}
+HOW = ["prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "n_attempts", "is_cached"]
+
+
+class StoppedError(Exception):
+    """The process ends here."""
+
+
+def make_judge(server: BatchServer, folder: Path, *, max_looks: int = 100, **limits: Any) -> BatchJudge:  # noqa: ANN401
+    settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url, max_retries=1)
+    n_looks = 0
+
+    def sleep(_: float) -> None:
+        nonlocal n_looks
+        n_looks += 1
+        if n_looks >= max_looks:
+            raise StoppedError
+
+    return BatchJudge(OpenAIJudge(settings), settings, folder, limits=BatchLimits(**limits), sleep=sleep)
+
+
+def assert_as_live(server: BatchServer, found: pd.DataFrame) -> None:
+    """The loopback's verdict depends on the record alone: batches must give what single calls give."""
+    settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url)
+    live = run_judge(OpenAIJudge(settings), make_task(TEXTS))
+    pd.testing.assert_frame_equal(found.drop(columns=HOW), live.drop(columns=HOW))
+
+
+def test_batches_give_the_verdicts_of_single_calls_at_half_the_price(tmp_path: Path) -> None:
+    with batch_server() as server:
+        judge = make_judge(server, tmp_path)
+        found = run_judge(judge, make_task(TEXTS))
+        assert server.n_single == 0
+        assert_as_live(server, found)
+        # 300 tokens at 2.50 and 20 at 10.00 US dollars per million, halved
+        assert found["cost_usd"].tolist() == pytest.approx([(300 * 2.5 + 20 * 10) / 1e6 / 2] * 10)
+        whole = OpenAIJudge(OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url)).estimate(make_task(TEXTS))
+        assert whole.cost_usd is not None
+        assert judge.estimate(make_task(TEXTS)).cost_usd == pytest.approx(whole.cost_usd / 2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("limits", "n_batches"), [({"max_requests": 4}, 3), ({"max_bytes": 1}, 10), ({}, 1)])
+def test_files_keep_to_the_provider_s_limits(tmp_path: Path, limits: dict[str, int], n_batches: int) -> None:
+    with batch_server() as server:
+        found = run_judge(make_judge(server, tmp_path, **limits), make_task(TEXTS))
+        assert len(server.batches) == n_batches
+        assert_as_live(server, found)
+
+
+def test_lines_that_failed_or_said_nothing_are_asked_one_by_one(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(fails="answer 3", breaks="answer 7")) as server:
+        found = run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert server.n_single == 2
+        assert_as_live(server, found)
+
+
+def test_what_expired_is_asked_one_by_one(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(ends=("expired",), n_answered=4)) as server:
+        found = run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert server.n_single == 6
+        assert_as_live(server, found)
+
+
+def test_what_was_cancelled_is_not_asked_again_until_the_next_run(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(ends=("cancelled", "completed"), n_answered=4)) as server:
+        with VerdictCache(tmp_path / "c.sqlite") as cache:
+            found = run_judge(make_judge(server, tmp_path / "b"), make_task(TEXTS), cache=cache)
+            assert found["status"].value_counts().to_dict() == {"failed": 6, "scored": 4}
+            assert set(found["failure_reason"].dropna()) == {"the batch was cancelled before it came to this record"}
+            assert server.n_single == 0
+            again = run_judge(make_judge(server, tmp_path / "b"), make_task(TEXTS), cache=cache)
+        assert server.n_single == 0
+        assert_as_live(server, again)
+
+
+def test_a_batch_that_the_provider_refuses_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(ends=("failed", "completed"))) as server:
+        with pytest.raises(JudgeError, match="refused batch batch-0: too many tokens queued"):
+            run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert_as_live(server, run_judge(make_judge(server, tmp_path), make_task(TEXTS)))
+
+
+def test_a_restart_takes_up_the_batches_under_way_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(n_looks=3)) as server:
+        with pytest.raises(StoppedError):
+            run_judge(make_judge(server, tmp_path, max_looks=1, max_requests=4), make_task(TEXTS))
+        assert len(server.batches) == 3
+        found = run_judge(make_judge(server, tmp_path, max_requests=4), make_task(TEXTS))
+        assert len(server.batches) == 3
+        assert server.n_single == 0
+        assert_as_live(server, found)
+
+
+def test_a_batch_whose_id_was_not_noted_is_found_at_the_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = BatchFiles._save
+
+    def save_or_die(self: BatchFiles, batch: Any) -> Any:  # noqa: ANN401
+        if batch.batch_id is not None:
+            raise StoppedError
+        return save(self, batch)
+
+    with batch_server() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(BatchFiles, "_save", save_or_die)
+            with pytest.raises(StoppedError):
+                run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert len(server.batches) == 1
+        assert_as_live(server, run_judge(make_judge(server, tmp_path), make_task(TEXTS)))
+        assert len(server.batches) == 1
+
+
+def test_a_batch_that_never_left_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise StoppedError
+
+    with batch_server() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr("openai.resources.batches.Batches.create", die)
+            with pytest.raises(StoppedError):
+                run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert_as_live(server, run_judge(make_judge(server, tmp_path), make_task(TEXTS)))
+        assert len(server.batches) == 1
+
+
+def test_other_criteria_do_not_take_up_each_other_s_batches(tmp_path: Path) -> None:
+    with batch_server() as server:
+        with pytest.raises(StoppedError):
+            run_judge(make_judge(server, tmp_path, max_looks=1), make_task(TEXTS))
+        run_judge(make_judge(server, tmp_path), make_task(TEXTS, Criteria(criteria="be brief")))
+        assert len(server.batches) == 2
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_several_votes_are_not_asked_for_in_batches(tmp_path: Path) -> None:
+    criteria = Criteria(criteria="c", sampling=Sampling(n_votes=3, temperature=0.7))
+    with batch_server() as server, pytest.raises(InputError, match="several votes"):
+        run_judge(make_judge(server, tmp_path), make_task(TEXTS, criteria))
+
+
+def test_a_spending_cap_is_held_against_the_estimate_before_anything_is_sent(tmp_path: Path) -> None:
+    with batch_server() as server:
+        settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url, max_cost_usd=0.0001)
+        judge = BatchJudge(OpenAIJudge(settings), settings, tmp_path)
+        with pytest.raises(SpendingCapError, match=r"about 0\.0\d+ US dollars, over the spending cap of 0\.0001"):
+            run_judge(judge, make_task(TEXTS))
+        assert not server.files
