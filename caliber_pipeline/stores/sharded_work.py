@@ -24,7 +24,7 @@ from caliber_pipeline.stores.shards import remove_leftovers, shard_path, tempora
 ROWS_PER_SHARD: Final = 16_384  # what is lost at most when a shard is interrupted, where nothing else keeps it
 MAX_SHARDS: Final = 512  # files that are open at once while records are put into shards; systems allow 1,024
 _PLAN: Final = "plan.json"
-_FLUSH_BYTES: Final = 128 << 20
+_FLUSH_BYTES: Final = 64 << 20
 
 Work = Callable[[pd.DataFrame], pd.DataFrame]
 """From the records of a shard to the rows of its result."""

@@ -111,9 +111,13 @@ class TableStore:
         Raises:
             MissingStepError: it is not stored.
         """
-        yield from _dataset(self._existing(name, version)).to_batches(
-            columns=None if columns is None else list(columns), filter=where, batch_size=_SCAN_ROWS, batch_readahead=2
-        )
+        dataset = _dataset(self._existing(name, version))
+        names = None if columns is None else list(columns)
+        for fragment in dataset.get_fragments():
+            # a scan of the whole data set reads ahead: its memory would grow with the number of files
+            yield from fragment.to_batches(
+                schema=dataset.schema, columns=names, filter=where, batch_size=_SCAN_ROWS, batch_readahead=1
+            )
 
     def select(
         self,

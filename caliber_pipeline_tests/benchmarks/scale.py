@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -192,8 +192,16 @@ MEASURED: Final = {
 }
 
 
-def measure(name: str, source: Path, target: Path, n: int) -> tuple[float, float]:
-    """Seconds, without imports, and peak MB of a process of its own."""
+class Measured(NamedTuple):
+    """What one process took, without its imports: seconds, CPU seconds of all its threads, and peak MB with imports."""
+
+    seconds: float
+    cpu_s: float
+    megabytes: float
+
+
+def measure(name: str, source: Path, target: Path, n: int) -> Measured:
+    """Run a stage or a floor in a process of its own."""
     command = [
         sys.executable,
         "-m",
@@ -205,18 +213,17 @@ def measure(name: str, source: Path, target: Path, n: int) -> tuple[float, float
         str(n),
     ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, megabytes = json.loads(done.stdout)
-    return seconds, megabytes
+    return Measured(*json.loads(done.stdout))
 
 
 def run_one(name: str, source: str, target: str, n: str) -> None:
     """What `measure` starts."""
     act = MEASURED[name](Path(source), Path(target), int(n))
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     act()
-    seconds = time.perf_counter() - started
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps([seconds, peak]))
+    sys.stdout.write(json.dumps([seconds, cpu_s, peak]))
 
 
 def measure_all(work: Path, n: int, stages: Sequence[str]) -> list[dict[str, Any]]:
@@ -228,7 +235,7 @@ def measure_all(work: Path, n: int, stages: Sequence[str]) -> list[dict[str, Any
             write_csv(csv, n)
         copies = [name for name in COPIES if importlib.util.find_spec(name)]
         floors = {name: measure(f"copy_{name}", csv, work / "copy.parquet", n) for name in copies}
-        fastest = min(floors, key=lambda name: floors[name][0])
+        fastest = min(floors, key=lambda name: floors[name].seconds)
         rows.append(_row("ingest", n, measure("ingest", csv, project, n), fastest, floors[fastest]))
     if "judge" in stages:
         shutil.rmtree(work / "shards", ignore_errors=True)
@@ -246,18 +253,22 @@ def measure_endpoint(n: int) -> dict[str, Any]:
     from caliber_pipeline_tests.benchmarks.judging import measure_scale
 
     (_, seconds, megabytes), *_rest = [row for row in measure_scale(n, _CONCURRENCY) if row[0] == "judged"]
-    return _row("judge (endpoint)", n, (seconds, megabytes), "latency", (n * _LATENCY_S / _CONCURRENCY, 0.0))
+    floor = Measured(n * _LATENCY_S / _CONCURRENCY, 0.0, 0.0)
+    return _row("judge (endpoint)", n, Measured(seconds, 0.0, megabytes), "latency", floor)
 
 
-def _row(stage: str, n: int, ours: tuple[float, float], floor_name: str, floor: tuple[float, float]) -> dict[str, Any]:
+def _row(stage: str, n: int, ours: Measured, floor_name: str, floor: Measured) -> dict[str, Any]:
     return {
         "stage": stage,
         "records": n,
-        "seconds": round(ours[0], 2),
-        "peak MB": round(ours[1]),
+        "seconds": round(ours.seconds, 2),
+        "CPU s": round(ours.cpu_s, 2),
+        "peak MB": round(ours.megabytes),
         "floor": floor_name,
-        "floor seconds": round(floor[0], 2),
-        "floor / ours": round(floor[0] / ours[0], 2),
+        "its seconds": round(floor.seconds, 2),
+        "its CPU s": round(floor.cpu_s, 2),
+        "its share of our time": f"{floor.seconds / ours.seconds:.0%}",
+        "of our CPU": f"{floor.cpu_s / ours.cpu_s:.0%}" if ours.cpu_s else "n/a",
     }
 
 
