@@ -216,7 +216,7 @@ def cells_by_group(
 
 
 def _permutation_p(new: NDArray[np.int64], old: NDArray[np.int64], seed: int) -> float | None:
-    difference = (new - old)[(new != old).any(axis=1)]
+    difference = (new - old)[(new != old).any(axis=1)].astype(np.float64)  # counts stay exact, and BLAS multiplies them
     new_sum, old_sum = new.sum(axis=0), old.sum(axis=0)
     observed = to_optional(float(_gain(new_sum, old_sum)))
     if observed is None:
@@ -228,14 +228,16 @@ def _permutation_p(new: NDArray[np.int64], old: NDArray[np.int64], seed: int) ->
     rng = np.random.default_rng(seed)
     n_as_large = 1
     for _ in range(N_PERMUTATIONS // _BATCH):
-        swapped = rng.integers(0, 2, size=(_BATCH, n_groups)) @ difference
+        swapped = rng.integers(0, 2, size=(_BATCH, n_groups)).astype(np.float64) @ difference
         n_as_large += _count_as_large(new_sum, old_sum, swapped, observed)
     return n_as_large / (N_PERMUTATIONS + 1)
 
 
-def _count_as_large(new: NDArray[np.int64], old: NDArray[np.int64], swapped: NDArray[np.int64], observed: float) -> int:
+def _count_as_large(
+    new: NDArray[np.int64], old: NDArray[np.int64], swapped: NDArray[np.float64], observed: float
+) -> int:
     return int(np.count_nonzero(_gain(new - swapped, old + swapped) >= observed - 1e-12))
 
 
-def _gain(new: NDArray[np.int64], old: NDArray[np.int64]) -> NDArray[np.float64]:
+def _gain(new: NDArray[np.number], old: NDArray[np.number]) -> NDArray[np.float64]:
     return np.asarray(point_metrics(new)["cohen_kappa"] - point_metrics(old)["cohen_kappa"])
