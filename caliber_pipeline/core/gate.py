@@ -145,7 +145,7 @@ def decide(
         return (
             "undecided",
             f"too few groups: {c.n_all_groups} of the {MIN_GROUPS} that a split needs to decide anything, "
-            f"{MIN_GROUPS - c.n_all_groups} are missing",
+            f"missing {MIN_GROUPS - c.n_all_groups}",
         )
     if c.p_value is None or c.kappa is None or c.base_kappa is None:
         return "undecided", f"kappa is undefined on the {c.n_compared} {c.basis} records judged under both versions"
@@ -167,7 +167,7 @@ def decide(
         return (
             "undecided",
             f"{gain}; the versions differ in {c.n_differing_groups} groups and {needed} are needed to decide at "
-            f"{alpha:.4f}: {missing} are missing, about {more} more labelled groups at this rate",
+            f"{alpha:.4f}: missing {missing}, about {more} more labelled groups at this rate",
         )
     if c.p_value > alpha:
         return "rejected", f"{gain}; p = {c.p_value:.4f} > {alpha:.4f}{_foretell(c, alpha)}"

@@ -152,7 +152,7 @@ def test_too_few_differences_are_undecided_with_how_many_are_missing() -> None:
     # At 0.05 / 3 six differing groups are needed, as 1/2**6 = 0.0156 is the first power below 0.0167; 4 are there, so
     # that half as many groups again are needed: 30 of 60.
     assert decision == "undecided"
-    assert "differ in 4 groups and 6 are needed to decide at 0.0167: 2 are missing, about 30 more" in reason
+    assert "differ in 4 groups and 6 are needed to decide at 0.0167: missing 2, about 30 more" in reason
 
 
 def test_six_improved_groups_of_one_record_each_are_enough() -> None:
