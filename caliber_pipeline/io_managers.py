@@ -78,7 +78,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         return {
             "dagster/row_count": dg.MetadataValue.int(obj.n_rows if isinstance(obj, StagedTable) else len(obj)),
             "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(SCHEMAS[name])),
-            **({"dagster/column_lineage": column_lineage(name)} if name in COLUMN_LINEAGE else {}),
+            **(column_lineage(name) if name in COLUMN_LINEAGE else {}),
             "preview": dg.MetadataValue.md(render_preview(obj.preview if isinstance(obj, StagedTable) else obj)),
             **made_from,
         }
@@ -99,13 +99,20 @@ def table_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
-def column_lineage(name: str) -> dg.TableColumnLineageMetadataValue:
-    """Where the columns of a table come from, in Dagster's terms."""
+def column_lineage(name: str) -> dict[str, dg.MetadataValue]:
+    """Where the columns of a table come from, in Dagster's terms, and as a table that its open-source UI shows too."""
+    origins = COLUMN_LINEAGE[name]
     sources = {
-        column: [dg.TableColumnDep(asset_key=table, column_name=source) for table, source in origins]
-        for column, origins in COLUMN_LINEAGE[name].items()
+        column: [dg.TableColumnDep(asset_key=table, column_name=source) for table, source in columns]
+        for column, columns in origins.items()
     }
-    return dg.MetadataValue.column_lineage(dg.TableColumnLineage(deps_by_column=sources))
+    rows = [
+        [column, ", ".join(f"{table}.{source}" for table, source in columns)] for column, columns in origins.items()
+    ]
+    return {
+        "dagster/column_lineage": dg.MetadataValue.column_lineage(dg.TableColumnLineage(deps_by_column=sources)),
+        "column_sources": dg.MetadataValue.md(render_table(["column", "made from"], rows)),
+    }
 
 
 def render_preview(frame: pd.DataFrame) -> str:

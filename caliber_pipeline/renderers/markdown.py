@@ -2,9 +2,11 @@
 
 import difflib
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
+DIFF_WIDTH: Final = 110
 _ESCAPED: Final = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\`*_[|#!~$"}
 )
@@ -36,11 +38,21 @@ def render_code(text: str, language: str = "") -> str:
 
 
 def render_diff(before: str, after: str, *, before_name: str, after_name: str) -> str:
-    """What changed from one text to the other, line by line, long lines broken at the ends of sentences."""
-    old, new = (_sentences(text) for text in (before, after))
+    """What changed from one text to the other: sentence by sentence, and clauses, which begin with a dash, whole."""
+    old, new = (_units(text) for text in (before, after))
     lines = difflib.unified_diff(old, new, before_name, after_name, lineterm="", n=1)
     return render_code("\n".join(lines) or "no difference", "diff")
 
 
-def _sentences(text: str) -> list[str]:
-    return [part for line in text.splitlines() for part in re.split(r"(?<=[.;:!?]) +", line)]
+def _units(text: str) -> list[str]:
+    """The text in lines that need no scrolling."""
+    parts = [
+        part
+        for line in text.splitlines()
+        for part in ([line] if line.startswith("- ") else re.split(r"(?<=[.;:!?]) +", line))
+    ]
+    return [
+        line
+        for part in parts
+        for line in textwrap.wrap(part, DIFF_WIDTH, subsequent_indent="  ", break_long_words=False)
+    ]
