@@ -185,9 +185,7 @@ def our_names_first(mapping: Mapping[str, str] | None, names: Sequence[str]) -> 
 
 
 def _rejected(rows: RawRows, is_rejected: pa.Array, reasons: Sequence[str]) -> list[RejectedRow]:
-    from caliber_pipeline.stores.input_files import render_raw
-
-    raws = render_raw(rows.table.filter(is_rejected))
+    raws = rows.render_raw(is_rejected)
     lines = rows.lines.filter(is_rejected).to_pylist()
     found = [RejectedRow(*row) for row in zip(lines, reasons, raws, strict=True)]
     found += [RejectedRow(row["line"], row["reason"], row["raw"]) for row in rows.broken.to_pylist()]

@@ -16,7 +16,7 @@ from caliber_pipeline.core.records import parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import find_store
-from caliber_pipeline.stores.input_files import RawRows, load_rows, rejected_rows, render_raw
+from caliber_pipeline.stores.input_files import RawRows, load_rows, rejected_rows
 from caliber_pipeline.stores.tables import TableStore
 
 
@@ -190,6 +190,6 @@ def rejected_of(rows: RawRows, is_rejected: pa.Array, reasons: pa.Array) -> pa.T
         rows.source,
         rows.lines.filter(is_rejected).to_pylist(),
         reasons.to_pylist(),
-        render_raw(rows.table.filter(is_rejected)),
+        rows.render_raw(is_rejected),
     )
     return pa.concat_tables([rows.broken, faulty]).sort_by("line").cast(REJECTED_ROWS)

@@ -33,12 +33,21 @@ class RawRows:
         table: One string column per column of the file; blank is null.
         lines: The line of the file on which each row starts (row numbers for Parquet), int64.
         broken: Rows that could not be read at all, in the schema of rejected rows.
+        raws: The rows as they stand in the file; None where a CSV line of their values shows them.
     """
 
     source: str
     table: pa.Table
     lines: pa.Array
     broken: pa.Table
+    raws: pa.ChunkedArray | None = None
+
+    def render_raw(self, is_chosen: pa.Array) -> list[str]:
+        """The text of the chosen rows, to show a rejected one."""
+        if self.raws is None:
+            return _csv_lines(self.table.filter(is_chosen))
+        texts: list[str] = pc.utf8_rtrim(self.raws.filter(is_chosen), "\r\n").to_pylist()
+        return texts
 
 
 class InputFile:
@@ -87,7 +96,9 @@ def load_rows(path: Path) -> RawRows:
     batches = list(file.batches())
     lines = pa.concat_arrays([rows.lines for rows in batches])
     table = pa.concat_tables([rows.table for rows in batches])
-    return RawRows(path.name, table, lines, pa.concat_tables([rows.broken for rows in batches]))
+    broken = pa.concat_tables([rows.broken for rows in batches])
+    raws = [chunk for rows in batches if rows.raws is not None for chunk in rows.raws.chunks]
+    return RawRows(path.name, table, lines, broken, pa.chunked_array(raws) if raws else None)
 
 
 def rejected_rows(source: str, lines: Sequence[int | None], reasons: Sequence[str], raws: Sequence[str]) -> pa.Table:
@@ -255,7 +266,8 @@ def _jsonl_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
         n_rows = len(parsed.lines)
         columns = {name: parsed.columns.get(name, pa.nulls(n_rows, pa.string())) for name in names}
         faults = list(zip(*parsed.broken, strict=True)) or [(), (), ()]
-        yield RawRows(path.name, pa.table(columns), parsed.lines, rejected_rows(path.name, *faults))
+        broken = rejected_rows(path.name, *faults)
+        yield RawRows(path.name, pa.table(columns), parsed.lines, broken, pa.chunked_array([parsed.raws]))
 
 
 def _jsonl_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
@@ -298,8 +310,8 @@ def _text_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
-def render_raw(table: pa.Table) -> list[str]:
-    """Each row as a CSV line, to show a rejected row as it was read."""
+def _csv_lines(table: pa.Table) -> list[str]:
+    """Each row as a CSV line."""
     fields = []
     for column in table.columns:
         text = pc.fill_null(column, "")

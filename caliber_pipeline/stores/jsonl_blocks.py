@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,13 @@ class Block:
     Attributes:
         columns: The objects' values as text by name, blank as null; the names in the order of their first occurrence.
         lines: The line of each object, int64.
+        raws: The text of that line; its line end may follow.
         broken: Line, reason and raw text of every line that is no object.
     """
 
     columns: Mapping[str, pa.Array | pa.ChunkedArray]
     lines: pa.Array
+    raws: pa.Array
     broken: Sequence[tuple[int, str, str]]
 
     @property
@@ -64,8 +67,16 @@ def parse_block(block: bytes, first_line: int) -> Block:
     columns = _read_at_once(block)
     if columns is not None:
         n_rows = block.count(b"\n") + (not block.endswith(b"\n"))
-        return Block(columns, pa.array(np.arange(first_line, first_line + n_rows), pa.int64()), ())
+        lines = pa.array(np.arange(first_line, first_line + n_rows), pa.int64())
+        return Block(columns, lines, _view_lines(block, n_rows), ())
     return _read_each(block, first_line)
+
+
+def _view_lines(block: bytes, n_lines: int) -> pa.Array:
+    """The block's lines, which are not copied."""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")).astype(np.int32) + 1
+    offsets = np.concatenate([[0], ends, [len(block)]]).astype(np.int32)[: n_lines + 1]
+    return pa.StringArray.from_buffers(n_lines, pa.py_buffer(offsets), pa.py_buffer(block))
 
 
 def json_text(value: Any) -> str | None:  # noqa: ANN401 - JSON values are of any type
@@ -147,6 +158,7 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 def _read_each(block: bytes, first_line: int) -> Block:
     rows: list[Mapping[str, str | None]] = []
     lines: list[int] = []
+    raws: list[str] = []
     broken: list[tuple[int, str, str]] = []
     for number, line in enumerate(block.decode("utf-8").removesuffix("\n").split("\n"), start=first_line):
         if not line.strip():
@@ -157,9 +169,10 @@ def _read_each(block: bytes, first_line: int) -> Block:
         else:
             rows.append(row)
             lines.append(number)
+            raws.append(line)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-    return Block(columns, pa.array(lines, pa.int64()), broken)
+    return Block(columns, pa.array(lines, pa.int64()), pa.array(raws, pa.string()), broken)
 
 
 def _read_line(line: str) -> dict[str, str | None] | str:
@@ -170,8 +183,8 @@ def _read_line(line: str) -> dict[str, str | None] | str:
         return f"is not JSON: {error.msg} at column {error.colno}"
     except RecursionError:
         return f"is nested more than {MAX_DEPTH} levels deep"
-    except ValueError as error:  # a number of thousands of digits
-        return f"cannot be read: {error}"
+    except ValueError:
+        return f"holds an integer of more than {sys.get_int_max_str_digits()} digits"
     if not isinstance(content, dict):
         return "is not a JSON object"
     if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(content):
@@ -179,9 +192,8 @@ def _read_line(line: str) -> dict[str, str | None] | str:
     row = {name: json_text(value) for name, value in content.items()}
     for name, text in row.items() if "\\u" in line else ():
         if _HALF_PAIR.search(name + (text or "")):
-            return (
-                f"'{_HALF_PAIR.sub('?', name)}' holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
-            )
+            shown = _HALF_PAIR.sub("?", name)
+            return f"'{shown}' holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
     return row
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from caliber_pipeline.api.upload import UploadHandler
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.records import FINGERPRINTED
@@ -113,6 +114,24 @@ def test_jsonl_in_blocks_keeps_a_column_that_comes_late(tmp_path: Path, monkeypa
     assert dict(records["metadata"].iloc[0]) == {"late": None}
     assert dict(records["metadata"].iloc[39]) == {"late": "true"}
     assert rejected["line"].tolist() == [41]
+
+
+@pytest.mark.parametrize("last", ["", "{broken\n"], ids=["all at once", "line by line"])
+def test_a_rejected_jsonl_row_is_shown_as_its_line_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    bad = '{"id": "b\\u00e9", "query": "q,", "output":  "", "human_score": 1.0}'
+    good = '{"id": 1, "query": "q", "output": "ö", "human_score": 1}'
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(f"{good}\n{bad}\r\n{bad}\n{last}".encode())
+    expected = [(2, bad, "output is blank"), (3, bad, "output is blank")]
+    whole = load_records(Settings(records=path))
+    assert list(whole.rejected[["line", "raw", "reason"]].itertuples(index=False, name=None))[:2] == expected
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 10)
+    records, rejected = ingest(path, tmp_path / "out")
+    assert_same(rejected, whole.rejected)
+    assert records["record_id"].tolist() == ["1"]
+    assert [(row.line, row.raw, row.reason) for row in UploadHandler().from_jsonl(path).rejected][:2] == expected
 
 
 def test_parquet_comes_in_batches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

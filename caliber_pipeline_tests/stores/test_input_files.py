@@ -70,7 +70,7 @@ HALF_PAIR_REASON = "'{}' holds half a surrogate pair (\\ud800 to \\udfff), which
         (r'{"a\udc00\ud800": 1}', HALF_PAIR_REASON.format("a??")),
         (
             '{"id": ' + "9" * 5_000 + "}",
-            "cannot be read: Exceeds the limit (4300 digits) for integer string conversion",
+            "holds an integer of more than 4300 digits",
         ),
     ],
     ids=["deep arrays", "deep objects", "101 levels", "high half", "low half", "name", "long integer"],
@@ -83,7 +83,7 @@ def test_a_jsonl_line_that_nothing_can_read_is_rejected_alone(
     assert rows.table.column("id").to_pylist() == ["2", "2"]
     assert rows.lines.to_pylist() == [1, 3]
     assert [(r["line"], r["raw"]) for r in rows.broken.to_pylist()] == [(2, line)]
-    assert rows.broken["reason"][0].as_py().startswith(reason)
+    assert rows.broken["reason"].to_pylist() == [reason]
 
 
 def test_a_jsonl_line_may_be_nested_and_full_of_brackets(tmp_path: Path) -> None:
