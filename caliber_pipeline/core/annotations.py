@@ -14,6 +14,7 @@ from caliber_pipeline.core.columns import (
     blank_to_null,
     is_blank,
     parse_scores,
+    require_text,
     resolve_columns,
 )
 from caliber_pipeline.core.fingerprints import fingerprint_frame
@@ -39,18 +40,19 @@ def parse_annotations(
     cannot be read, or the same annotator's verdict on the same record at the same time was there before.
 
     Args:
-        rows: One string column per column of the file, blank as null.
+        rows: One string column per column of the file, blank as null; a binary column is one that is no text.
         lines: The line on which each row starts.
         record_ids: The ids of the known records.
         source: The file's name, for messages.
         mapping: Our column names to the file's, where the aliases do not fit.
 
     Raises:
-        InputError: a required column, or one that was named, is missing.
+        InputError: a required column, or one that was named, is missing or no text.
     """
     columns = resolve_columns(
         rows.column_names, ANNOTATION_ALIASES, ("record_id", "score"), mapping or {}, source=source
     )
+    require_text(rows, columns.values(), source=source)
     nulls = pa.nulls(rows.num_rows, pa.string())
     texts = {
         name: blank_to_null(rows.column(columns[name])) if name in columns else pa.chunked_array([nulls])

@@ -1,7 +1,7 @@
 """What columns may be called, and how the text of a column becomes a typed one."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -72,6 +72,17 @@ def resolve_columns(
             f"name it with --column {missing[0]}=COLUMN or column_mapping={{'{missing[0]}': 'COLUMN'}}"
         )
     return resolved
+
+
+def require_text(rows: pa.Table, names: Iterable[str], *, source: str) -> None:
+    """Check the columns that are needed: those that could not be read as text come as binary columns without values.
+
+    Raises:
+        InputError: a column is no text.
+    """
+    for name in names:
+        if pa.types.is_binary(rows.schema.field(name).type):
+            raise InputError(f"{source}: column '{name}' holds bytes that are no UTF-8 text; write it as text")
 
 
 def rater_columns(names: Sequence[str]) -> dict[str, dict[str, str]]:

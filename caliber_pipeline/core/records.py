@@ -16,6 +16,7 @@ from caliber_pipeline.core.columns import (
     blank_to_null,
     parse_scores,
     rater_columns,
+    require_text,
     resolve_columns,
 )
 from caliber_pipeline.core.errors import InputError
@@ -80,14 +81,14 @@ def parse_records(
     """Parse rows of text into records, all at once.
 
     Args:
-        rows: One string column per column of the file, blank as null.
+        rows: One string column per column of the file, blank as null; a binary column is one that is no text.
         lines: The line on which each row starts.
         source: The file's name, for messages.
         mapping: Our column names to the file's, where the aliases do not fit.
         group_by: The column whose equal values must not be split between train, dev and test.
 
     Raises:
-        InputError: a required column, or one that was named, is missing.
+        InputError: a required column, or one that was named, is missing or no text.
     """
     parser = RecordParser(rows.column_names, source=source, mapping=mapping, group_by=group_by)
     has_few_queries = has_few(parser.distinct_queries(rows))
@@ -117,11 +118,15 @@ class RecordParser:
         self._columns = columns
         self._raters = rater_columns(names)
         self._group_by = group_by
-        used = {*columns.values(), *(c for pair in self._raters.values() for c in pair.values())}
+        raters = (column for pair in self._raters.values() for column in pair.values())
+        used = dict.fromkeys([*columns.values(), *raters])
         self._metadata_names = [name for name in names if name not in used]
+        self._source = source
+        self._texts = [*used, *([group_by] if group_by in self._metadata_names else [])]
 
     def distinct_queries(self, rows: pa.Table, known: pa.Array | None = None) -> pa.Array:
         """The distinct queries of a batch and of those before, as many as the choice of the grouping needs."""
+        require_text(rows, [self._columns["query"]], source=self._source)
         return distinct_queries(pc.fill_null(blank_to_null(rows.column(self._columns["query"])), ""), known)
 
     def parse(
@@ -134,7 +139,11 @@ class RecordParser:
             lines: The line on which each row starts.
             find_repeats: Tells which rows repeat the id of an earlier sound row.
             has_few_queries: Whether the whole file has too few distinct queries to group by.
+
+        Raises:
+            InputError: a column that is used is no text.
         """
+        require_text(rows, self._texts, source=self._source)
         rows = rows.combine_chunks()
         columns = self._columns
         texts = {ours: blank_to_null(rows.column(theirs)) for ours, theirs in columns.items()}
@@ -266,7 +275,8 @@ def _reject_repeats(
 
 
 def _metadata(rows: pa.Table, names: list[str]) -> pa.Array:
-    """A map per row from the names of the other columns to their texts."""
+    """A map per row from the names of the other columns to their texts; a column that is no text is left out."""
+    names = [name for name in names if not pa.types.is_binary(rows.schema.field(name).type)]
     n_rows = rows.num_rows
     offsets = pa.array(np.arange(n_rows + 1) * len(names), pa.int32())
     if not names:

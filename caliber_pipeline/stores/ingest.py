@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caliber_pipeline.core.annotations import annotations_from_records, combine_annotations, parse_annotations
-from caliber_pipeline.core.columns import ANNOTATION_ALIASES, resolve_columns
+from caliber_pipeline.core.columns import ANNOTATION_ALIASES, require_text, resolve_columns
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.records import parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
@@ -71,6 +71,7 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     if settings.annotations_file is not None:
         rows = load_rows(settings.annotations_file)
         columns = resolve_columns(rows.table.column_names, ANNOTATION_ALIASES, ("record_id",), {}, source=rows.source)
+        require_text(rows.table, [columns["record_id"]], source=rows.source)
         named += pc.utf8_trim_whitespace(rows.table.column(columns["record_id"])).chunks
     store = find_store(settings.annotation_store_url)
     if store is not None:

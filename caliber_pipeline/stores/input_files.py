@@ -2,8 +2,10 @@
 
 import codecs
 import csv
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +18,14 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.schemas import REJECTED_ROWS
-from caliber_pipeline.stores.jsonl_blocks import iter_blocks, json_text, parse_block
+from caliber_pipeline.stores.jsonl_blocks import float_text, iter_blocks, json_text, parse_block
 
 FORMATS: Final = {".csv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL", ".parquet": "Parquet"}
 BLOCK_BYTES: Final = 8 << 20  # a row must fit into it; larger blocks are slower and take more memory
 _PARQUET_BATCH_ROWS: Final = 16_384
+_SCANNED_ROWS: Final = 512  # at a time; columns of bytes may hold images
 _CHUNK_BYTES: Final = 1 << 20
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class RawRows:
 
     Attributes:
         source: The file's name.
-        table: One string column per column of the file; blank is null.
+        table: One string column per column of the file; blank is null. In place of a Parquet column of bytes that are
+            no text there is a binary column of nulls.
         lines: The line of the file on which each row starts (row numbers for Parquet), int64.
         broken: Rows that could not be read at all, in the schema of rejected rows.
         raws: The rows as they stand in the file; None where a CSV line of their values shows them.
@@ -70,6 +75,9 @@ class InputFile:
         self._format = format_
         names = {"CSV": _csv_header, "JSONL": _jsonl_names, "Parquet": _parquet_names}[format_](path)
         self.names: Final[tuple[str, ...]] = tuple(names)
+        self._left_out = _columns_of_no_text(path) if format_ == "Parquet" else ()
+        if self._left_out:
+            _log.warning("%s: left out %s: bytes that are no UTF-8 text", path, ", ".join(self._left_out))
 
     def batches(self) -> Iterator[RawRows]:
         """All rows in the order of the file, every batch with all columns.
@@ -77,7 +85,8 @@ class InputFile:
         Raises:
             InputError: the file is not UTF-8, cannot be parsed, or has no rows.
         """
-        read = {"CSV": _csv_batches, "JSONL": _jsonl_batches, "Parquet": _parquet_batches}[self._format]
+        parquet_batches = partial(_parquet_batches, left_out=self._left_out)
+        read = {"CSV": _csv_batches, "JSONL": _jsonl_batches, "Parquet": parquet_batches}[self._format]
         n_rows = 0
         for rows in read(self.path, self.names):
             n_rows += rows.table.num_rows + rows.broken.num_rows
@@ -292,12 +301,41 @@ def _parquet_names(path: Path) -> list[str]:
     return names
 
 
-def _parquet_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
-    next_line = 1
+def _columns_of_no_text(path: Path) -> tuple[str, ...]:
+    """The columns that hold bytes, not all of them UTF-8."""
     with _parquet_file(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
+        names = [field.name for field in file.schema_arrow if _holds_bytes(field.type)]
+        return tuple(name for name in names if not _is_text(file, name))
+
+
+def _holds_bytes(type_: pa.DataType) -> bool:
+    if isinstance(type_, pa.BaseExtensionType):
+        return _holds_bytes(type_.storage_type)
+    if pa.types.is_dictionary(type_):
+        return _holds_bytes(type_.value_type)
+    if pa.types.is_nested(type_):
+        return any(_holds_bytes(type_.field(place).type) for place in range(type_.num_fields))
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _is_text(file: pq.ParquetFile, name: str) -> bool:
+    try:
+        for batch in file.iter_batches(_SCANNED_ROWS, columns=[name]):
+            _text_column(pa.chunked_array([batch.column(name)]))
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _parquet_batches(path: Path, names: Sequence[str], left_out: Sequence[str]) -> Iterator[RawRows]:
+    next_line = 1
+    read_names = [name for name in names if name not in left_out]
+    with _parquet_file(path) as file:
+        for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=read_names if left_out else None):
             stored = pa.Table.from_batches([batch])
-            columns = {name: _text_column(stored.column(name)) for name in names}
+            columns = {name: pa.nulls(batch.num_rows, pa.binary()) for name in names}
+            columns |= {name: _text_column(stored.column(name)) for name in read_names}
             lines = pa.array(np.arange(next_line, next_line + batch.num_rows), pa.int64())
             next_line += batch.num_rows
             yield RawRows(path.name, pa.table(columns), lines, REJECTED_ROWS.empty_table())
@@ -306,7 +344,7 @@ def _parquet_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
 def _text_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_nested(column.type):
         return pa.chunked_array([pa.array([json_text(v) for v in column.to_pylist()], pa.string())])
-    text = column.cast(pa.string())  # 1.0 becomes "1": an integer column with nulls keeps its ids
+    text = float_text(column) if pa.types.is_floating(column.type) else column.cast(pa.string())
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
@@ -314,7 +352,7 @@ def _csv_lines(table: pa.Table) -> list[str]:
     """Each row as a CSV line."""
     fields = []
     for column in table.columns:
-        text = pc.fill_null(column, "")
+        text = pc.fill_null(column.cast(pa.string()), "")
         needs_quotes = pc.match_substring_regex(text, '[,"\r\n]')
         doubled = pc.replace_substring(text, '"', '""')
         fields.append(pc.if_else(needs_quotes, pc.binary_join_element_wise('"', doubled, '"', ""), text))

@@ -90,7 +90,12 @@ def json_text(value: Any) -> str | None:  # noqa: ANN401 - JSON values are of an
             return None
         if value.is_integer() and abs(value) < _EXACT_BELOW:
             return str(int(value))
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    """What JSON has no form for: times, decimals, bytes."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def float_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,16 +1,25 @@
 """Reading CSV, JSONL and Parquet: every row with its line, broken ones apart, unusable files refused in one line."""
 
 import csv
+import datetime as dt
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from caliber_pipeline.annotate.transfer import load_annotation_file
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.ingest import load_records
+from caliber_pipeline.stores.ingest_records import ingest_records
 from caliber_pipeline.stores.input_files import load_rows
+from caliber_pipeline.stores.tables import TableStore
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -135,6 +144,72 @@ def test_integer_ids_of_a_parquet_column_with_nulls_stay_integers(tmp_path: Path
         {"id": "1", "text": "a"},
         {"id": None, "text": "b"},
         {"id": "3", "text": None},
+    ]
+
+
+def test_numbers_of_a_parquet_file_are_written_plainly_and_nan_is_blank(tmp_path: Path) -> None:
+    columns = {
+        "id": pa.array([10_000_000_000.0, 123_456_789_012.0, 2.0]),  # as Arrow casts it: 1e+10
+        "score": pa.array([1.0, float("nan"), None], pa.float32()),
+        "share": pa.array([0.1, 0.5, float("nan")], pa.float32()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "r.parquet")
+    assert load_rows(tmp_path / "r.parquet").table.to_pydict() == {
+        "id": ["10000000000", "123456789012", "2"],
+        "score": ["1", None, None],
+        "share": ["0.1", "0.5", None],
+    }
+
+
+IMAGE = b"\x89PNG\xff"
+BYTES_OF_NO_TEXT = [
+    pa.array([b"text", IMAGE]),
+    pa.array([b"text", IMAGE], pa.large_binary()),
+    pa.array([b"text", IMAGE[:4]], pa.binary(4)),
+    pa.array([{"path": "a.png", "bytes": b"text"}, {"path": "b.png", "bytes": IMAGE}]),
+]
+
+
+@pytest.mark.parametrize("image", BYTES_OF_NO_TEXT, ids=lambda array: str(array.type))
+def test_a_parquet_column_of_bytes_is_left_out_and_the_log_says_so(
+    tmp_path: Path, image: pa.Array, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"query": ["a", "b"], "output": [b"c", b"d"], "image": image, "n": [1, 2]}), path)
+    rows = load_rows(path)
+    assert rows.table.drop_columns("image").to_pylist() == [
+        {"query": "a", "output": "c", "n": "1"},
+        {"query": "b", "output": "d", "n": "2"},
+    ]
+    assert caplog.messages == [f"{path}: left out image: bytes that are no UTF-8 text"]
+    records = load_records(Settings(records=path)).table
+    assert [dict(metadata) for metadata in records["metadata"]] == [{"n": "1"}, {"n": "2"}]
+
+
+@pytest.mark.parametrize("options", [{"columns": {"reference": "image"}}, {"group_by": "image"}, {}], ids=str)
+def test_a_parquet_column_of_bytes_that_is_needed_is_named(tmp_path: Path, options: dict[str, object]) -> None:
+    path = tmp_path / "r.parquet"
+    name = "image" if options else "query"
+    pq.write_table(pa.table({"question": ["a"], "output": ["b"], name: [IMAGE]}), path)
+    message = f"r.parquet: column '{name}' holds bytes that are no UTF-8 text; write it as text"
+    with pytest.raises(InputError, match=message):
+        load_records(Settings.checked({"records": path, **options}))
+    with pytest.raises(InputError, match=message):
+        ingest_records(Settings.checked({"records": path, **options}), TableStore(str(tmp_path)))
+
+
+def test_annotations_of_bytes_are_refused_in_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"record_id": ["1"], "score": [1], "notes": [IMAGE]}), tmp_path / "r.parquet")
+    with pytest.raises(InputError, match=r"r\.parquet: column 'notes' holds bytes that are no UTF-8 text"):
+        load_annotation_file(tmp_path / "r.parquet", pd.Series(["1"]))
+
+
+def test_parquet_lists_and_times_are_shown_as_json(tmp_path: Path) -> None:
+    when = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+    columns = {"tags": [[b"\xc3\xa4", None]], "history": [{"at": when, "cost": Decimal("1.50")}]}
+    pq.write_table(pa.table(columns), tmp_path / "r.parquet")
+    assert load_rows(tmp_path / "r.parquet").table.to_pylist() == [
+        {"tags": '["ä", null]', "history": '{"at": "2026-01-02 03:04:05+00:00", "cost": "1.50"}'}
     ]
 
 
