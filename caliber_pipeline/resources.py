@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
 from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.judges.batch_judge import BatchJudge
@@ -18,6 +20,7 @@ from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge
 from caliber_pipeline.judges.providers import PROVIDERS
+from caliber_pipeline.judges.ray_shards import BuildJudge, build_share
 from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
@@ -113,6 +116,22 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         judge = OpenAIJudge(settings)
         return BatchJudge(judge, settings, self.cache_folder / "batches") if self.settings.mode == "batch" else judge
 
+    def judge_builder(self, criteria: Criteria, version: str) -> BuildJudge:
+        """What makes the judge of a worker on another machine, with its share of the endpoint's limits.
+
+        Raises:
+            InputError: the settings ask for batches, which need no workers.
+            JudgeError: there is no endpoint's model.
+        """
+        if self.settings.judge == "local":
+            return _build_local
+        if self.settings.judge == "recorded":
+            return _build_recorded
+        if self.settings.mode == "batch":
+            raise InputError("batches are judged by the provider: leave out --backend ray, or --mode batch")
+        settings = self.endpoint_settings.bound_to(criteria, self._first_judge(version, criteria.base))
+        return partial(build_share, settings)
+
     def build_language_model(self) -> LanguageModel:
         """The language model of the endpoint that the settings name.
 
@@ -165,3 +184,11 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
 def _plain(value: str) -> str:
     """The value of a reference; Dagster resolves those of a run itself."""
     return (value.get_value() or "") if isinstance(value, dg.EnvVar) else value
+
+
+def _build_local(_: int) -> Judge:
+    return LocalJudge(SentenceTransformerEncoder())
+
+
+def _build_recorded(_: int) -> Judge:
+    return RecordedJudge()

@@ -29,6 +29,9 @@ class Settings(BaseModel):
     criteria_dir: Path | None = None
     judge: Literal["local", "recorded", "openai"] = "local"
     mode: Literal["live", "batch"] = "live"
+    backend: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_workers: int = Field(default=2, ge=1)
     judge_options: dict[str, str | int | float] = Field(default_factory=dict)
     verdict_cache: Path | None = None
     group_by: str | None = None

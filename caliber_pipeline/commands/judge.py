@@ -44,6 +44,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
     add("--max-concurrency", type=int, metavar="N", help="calls under way at once (default: 32)")
     add("--max-cost-usd", type=float, metavar="USD", help="spending cap of each shard")
+    add("--backend", choices=("local", "ray"), help="where the shards are judged: here, or on a Ray cluster")
+    add("--ray-address", metavar="ADDRESS", help="of the cluster, as ray.init takes it (default: one on this machine)")
+    add("--ray-workers", type=int, metavar="N", help="actors, each with a judge of its own (default: 2)")
     add("--json", action="store_true", help="one JSON object on stdout")
     add("--verbose", action="store_true", help="show tracebacks")
     parser.set_defaults(execute=execute)
@@ -78,21 +81,37 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def _judge(project: "Project", version: str, criteria: "Criteria") -> Path:
     from caliber_pipeline.core.errors import MissingStepError
+    from caliber_pipeline.judges.ray_shards import RayWorkers, judge_in_shards_on_ray
     from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
 
     tables = project.tables
     attrs = tables.load_attrs("records")
     if attrs is None:
         raise MissingStepError(f"{tables.path('records')}: not there yet; run `caliber ingest` first")
+    settings, examples = project.settings, _examples(project, criteria)
+    records, n_records = tables.scan("records", columns=JUDGED_COLUMNS), tables.count("records")
+    folder, fingerprint = settings.output / FOLDER, attrs["records_fingerprint"]
+    if settings.backend == "ray":
+        return judge_in_shards_on_ray(
+            project.judge_builder(criteria, version),
+            records,
+            criteria,
+            examples,
+            folder,
+            n_records=n_records,
+            records_fingerprint=fingerprint,
+            workers=RayWorkers(settings.ray_address, settings.ray_workers),
+            on_progress=_reporter(),
+        )
     with project.open_verdict_cache() as cache:
         return judge_in_shards(
             project.build_judge(criteria=criteria, version=version),
-            tables.scan("records", columns=JUDGED_COLUMNS),
+            records,
             criteria,
-            _examples(project, criteria),
-            project.settings.output / FOLDER,
-            n_records=tables.count("records"),
-            records_fingerprint=attrs["records_fingerprint"],
+            examples,
+            folder,
+            n_records=n_records,
+            records_fingerprint=fingerprint,
             cache=cache,
             on_progress=_reporter(),
         )

@@ -95,7 +95,10 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
         InputError: a value does not fit.
     """
     values = Settings.from_env(os.environ).model_dump()
-    names = ("records", "annotations", "output", "judge", "mode", "group_by", "max_iterations", "kappa_target")
+    names = (
+        *("records", "annotations", "output", "group_by", "max_iterations", "kappa_target"),
+        *("judge", "mode", "backend", "ray_address", "ray_workers"),
+    )
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     options = {name: value for name in _JUDGE_OPTIONS if (value := getattr(arguments, name, None)) is not None}
     if options:

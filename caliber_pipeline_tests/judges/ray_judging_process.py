@@ -1,0 +1,70 @@
+"""A process that judges on a cluster of two raylets on this machine, and prints what it saw as JSON.
+
+Arguments: the URL, the folder, the number of records, and whether a worker is killed after the first shard.
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+from ray.cluster_utils import Cluster
+
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.ray_shards import RayWorkers, judge_in_shards_on_ray
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
+from caliber_pipeline.stores import sharded_work
+from caliber_pipeline.stores.sharded_work import ShardProgress
+from caliber_pipeline_tests.judges.scripted import make_task
+
+
+def build_judge(url: str, seen: Path, n_workers: int) -> OpenAIJudge:
+    (seen / str(os.getpid())).touch()
+    return OpenAIJudge(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16 // n_workers))
+
+
+def main(url: str, folder: str, n: int, *, kills: bool) -> None:
+    sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
+    killed: list[int] = []
+    seen = Path(folder) / "workers"
+    seen.mkdir(parents=True)
+    task = make_task({f"r{i}": f"answer {i}" for i in range(n)})
+    records = pa.table({name: pa.array(task.records[name], from_pandas=True) for name in JUDGED_COLUMNS})
+
+    def kill_one(progress: ShardProgress) -> None:
+        if kills and not killed and progress.n_done >= 1:
+            victim = next(pid for path in seen.iterdir() if (pid := int(path.name)) != os.getpid())
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+
+    small = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    cluster.add_node(**small)
+    ray.init(address=cluster.address, log_to_driver=False)
+    n_nodes = len(ray.nodes())
+    started = time.perf_counter()
+    output = judge_in_shards_on_ray(
+        functools.partial(build_judge, url, seen),
+        records.to_batches(max_chunksize=100),
+        task.criteria,
+        task.examples,
+        Path(folder) / "shards",
+        n_records=n,
+        records_fingerprint="f",
+        workers=RayWorkers(n_workers=2),
+        on_progress=kill_one,
+    )
+    seconds = time.perf_counter() - started
+    ray.shutdown()
+    cluster.shutdown()
+    print(json.dumps({"output": str(output), "n_nodes": n_nodes, "killed": killed, "seconds": seconds}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), kills=sys.argv[4] == "yes")

@@ -1,0 +1,89 @@
+"""Ray beside this machine alone: the same verdicts, and nothing lost when a worker is killed."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.ray_shards import _import_ray, build_share
+from caliber_pipeline.resources import Project
+from caliber_pipeline.settings import Settings
+from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
+from caliber_pipeline_tests.judges import sharded_judging_process
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed")
+N = 1000
+DIFFERS = ["is_cached", "latency_s", "n_attempts"]
+
+
+def judge_on_ray(url: str, folder: Path, *, kills: bool) -> dict[str, Any]:
+    command = [sys.executable, "-m", "caliber_pipeline_tests.judges.ray_judging_process", url, str(folder), str(N)]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run([*command, "yes" if kills else "no"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [False, True])
+def test_two_raylets_give_what_one_process_gives(tmp_path: Path, kills: bool) -> None:
+    with loopback(LoopbackConfig(latency_s=0.05)) as server:
+        started = time.perf_counter()
+        local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
+        local_s = time.perf_counter() - started
+        seen = judge_on_ray(server.base_url, tmp_path / "ray", kills=kills)
+    assert (seen["n_nodes"], len(seen["killed"])) == (2, int(kills))
+    found = pd.read_parquet(seen["output"])
+    expected, found = (frame.sort_values("record_id", ignore_index=True) for frame in (local, found))
+    pd.testing.assert_frame_equal(found.drop(columns=DIFFERS), expected.drop(columns=DIFFERS))
+    print(f"local {local_s:.1f} s, Ray {seen['seconds']:.1f} s")  # noqa: T201 shown with -s
+
+
+@needs_ray
+@pytest.mark.slow
+def test_the_command_judges_on_ray(tmp_path: Path) -> None:
+    records = [{"id": f"r{i}", "query": f"q{i}", "output": "o", "score": i % 2} for i in range(40)]
+    pd.DataFrame(records).to_csv(tmp_path / "r.csv", index=False)
+    (tmp_path / "out" / "criteria").mkdir(parents=True)
+    (tmp_path / "out" / "criteria" / "v001.yaml").write_text("criteria: Be right.\n")
+    at = ["--output", str(tmp_path / "out")]
+    judge = ["judge", *at, "--version", "v001", "--judge", "recorded", "--backend", "ray", "--json"]
+    for arguments in (["ingest", *at, "--records", str(tmp_path / "r.csv")], judge):
+        done = subprocess.run(
+            [sys.executable, "-m", "caliber_pipeline.cli", *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_by_status"] == {"scored": 40}
+
+
+def test_workers_share_the_limits_of_one_endpoint() -> None:
+    settings = OpenAIJudgeSettings(
+        model="m", base_url="http://127.0.0.1:1/v1", max_concurrency=64, requests_per_minute=600, max_cost_usd=2.0
+    )
+    share = build_share(settings, 4)._settings
+    assert (share.max_concurrency, share.requests_per_minute, share.max_cost_usd) == (16, 150, 0.5)
+    assert share.tokens_per_minute is None
+
+
+def test_batches_and_ray_are_not_combined(tmp_path: Path) -> None:
+    settings = Settings(output=tmp_path, judge="openai", mode="batch", backend="ray")
+    with pytest.raises(InputError, match="leave out --backend ray"):
+        Project.from_settings(settings).judge_builder(Criteria(criteria="c"), "v001")
+
+
+def test_without_ray_the_backend_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="pip install 'caliber-pipeline"):
+        _import_ray()
