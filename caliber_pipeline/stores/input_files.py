@@ -3,7 +3,7 @@
 import codecs
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,10 +85,13 @@ class InputFile:
         Raises:
             InputError: the file is not UTF-8, cannot be parsed, or has no rows.
         """
-        parquet_batches = partial(_parquet_batches, left_out=self._left_out)
-        read = {"CSV": _csv_batches, "JSONL": _jsonl_batches, "Parquet": parquet_batches}[self._format]
+        read: Mapping[str, Callable[[Path, Sequence[str]], Iterator[RawRows]]] = {
+            "CSV": _csv_batches,
+            "JSONL": _jsonl_batches,
+            "Parquet": partial(_parquet_batches, left_out=self._left_out),
+        }
         n_rows = 0
-        for rows in read(self.path, self.names):
+        for rows in read[self._format](self.path, self.names):
             n_rows += rows.table.num_rows + rows.broken.num_rows
             yield rows
         if not n_rows:
