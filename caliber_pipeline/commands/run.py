@@ -83,7 +83,7 @@ def execute(arguments: argparse.Namespace) -> None:
         report = _reporter(console, status.update)
         estimate = _run_loop(settings, arguments, report)
     if estimate is not None:
-        sys.stdout.write(f"{estimate}\n")
+        sys.stdout.write((json.dumps({"estimate": estimate}) if arguments.json else estimate) + "\n")
         return
     _show(settings, as_json=arguments.json)
 
