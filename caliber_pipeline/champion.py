@@ -9,6 +9,7 @@ from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.errors import InputError, MissingStepError
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
 from caliber_pipeline.core.optimized_criteria import current_champion
+from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
@@ -69,6 +70,7 @@ def judge_others(
 
     Raises:
         InputError: the settings name another judge than the champion's.
+        SpendingCapError: the spending cap left records unasked; the other verdicts are kept.
     """
     criteria = project.criteria_files.load(champion.version)
     judge = project.build_judge(criteria=criteria, version=champion.version)
@@ -79,4 +81,6 @@ def judge_others(
         )
     examples = resolve_examples(criteria, champion.records, champion.labels)
     with project.open_verdict_cache() as cache:
-        return run_judge(judge, JudgeTask(records, criteria, examples), cache=cache, on_progress=on_progress)
+        verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache, on_progress=on_progress)
+    refuse_capped(summarize_verdicts(verdicts), f"under '{champion.version}'")
+    return verdicts

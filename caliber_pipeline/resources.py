@@ -1,9 +1,11 @@
 """From settings to what the assets work with: stores, encoder, judge."""
 
 import os
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import dagster as dg
 from pydantic import Field
@@ -13,6 +15,7 @@ from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.judges.batch_judge import BatchJudge
+from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.judges.local import LocalJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
@@ -31,12 +34,15 @@ from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline.strategies import ExamplesStrategy, GepaStrategy, RewriteStrategy, RulesStrategy, Strategy
 from caliber_pipeline.strategies.gepa import JudgeCriteria
 
+_BUDGETS: Final[dict[str, Budget]] = {}  # Dagster copies resources; all copies of a project spend from one budget
+
 
 class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One project: its settings, and the stores and clients that they stand for."""
 
     settings_json: str
     endpoint: dict[str, str] = Field(default_factory=dict)
+    budget_id: str = Field(default="", description="What the copies of this resource in one process spend from.")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Project":
@@ -46,7 +52,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         their names and never a key.
         """
         given = [name for name in OpenAIJudgeSettings.variables() if os.environ.get(name)]
-        return cls(settings_json=settings.model_dump_json(), endpoint={name: dg.EnvVar(name) for name in given})
+        endpoint: dict[str, str] = {name: dg.EnvVar(name) for name in given}
+        return cls(settings_json=settings.model_dump_json(), endpoint=endpoint, budget_id=uuid.uuid4().hex)
 
     @property
     def settings(self) -> Settings:
@@ -88,6 +95,15 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The verdict cache of this output; the caller closes it."""
         return VerdictCache(self.settings.verdict_cache_file)
 
+    @property
+    def budget(self) -> Budget:
+        """What judges and language models of this project may spend in this process, all together.
+
+        Raises:
+            InputError, JudgeError: the endpoint's settings cannot work.
+        """
+        return _BUDGETS.setdefault(self.budget_id, Budget.of(self.endpoint_settings.max_cost_usd))
+
     def build_encoder(self, on_progress: Callable[[int, int], None] | None = None) -> CachedEncoder:
         """The encoder, behind the embedding cache of this output."""
         encoder = SentenceTransformerEncoder(on_progress=on_progress)
@@ -113,7 +129,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings = self.endpoint_settings
         if criteria is not None:
             settings = settings.bound_to(criteria, self._first_judge(version, criteria.base))
-        judge = OpenAIJudge(settings)
+        judge = OpenAIJudge(settings, self.budget)
         return BatchJudge(judge, settings, self.cache_folder / "batches") if self.settings.mode == "batch" else judge
 
     def judge_builder(self, criteria: Criteria, version: str) -> BuildJudge:
@@ -138,7 +154,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             JudgeError: it cannot be had: no key, no model, an unknown provider.
         """
-        return OpenAILanguageModel(self.endpoint_settings)
+        return OpenAILanguageModel(self.endpoint_settings, self.budget)
 
     def build_strategies(self, judge: JudgeCriteria) -> list[Strategy]:
         """Who proposes the next version: as set, else 'rewrite' with an LLM judge and 'rules' without.

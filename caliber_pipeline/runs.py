@@ -90,7 +90,6 @@ class JobRunner:
             ingested_at = (self._project.tables.load_attrs("annotations") or {})["ingested_at"]
             key = evaluation_key(plan.evaluate, state.criteria[plan.evaluate], ingested_at)
             self._run("calibration", partition_key=plan.evaluate, tags={RUN_KEY_TAG: key})
-            self._lower_cap(plan.evaluate)
             n_evaluated += 1
         for warning in plan.warnings:
             self._report(f"warning: {warning}")
@@ -124,17 +123,6 @@ class JobRunner:
         return (
             "nothing to judge: every version is evaluated" if version is None else describe_estimate(project, version)
         )
-
-    def _lower_cap(self, version: str) -> None:
-        """Leave the next versions what a version's judging left of the spending cap."""
-        settings = self._project.settings
-        cap = self._project.endpoint_settings.max_cost_usd if settings.judge == "openai" else None
-        if cap is not None:
-            attrs = self._project.tables.load_attrs("judge_scores", version) or {}
-            left = max(0.0, cap - float(attrs.get("judge_spent_usd", 0.0)))
-            options = settings.judge_options | {"max_cost_usd": left}
-            lowered = settings.model_copy(update={"judge_options": options})
-            self._wire(lowered, self._project.from_settings(lowered))
 
     def _run(self, job_name: str, *, partition_key: str | None = None, tags: dict[str, str] | None = None) -> None:
         job = self._definitions.resolve_job_def(job_name)

@@ -12,6 +12,7 @@ from caliber_pipeline import cli
 from caliber_pipeline.commands.run import with_bar
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import JudgeError, SpendingCapError
+from caliber_pipeline.core.pricing import pico
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.encoders import CachedEncoder
 from caliber_pipeline.resources import Project
@@ -43,7 +44,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
         yield running
 
 
-def make_project(folder: Path, **options: str | float) -> EndpointProject:
+def make_project(folder: Path, *strategies: str, **options: str | float) -> EndpointProject:
     write_planted_input(folder, N)
     settings = Settings(
         output=folder / "out",
@@ -51,6 +52,7 @@ def make_project(folder: Path, **options: str | float) -> EndpointProject:
         annotations=folder / "annotations.csv",
         judge="openai",
         judge_options=options,
+        strategies=strategies,
         max_iterations=1,
     )
     project = EndpointProject.from_settings(settings)
@@ -78,14 +80,15 @@ def test_the_loop_runs_through_dagster_configured_by_the_environment(
     history = project.tables.require("calibration_history")
     assert history["criteria_version"].tolist() == ["v001", "v002"]
     assert project.tables.require("judge_scores", "v002")["model"].unique().tolist() == ["m"]
-    assert server.stats()["calls"] == 2 * N
+    # three rewrites are asked for and once more each, as the server knows nothing but verdicts
+    assert server.stats()["calls"] == 2 * N + 6
     event = instance.get_latest_materialization_event(dg.AssetKey("judge_scores"))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    assert metadata["judge"] == "custom/m"
     assert (metadata["n_calls"], metadata["n_cached"], metadata["coverage"]) == (N, 0, 1.0)
-    assert (metadata["prompt_tokens"], metadata["cost_usd"]) == (N * 300, "n/a")
+    assert (metadata["prompt_tokens"], metadata["judge"]) == (N * 300, "custom/m")
+    assert "cost_usd" not in metadata  # of a model whose price is not known
     # the key is in no table, cache, event, run or log
     assert KEY.encode() not in texts_in(tmp_path)
     assert KEY not in repr(project)
@@ -124,7 +127,7 @@ def test_a_spending_cap_ends_the_run_with_what_was_judged_kept_and_a_higher_one_
     with project.open_verdict_cache() as cache:
         assert cache.stats().n_verdicts == calls
     run_loop(make_project(tmp_path, **prices, max_cost_usd=100.0), instance)
-    assert server.stats()["calls"] == 2 * N
+    assert server.stats()["calls"] == 2 * N + 6  # the rewrites, as above
 
 
 @pytest.mark.slow
@@ -136,6 +139,21 @@ def test_a_cap_holds_for_the_whole_run_and_not_for_each_version(
     with pytest.raises(SpendingCapError, match="under 'v002'"):
         run_loop(project, instance)
     assert server.stats()["calls"] * 0.05 <= 15.0
+
+
+def test_a_cap_holds_for_the_proposals_that_are_tried_too(
+    server: Loopback, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    # v001 costs 200 * 0.05 = 10 dollars: 2 are left for the race of two proposals on train, which would take about 6
+    prices = {"input_price": 100.0, "output_price": 1000.0, "max_output_tokens": 20}
+    project = make_project(tmp_path, "rules", "examples", **prices, max_cost_usd=12.0)
+    with pytest.raises(SpendingCapError, match="records judged on train, trying a proposal"):
+        run_loop(project, instance)
+    calls = server.stats()["calls"]
+    assert N < calls <= 12.0 / 0.05
+    assert project.budget.spent == pico(calls * 0.05)
+    with project.open_verdict_cache() as cache:
+        assert cache.stats().n_verdicts == calls
 
 
 def test_a_wrong_key_fails_the_run_in_one_line(

@@ -8,6 +8,7 @@ from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core import drift as core
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
+from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
@@ -45,13 +46,20 @@ def drift(
 def judge_again(
     project: Project, version: str, anchors: pd.DataFrame, records: pd.DataFrame, labels: pd.DataFrame
 ) -> core.Anchors | None:
-    """Agreement on the anchors as stored, and by fresh verdicts; None where the judge cannot have changed."""
-    judge = project.build_judge()
-    if anchors.empty or not judge.is_cacheable:
+    """Agreement on the anchors as stored, and by fresh verdicts; None where the judge cannot have changed.
+
+    Raises:
+        SpendingCapError: the spending cap left anchors unasked.
+    """
+    if anchors.empty:
         return None
     criteria = project.criteria_files.load(version)
+    judge = project.build_judge(criteria=criteria, version=version)
+    if not judge.is_cacheable:
+        return None
     texts = records[records["record_id"].isin(anchors["record_id"])]
     fresh = run_judge(judge, JudgeTask(texts, criteria, resolve_examples(criteria, records, labels)))
+    refuse_capped(summarize_verdicts(fresh), f"again under '{version}'")
     now = anchors.drop(columns="llm_score").merge(fresh[["record_id", "llm_score"]], on="record_id")
     is_known = now["llm_score"].notna().to_numpy(dtype=bool)
     if not is_known.any():

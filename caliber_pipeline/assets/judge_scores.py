@@ -11,10 +11,10 @@ from caliber_pipeline.assets.evaluation_metadata import show_judging
 from caliber_pipeline.assets.metadata import show_numbers
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import CriteriaError, SpendingCapError
-from caliber_pipeline.core.judge_scores import MIN_COVERAGE, resolve_examples, select_judged
+from caliber_pipeline.core.errors import CriteriaError
+from caliber_pipeline.core.judge_scores import resolve_examples, select_judged
 from caliber_pipeline.core.loop import describe_change
-from caliber_pipeline.core.verdicts import JudgingSummary, summarize_verdicts
+from caliber_pipeline.core.verdicts import JudgingSummary, refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
@@ -45,7 +45,7 @@ def judge_scores(
             verdicts = run_judge(judge, task, cache=cache, on_progress=progress)
             elapsed_s = time.monotonic() - started
         summary = summarize_verdicts(verdicts)
-        refuse_capped(summary, version)
+        refuse_capped(summary, f"under '{version}'")
     evaluated_at = datetime.now(UTC).isoformat()
     n_invented = int(verdicts.attrs.get("n_invented", 0))
     with_attrs(
@@ -56,7 +56,6 @@ def judge_scores(
         evaluated_at=evaluated_at,
         judge_provider=judge.provider,
         judge_model=judge.model,
-        judge_spent_usd=str(_spent(judge) or 0.0),
     )
     return dg.Output(
         verdicts,
@@ -78,20 +77,6 @@ def build_task(records: pd.DataFrame, annotations: pd.DataFrame, criteria: Crite
     labels = resolve_labels(annotations)
     examples = resolve_examples(criteria, records, labels)
     return JudgeTask(select_judged(records, labels, with_ties=True), criteria, examples)
-
-
-def refuse_capped(summary: JudgingSummary, version: str) -> None:
-    """End the run where the spending cap left too little to go on with.
-
-    Raises:
-        SpendingCapError: fewer records got a verdict than the coverage that figures need.
-    """
-    if summary.is_capped and (summary.coverage or 0.0) < MIN_COVERAGE:
-        n_scored = summary.n_by_status.get("scored", 0)
-        raise SpendingCapError(
-            f"the spending cap was reached: {n_scored} of {summary.n_records} records judged under '{version}' "
-            f"({summary.coverage:.1%}); the verdicts are kept, run again with a higher cap to go on from there"
-        )
 
 
 def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float]:

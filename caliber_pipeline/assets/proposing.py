@@ -12,6 +12,7 @@ from caliber_pipeline.core.judge_scores import resolve_examples
 from caliber_pipeline.core.loop import base_of
 from caliber_pipeline.core.optimized_criteria import WINNING, Decision, measure_effort
 from caliber_pipeline.core.proposals import EarlierProposal, Proposal, ProposalRequest, select_train
+from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
@@ -34,12 +35,17 @@ class TrainJudge:
         return self.judge(proposal.criteria, record_ids)
 
     def judge(self, criteria: Criteria, record_ids: Sequence[str]) -> pd.DataFrame:
-        """The verdicts under criteria on some records, as a `judge_scores` table."""
+        """The verdicts under criteria on some records, as a `judge_scores` table.
+
+        Raises:
+            SpendingCapError: the spending cap left records unasked; the other verdicts are kept.
+        """
         records = self._records.loc[list(record_ids)].reset_index(drop=True)
         examples = resolve_examples(criteria, self._records.reset_index(drop=True), self._labels)
         judge = self._project.build_judge(criteria=criteria, version=criteria.base)
         with self._project.open_verdict_cache() as cache:
             verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache)
+        refuse_capped(summarize_verdicts(verdicts), "on train, trying a proposal")
         n_calls, cost = measure_effort(verdicts)
         self.n_calls += n_calls
         self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 import pandas as pd
 import pyarrow as pa
 
+from caliber_pipeline.core.errors import SpendingCapError
 from caliber_pipeline.core.schemas import JUDGE_SCORES
 
 VERDICTS: Final = pa.schema(list(JUDGE_SCORES)[: JUDGE_SCORES.get_field_index("n_attempts") + 1])
@@ -69,6 +70,24 @@ def summarize_verdicts(judge_scores: pd.DataFrame) -> JudgingSummary:
         repeat_stability=float(shares.mean()) if len(shares) else None,
         is_capped=n_by_status.get("skipped", 0) > 0,
     )
+
+
+def refuse_capped(summary: JudgingSummary, where: str) -> None:
+    """End a run in which the spending cap left records unasked, however few: with them it would be another run.
+
+    Args:
+        summary: What was judged.
+        where: What it was judged for, as "under 'v001'".
+
+    Raises:
+        SpendingCapError: a record was not asked about; the message gives the coverage.
+    """
+    if summary.is_capped:
+        n_scored = summary.n_by_status.get("scored", 0)
+        raise SpendingCapError(
+            f"the spending cap was reached: {n_scored} of {summary.n_records} records judged {where} "
+            f"({summary.coverage:.1%}); the verdicts are kept, run again with a higher cap to go on from there"
+        )
 
 
 def _total(values: pd.Series, kind: type[NumberT]) -> NumberT | None:

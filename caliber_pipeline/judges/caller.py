@@ -12,9 +12,10 @@ from typing import Any, Final, Literal
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.core.judge_prompt import Message
 from caliber_pipeline.core.judge_reply import clean_text, parse_retry_after
-from caliber_pipeline.core.pricing import BYTES_PER_TOKEN, EXPECTED_REPLY_TOKENS, TOKENS_PER_MESSAGE, pico
+from caliber_pipeline.core.pricing import BYTES_PER_TOKEN, EXPECTED_REPLY_TOKENS, TOKENS_PER_MESSAGE
+from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.dialect import Dialect
-from caliber_pipeline.judges.gate import Budget, Gate
+from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
 from caliber_pipeline.judges.transport import ConnectionFailedError, HttpReply, Transport
 
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S: Final = 0.25
 _MAX_BACKOFF_S: Final = 20.0
+_SHORTEST_S: Final = 0.01  # of an attempt: in less of a record's time nothing is answered
 _MAX_LIMITED: Final = 100  # 429s for one record: with all calls pausing together, more is a limit that never opens
 _MIN_GIVEN_UP: Final = 20  # calls given up without an answer between them, before the endpoint is held to be down
 _GIVEN_UP_PER_CALL: Final = 2  # the same, for each call under way at once: they fail together
@@ -80,6 +82,7 @@ class Counts:
     repeated: int = 0
     repairs: int = 0
     timeouts: int = 0
+    spent: int = 0
     adaptations: list[str] = field(default_factory=list)
 
 
@@ -112,6 +115,7 @@ class Caller:
             JudgeError: the endpoint cannot work for any record.
         """
         n_failed = n_limited = 0
+        self._require_time(tally, "the attempts before")
         while True:
             outcome = await self._attempt(messages, tally, vote)
             if isinstance(outcome, Completion):
@@ -140,11 +144,19 @@ class Caller:
             if self._n_given_up >= max(_MIN_GIVEN_UP, _GIVEN_UP_PER_CALL * settings.max_concurrency):
                 raise self.unusable(f"no call was answered while {self._n_given_up} were given up: {problem.reason}")
             raise CallFailedError(f"{problem.reason} (attempt {tally.n_attempts}, the last)")
-        if tally.own_s >= settings.record_timeout_s:
-            raise CallFailedError(f"no verdict within {settings.record_timeout_s:g} s; last: {problem.reason}")
+        self._require_time(tally, problem.reason)
+
+    def _left_s(self, tally: Tally) -> float:
+        return self._settings.record_timeout_s - tally.own_s
+
+    def _require_time(self, tally: Tally, last: str) -> None:
+        """Give up where a record has had its time."""
+        if tally.n_attempts and self._left_s(tally) < _SHORTEST_S:
+            raise CallFailedError(f"no verdict within {self._settings.record_timeout_s:g} s; last: {last}")
 
     async def _back_off(self, n: int, tally: Tally) -> None:
         delay = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(n - 1, 10)) * self._random.uniform(0.5, 1.0)
+        delay = max(0.0, min(delay, self._left_s(tally)))
         tally.own_s += delay
         await asyncio.sleep(delay)
 
@@ -162,7 +174,8 @@ class Caller:
             tally.n_attempts += 1
             self.counts.calls += 1
             try:
-                reply = await self._transport.post(dialect.body(messages, vote))
+                timeout_s = min(self._settings.attempt_timeout_s, self._left_s(tally))
+                reply = await self._transport.post(dialect.body(messages, vote), timeout_s)
             except ConnectionFailedError as error:
                 spent = reserved if error.may_have_run else 0
                 return self._no_reply(error)
@@ -175,6 +188,7 @@ class Caller:
                 self._gate.replied(time.perf_counter() - start)
             return outcome[0]
         finally:
+            self.counts.spent += spent
             self._budget.settle(reserved, spent)
 
     def _no_reply(self, error: ConnectionFailedError) -> _Problem:
@@ -282,20 +296,17 @@ class Caller:
         return clean_text(text.replace(key, "[key]") if len(key) > 4 else text)
 
 
-def budget_of(settings: OpenAIJudgeSettings) -> Budget:
-    """The settings' spending cap.
+def require_price(settings: OpenAIJudgeSettings) -> None:
+    """Refuse a spending cap without a price to hold the spending against.
 
     Raises:
-        JudgeError: there is a cap, but no price to hold the spending against.
+        JudgeError: there is a cap and no price.
     """
-    if settings.max_cost_usd is None:
-        return Budget(None)
-    if settings.price is None:
+    if settings.max_cost_usd is not None and settings.price is None:
         raise JudgeError(
             f"no price is known for model '{settings.model}', so a spending cap cannot be kept; set "
             "CALIBER_INPUT_PRICE and CALIBER_OUTPUT_PRICE (US dollars per million tokens)"
         )
-    return Budget(pico(settings.max_cost_usd))
 
 
 def parse_completion(content: object) -> Completion | None:

@@ -1,4 +1,4 @@
-"""What all calls of a run share: how many at once, how fast, when to pause, and how much may be spent."""
+"""What all calls of a run share: how many at once, how fast, and when to pause."""
 
 import asyncio
 import random
@@ -106,37 +106,3 @@ class Gate:
         while (pause := self._paused_until - self._now()) > 0:
             spread = min(self._latency_s, _SPREAD * pause)
             await asyncio.sleep(pause + self._random.random() * spread)
-
-
-class CapReachedError(Exception):
-    """The next call might exceed the spending cap, and no call is under way whose cost is still open."""
-
-
-class Budget:
-    """A spending cap in whole units of `pricing.pico`: what is reserved and spent never exceeds it."""
-
-    def __init__(self, cap: int | None) -> None:
-        """A budget; None never runs out."""
-        self._cap = cap
-        self._reserved = 0
-        self.spent = 0
-        self._settled = asyncio.Event()
-
-    async def reserve(self, amount: int) -> None:
-        """Set the most that a call can cost aside, waiting for open calls to settle where it does not fit now.
-
-        Raises:
-            CapReachedError: it will not fit.
-        """
-        while self._cap is not None and self.spent + self._reserved + amount > self._cap:
-            if not self._reserved:
-                raise CapReachedError
-            self._settled.clear()
-            await self._settled.wait()
-        self._reserved += amount
-
-    def settle(self, reserved: int, spent: int) -> None:
-        """Replace a reservation by what the call cost."""
-        self._reserved -= reserved
-        self.spent += spent
-        self._settled.set()

@@ -20,6 +20,7 @@ class LanguageModel(Protocol):
 
         Raises:
             JudgeError: the model cannot be asked at all (no key, refused connection, unknown model).
+            SpendingCapError: the spending cap leaves no room for the question.
             ReplyError: the reply is not of the form, after one attempt to have it mended.
         """
         ...

@@ -14,6 +14,8 @@ from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
 from caliber_pipeline.core.pricing import Estimate, estimate_run, usd
 from caliber_pipeline.core.verdicts import VERDICTS
+from caliber_pipeline.judges.budget import Budget
+from caliber_pipeline.judges.caller import require_price
 from caliber_pipeline.judges.dialect import Dialect
 from caliber_pipeline.judges.openai_run import OpenAIRun, Row
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
@@ -62,11 +64,16 @@ class OpenAIJudge:
     is_cacheable: Final = True
     max_examples: Final = 20  # each costs its tokens again with every record
 
-    def __init__(self, settings: OpenAIJudgeSettings) -> None:
+    def __init__(self, settings: OpenAIJudgeSettings, budget: Budget | None = None) -> None:
         """A judge of these settings; nothing is sent yet.
 
+        Args:
+            settings: The endpoint, and how hard it may be driven.
+            budget: What may be spent, where others spend from it too; else the settings' cap, for all of this judge's
+                runs together.
+
         Raises:
-            JudgeError: there is no model, no base URL or no key.
+            JudgeError: there is no model, no base URL or no key, or a spending cap but no price.
         """
         if not settings.model:
             raise JudgeError(
@@ -75,6 +82,8 @@ class OpenAIJudge:
             )
         self._url = shown_url(settings.endpoint_url)
         _ = settings.key
+        require_price(settings)
+        self._budget = budget or Budget.of(settings.max_cost_usd)
         self._settings = settings
         self._model = settings.model
         self._dialects: dict[str, Dialect] = {}
@@ -109,7 +118,7 @@ class OpenAIJudge:
             n_timeouts=counts.timeouts,
             paused_s=gate.paused_s,
             max_in_flight=gate.max_in_flight,
-            spent_usd=None if self._settings.price is None else usd(run.budget.spent),
+            spent_usd=None if self._settings.price is None else usd(counts.spent),
             format=run.caller.dialect.format,
             adaptations=tuple(counts.adaptations),
         )
@@ -122,6 +131,7 @@ class OpenAIJudge:
             "model": self.model,
             "template": TEMPLATE_VERSION,
             **criteria.sampling.model_dump(),
+            "max_tokens": criteria.sampling.max_tokens or self._settings.max_output_tokens,
         }
 
     def estimate(self, task: JudgeTask, n_cached: int = 0) -> Estimate:
@@ -148,7 +158,7 @@ class OpenAIJudge:
             )
         sampling_key = criteria.sampling.model_dump_json()
         dialect = self._dialects.get(sampling_key) or self.first_dialect(criteria)
-        run = self._run = OpenAIRun(self._settings, dialect, task)
+        run = self._run = OpenAIRun(self._settings, dialect, task, self._budget)
         run.start()
         try:
             while (rows := run.next_rows()) is not None:

@@ -10,9 +10,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from caliber_pipeline.core.criteria import Sampling
-from caliber_pipeline.core.errors import JudgeError, ReplyError
+from caliber_pipeline.core.errors import JudgeError, ReplyError, SpendingCapError
 from caliber_pipeline.core.judge_prompt import Message
-from caliber_pipeline.judges.caller import Caller, CallFailedError, RefusedError, Tally, budget_of
+from caliber_pipeline.judges.budget import Budget, CapReachedError
+from caliber_pipeline.judges.caller import Caller, CallFailedError, RefusedError, Tally, require_price
 from caliber_pipeline.judges.dialect import Dialect
 from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.language_model import ReplyT
@@ -25,15 +26,21 @@ _FENCE: Final = re.compile(r"^\s*```(?:json)?\s*|\s*```\s*$", re.IGNORECASE)
 class OpenAILanguageModel:
     """Asks an endpoint through the same client, retries and limits as the judge; implements `LanguageModel`."""
 
-    def __init__(self, settings: OpenAIJudgeSettings) -> None:
+    def __init__(self, settings: OpenAIJudgeSettings, budget: Budget | None = None) -> None:
         """A language model of these settings; nothing is sent yet.
 
+        Args:
+            settings: The endpoint, and how hard it may be driven.
+            budget: What may be spent, where others spend from it too; else the settings' cap, for all questions.
+
         Raises:
-            JudgeError: there is no model, no base URL or no key.
+            JudgeError: there is no model, no base URL or no key, or a spending cap but no price.
         """
         if not settings.model:
             raise JudgeError(f"no model is set for provider '{settings.provider}'; set CALIBER_MODEL or give one")
         _ = settings.endpoint_url, settings.key
+        require_price(settings)
+        self._budget = budget or Budget.of(settings.max_cost_usd)
         self._settings = settings
         self._model = settings.model
         self._dialect: Dialect | None = None
@@ -48,7 +55,12 @@ class OpenAILanguageModel:
         return f"OpenAILanguageModel({self.name!r})"
 
     async def ask(self, prompt: str, reply: type[ReplyT], *, system: str | None = None) -> ReplyT:
-        """The reply to a prompt, as `LanguageModel.ask` says."""
+        """The reply to a prompt, as `LanguageModel.ask` says.
+
+        Raises:
+            JudgeError, ReplyError: as there.
+            SpendingCapError: the spending cap leaves no room for the question.
+        """
         schema = _strict(reply.model_json_schema())
         form = f"Reply with one JSON object of this schema and nothing else:\n{json.dumps(schema)}"
         messages = [
@@ -58,7 +70,7 @@ class OpenAILanguageModel:
         settings = self._settings
         transport = open_transport(settings)
         async with aclosing(transport):
-            caller = Caller(settings, self._form(reply, schema), transport, _gate(settings), budget_of(settings))
+            caller = Caller(settings, self._form(reply, schema), transport, _gate(settings), self._budget)
             text = await _call(caller, messages)
             try:
                 parsed = _parse(text, reply)
@@ -88,6 +100,8 @@ async def _call(caller: Caller, messages: list[Message]) -> str:
         completion = await caller.call(messages, Tally())
     except (CallFailedError, RefusedError) as error:
         raise ReplyError(f"the language model gave no reply: {error}") from None
+    except CapReachedError:
+        raise SpendingCapError("the spending cap was reached before the language model was asked") from None
     if completion.refusal:
         raise ReplyError(f"the language model refused: {completion.refusal}")
     return completion.text

@@ -15,9 +15,10 @@ import pyarrow as pa
 from caliber_pipeline.core.judge_prompt import REPAIR_REQUEST, Message, build_prefix, build_record_message
 from caliber_pipeline.core.judge_reply import ParsedReply, clean_text, majority, parse_reply, score_confidence
 from caliber_pipeline.core.pricing import usd
-from caliber_pipeline.judges.caller import Caller, CallFailedError, Completion, RefusedError, Tally, budget_of
+from caliber_pipeline.judges.budget import Budget, CapReachedError
+from caliber_pipeline.judges.caller import Caller, CallFailedError, Completion, RefusedError, Tally
 from caliber_pipeline.judges.dialect import Dialect
-from caliber_pipeline.judges.gate import Budget, CapReachedError, Gate
+from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.transport import open_transport
@@ -55,14 +56,14 @@ class _Record:
 class OpenAIRun:
     """Judges a task's records in a thread; rows are fetched with `next_rows` from the thread that started it."""
 
-    def __init__(self, settings: OpenAIJudgeSettings, dialect: Dialect, task: JudgeTask) -> None:
+    def __init__(self, settings: OpenAIJudgeSettings, dialect: Dialect, task: JudgeTask, budget: Budget) -> None:
         """A run that has not started."""
         self.caller: Caller | None = None
         self.gate: Gate
-        self.budget: Budget
         self._settings = settings
         self._dialect = dialect
         self._task = task
+        self._budget = budget
         self._provider = settings.provider_name
         self._has_price = settings.price is not None
         self._n_votes = task.criteria.sampling.n_votes
@@ -113,14 +114,13 @@ class OpenAIRun:
         if self._is_stopped:
             return
         settings = self._settings
-        self.budget = budget_of(settings)
         self.gate = Gate(
             settings.max_concurrency,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
         )
         transport = open_transport(settings)
-        caller = self.caller = Caller(settings, self._dialect, transport, self.gate, self.budget)
+        caller = self.caller = Caller(settings, self._dialect, transport, self.gate, self._budget)
         flusher = asyncio.create_task(self._flush_now_and_then())
         try:
             await self._judge_all(caller, _records(self._task))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.fingerprints import digest, verdict_fingerprints
+from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
@@ -50,13 +51,16 @@ def judge_in_shards(
 
     Raises:
         JudgeError: the judge as a whole cannot work; finished shards stay.
+        SpendingCapError: the spending cap left records of a shard unasked; it counts as not finished.
     """
     key = work_key(judge, criteria, examples, records_fingerprint)
     shards = ShardedWork(folder / key[:16], key, n_shards=count_shards(n_records))
     shards.partition(records)
 
     def judge_shard(shard: pd.DataFrame) -> pd.DataFrame:
-        return run_judge(judge, JudgeTask(shard, criteria, examples), cache=cache)
+        verdicts = run_judge(judge, JudgeTask(shard, criteria, examples), cache=cache)
+        refuse_capped(summarize_verdicts(verdicts), "in this shard")
+        return verdicts
 
     shards.run(judge_shard, "judge_scores", on_progress)
     return shards.output

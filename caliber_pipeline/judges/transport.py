@@ -54,8 +54,8 @@ class ConnectionFailedError(Exception):
 class Transport(Protocol):
     """Sends one request body and returns the raw reply."""
 
-    async def post(self, body: Mapping[str, Any]) -> HttpReply:
-        """Send the body.
+    async def post(self, body: Mapping[str, Any], timeout_s: float) -> HttpReply:
+        """Send the body, and wait so many seconds for the reply at most.
 
         Raises:
             ConnectionFailedError: there was no reply.
@@ -79,24 +79,23 @@ class PackageTransport:
     def __init__(self, settings: OpenAIJudgeSettings) -> None:
         """A client for the settings' endpoint."""
         self.last_request: httpx2.Request | None = None
-        self._timeout_s = settings.attempt_timeout_s
         self._client = _make_client(settings, self._remember)
 
     async def _remember(self, request: "httpx2.Request") -> None:
         self.last_request = request
 
-    async def post(self, body: Mapping[str, Any]) -> HttpReply:
+    async def post(self, body: Mapping[str, Any], timeout_s: float) -> HttpReply:
         """Send the body."""
         import httpx2
         import openai
 
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 reply = await self._client.post(_PATH, body=body, cast_to=httpx2.Response)
         except openai.APIStatusError as error:
             reply = error.response
         except TimeoutError:
-            raise _timed_out(self._timeout_s) from None
+            raise _timed_out(timeout_s) from None
         except openai.APIConnectionError as error:
             raise _connection_failed(error.__cause__ or error) from None
         return HttpReply(reply.status_code, dict(reply.headers), reply.content)
@@ -117,27 +116,27 @@ class DirectTransport:
         self._session: aiohttp.ClientSession | None = None
         self._url: Any = None
 
-    async def post(self, body: Mapping[str, Any]) -> HttpReply:
+    async def post(self, body: Mapping[str, Any], timeout_s: float) -> HttpReply:
         """Send the body."""
         import aiohttp
 
         if self._session is None:
-            return await self._first_post(body)
+            return await self._first_post(body, timeout_s)
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
+                asyncio.timeout(timeout_s),
                 self._session.post(self._url, data=json.dumps(body).encode(), allow_redirects=False) as reply,
             ):
                 content = await reply.read()
         except TimeoutError:
-            raise _timed_out(self._timeout_s) from None
+            raise _timed_out(timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _connection_failed(error) from None
         headers = {} if reply.status == 200 else {name.lower(): value for name, value in reply.headers.items()}
         return HttpReply(reply.status, headers, content)
 
-    async def _first_post(self, body: Mapping[str, Any]) -> HttpReply:
-        reply = await self._package.post(body)
+    async def _first_post(self, body: Mapping[str, Any], timeout_s: float) -> HttpReply:
+        reply = await self._package.post(body, timeout_s)
         request = self._package.last_request
         if request is not None and self._session is None:
             self._open_session(request)

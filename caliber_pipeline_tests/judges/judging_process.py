@@ -11,7 +11,9 @@ from caliber_pipeline_tests.judges.scripted import make_task
 
 
 def main(url: str, cache_path: str, n: str) -> None:
-    settings = OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16)
+    settings = OpenAIJudgeSettings(
+        model="m", base_url=url, max_concurrency=16, input_price=100.0, output_price=1000.0, max_output_tokens=20
+    )
     task = make_task({f"r{i}": f"answer {i}" for i in range(int(n))})
     with VerdictCache(Path(cache_path)) as cache:
         run_judge(OpenAIJudge(settings), task, cache=cache, on_progress=lambda done, _: print(done, flush=True))  # noqa: T201

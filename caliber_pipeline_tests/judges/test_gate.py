@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from caliber_pipeline.judges.gate import Budget, CapReachedError, Gate
+from caliber_pipeline.judges.gate import Gate
 
 
 def test_no_more_calls_than_the_limit_are_under_way_and_all_get_their_turn() -> None:
@@ -124,38 +124,5 @@ def test_a_call_that_is_cancelled_while_it_waits_gives_its_place_back() -> None:
         await gate.enter(0)
         gate.leave()
         await asyncio.wait_for(gate.enter(0), 1)
-
-    asyncio.run(run())
-
-
-def test_a_budget_waits_for_open_calls_and_then_ends() -> None:
-    async def run() -> list[str]:
-        budget = Budget(100)
-        events = []
-        await budget.reserve(60)
-
-        async def second() -> None:
-            await budget.reserve(60)
-            events.append("second")
-
-        waiting = asyncio.create_task(second())
-        await asyncio.sleep(0.01)
-        events.append("first settles")
-        budget.settle(60, 30)
-        await waiting
-        budget.settle(60, 50)
-        with pytest.raises(CapReachedError):
-            await budget.reserve(21)
-        await budget.reserve(20)
-        budget.settle(20, 20)
-        assert budget.spent == 100
-        return events
-
-    assert asyncio.run(run()) == ["first settles", "second"]
-
-
-def test_no_cap_never_ends() -> None:
-    async def run() -> None:
-        await Budget(None).reserve(10**30)
 
     asyncio.run(run())

@@ -246,6 +246,27 @@ def test_a_record_that_takes_too_long_in_all_is_failed() -> None:
     assert "no verdict within 0.3 s; last: HTTP 500" in scores["failure_reason"].iloc[-1]
 
 
+@pytest.mark.parametrize("transport", ["direct", "package"])
+def test_no_attempt_takes_longer_than_what_is_left_of_its_record(transport: str) -> None:
+    with loopback(LoopbackConfig(p_hang=1.0)) as server:
+        judge = make_judge(server, transport=transport, record_timeout_s=0.5, attempt_timeout_s=30.0)
+        start = time.perf_counter()
+        scores = run_judge(judge, make_task({"a": "t"}))
+        elapsed = time.perf_counter() - start
+        assert server.stats()["calls"] == 1
+    assert scores["failure_reason"].tolist() == ["no verdict within 0.5 s; last: no reply within 0.5 s"]
+    assert elapsed < 10
+
+
+def test_further_votes_share_the_time_of_their_record() -> None:
+    criteria = Criteria(criteria="c", sampling=Sampling(temperature=1.0, n_votes=5))
+    with loopback(LoopbackConfig(latency_s=0.4)) as server:
+        scores = run_judge(make_judge(server, record_timeout_s=0.6), make_task({"a": "t"}, criteria))
+        # the first vote takes 0.4 s, the second is given up after the 0.2 s that are left, the others are not asked for
+        assert server.stats()["calls"] == 2
+    assert scores["n_votes"].tolist() == [1]
+
+
 def test_votes_give_the_majority_and_its_share() -> None:
     criteria = Criteria(criteria="c", sampling=Sampling(temperature=1.0, n_votes=5))
     with loopback(LoopbackConfig(reject_if="wrong", p_flip=0.2)) as server:
@@ -296,9 +317,21 @@ def test_identity_tells_provider_model_sampling_and_template_apart(server: Loopb
         dict(make_judge("http://elsewhere/v1").identity(criteria)),
         dict(make_judge(server, provider="vllm").identity(criteria)),
         dict(make_judge(server).identity(Criteria(criteria="c", sampling=Sampling(temperature=1)))),
+        dict(make_judge(server, max_output_tokens=64).identity(criteria)),
     ]
-    assert len({json.dumps(identity, sort_keys=True) for identity in identities}) == 5
+    assert len({json.dumps(identity, sort_keys=True) for identity in identities}) == 6
     assert identities[0]["template"] == "1"
+    own_limit = Criteria(criteria="c", sampling=Sampling(max_tokens=64))
+    assert make_judge(server).identity(own_limit) == identities[-1]
+
+
+def test_a_reply_that_was_cut_is_asked_for_again_once_its_limit_is_raised(tmp_path: Path) -> None:
+    with VerdictCache(tmp_path / "c.sqlite") as cache:
+        for limit, reply, status, n_calls in ((8, "The answer", "unparseable", 2), (800, '{"score": 1}', "scored", 1)):
+            with loopback(LoopbackConfig(replies={"t": reply})) as server:
+                judge = make_judge(server, max_output_tokens=limit)
+                assert run_judge(judge, make_task({"a": "t"}), cache=cache)["status"].tolist() == [status]
+                assert server.stats()["calls"] == n_calls  # a repair is tried
 
 
 def test_the_estimate_before_a_run_matches_its_calls(server: Loopback) -> None:

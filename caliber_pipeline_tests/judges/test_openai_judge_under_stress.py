@@ -220,7 +220,8 @@ def test_kill_9_loses_no_verdict_older_than_a_second_and_none_is_paid_twice(tmp_
     assert calls - n == paid - kept
     assert paid - kept <= concurrency * (1 + 1.0 / latency_s)
     assert int(resumed["is_cached"].sum()) == kept
-    differs = ["is_cached", "latency_s", "cost_usd"]  # the process knew no price
+    assert resumed["cost_usd"].unique().tolist() == [pytest.approx(0.05)]  # 300 tokens at 0.0001 and 20 at 0.001
+    differs = ["is_cached", "latency_s"]
     pd.testing.assert_frame_equal(resumed.drop(columns=differs), undisturbed.drop(columns=differs))
 
 
