@@ -147,7 +147,7 @@ def test_a_cap_holds_for_the_proposals_that_are_tried_too(
     # v001 costs 200 * 0.05 = 10 dollars: 2 are left for the race of two proposals on train, which would take about 6
     prices = {"input_price": 100.0, "output_price": 1000.0, "max_output_tokens": 20}
     project = make_project(tmp_path, "rules", "examples", **prices, max_cost_usd=12.0)
-    with pytest.raises(SpendingCapError, match="records judged on train, trying a proposal"):
+    with pytest.raises(SpendingCapError, match="records judged while a proposal was tried"):
         run_loop(project, instance)
     calls = server.stats()["calls"]
     assert N < calls <= 12.0 / 0.05

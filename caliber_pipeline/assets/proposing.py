@@ -45,7 +45,7 @@ class TrainJudge:
         judge = self._project.build_judge(criteria=criteria, version=criteria.base)
         with self._project.open_verdict_cache() as cache:
             verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache)
-        refuse_capped(summarize_verdicts(verdicts), "on train, trying a proposal")
+        refuse_capped(summarize_verdicts(verdicts), "while a proposal was tried")
         n_calls, cost = measure_effort(verdicts)
         self.n_calls += n_calls
         self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
