@@ -16,10 +16,10 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, SpendingCapError
 from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.judge_prompt import Message, build_prefix, build_record_message
-from caliber_pipeline.core.pricing import Estimate, usd
+from caliber_pipeline.core.pricing import Estimate, pico, usd
 from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.judges.batch_files import BatchFiles, Line, StoredBatch
-from caliber_pipeline.judges.caller import budget_of, parse_completion
+from caliber_pipeline.judges.caller import parse_completion
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_run import read_vote
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
@@ -116,24 +116,31 @@ class BatchJudge:
             raise InputError("several votes are not asked for in batches; judge live, or set n_votes to 1")
         if not len(task.records):
             return
-        self._refuse_over_cap(task)
-        with self._open_client() as client:
-            run = _BatchRun(self, task, BatchFiles(client, self._folder))
-            yield from run.take_batches()
+        reserved = self._reserve(task)
+        spent = reserved  # what was sent is paid for, also where the replies are not waited for
+        try:
+            with self._open_client() as client:
+                run = _BatchRun(self, task, BatchFiles(client, self._folder))
+                yield from run.take_batches()
+            spent = run.spent
+        finally:
+            self._single.budget.settle(reserved, spent)
         if run.to_repeat:
             _log.info("%d records got no answer in a batch; they are asked one by one", len(run.to_repeat))
             is_open = task.records["record_id"].isin(list(run.to_repeat)).to_numpy(dtype=bool)
             yield from self._single.judge(replace(task, records=task.records[is_open]))
 
-    def _refuse_over_cap(self, task: JudgeTask) -> None:
-        """Hold the estimate against the cap: what was sent as a batch is paid for."""
-        budget_of(self._settings)
-        cap, cost = self._settings.max_cost_usd, self.estimate(task).cost_usd
-        if cap is not None and cost is not None and cost > cap:
+    def _reserve(self, task: JudgeTask) -> int:
+        """Set the estimate aside from the spending cap."""
+        cost = self.estimate(task).cost_usd or 0.0
+        budget, cap = self._single.budget, self._settings.max_cost_usd
+        if not budget.take(pico(cost)):
+            before = f", of which {usd(budget.spent):.4f} are spent" if budget.spent else ""
             raise SpendingCapError(
                 f"{len(task.records)} records in batches cost about {cost:.4f} US dollars, over the spending cap of "
-                f"{cap:g}; raise it, or judge fewer"
+                f"{cap:g}{before}; raise it, or judge fewer"
             )
+        return pico(cost)
 
     def _open_client(self) -> "openai.OpenAI":
         import openai
@@ -158,6 +165,7 @@ class _BatchRun:
         self._record_of = {custom_id: record_id for custom_id, record_id, _ in self._requests()}
         self._open = set(self._record_of)
         self.to_repeat: set[str] = set()
+        self.spent = 0
 
     def take_batches(self) -> Iterator[pd.DataFrame]:
         under_way = self._resume()
@@ -235,6 +243,7 @@ class _BatchRun:
         cost = None
         if price is not None and isinstance(sent, int) and isinstance(received, int):
             cost = usd(price.cost(sent, received)) * PRICE_FACTOR
+            self.spent += pico(cost)
         provider, model = self._judge.provider, self._judge.model
         judged = (record_id, vote.status, vote.score, vote.reasoning, vote.confidence, None, None, vote.reason)
         return (*judged, provider, model, sent, received, cost, None, 1)

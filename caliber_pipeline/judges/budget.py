@@ -37,16 +37,26 @@ class Budget:
         while not self._takes(amount, settled := asyncio.Event()):
             await settled.wait()
 
+    def take(self, amount: int) -> bool:
+        """Set an amount aside if it fits now; whether it does."""
+        with self._lock:
+            fits = self._fits(amount)
+            self._reserved += amount if fits else 0
+            return fits
+
     def _takes(self, amount: int, settled: asyncio.Event) -> bool:
         """Whether the amount fits now; if not, the event is set as soon as a call settles."""
         with self._lock:
-            if self._cap is None or self.spent + self._reserved + amount <= self._cap:
+            if self._fits(amount):
                 self._reserved += amount
                 return True
             if not self._reserved:
                 raise CapReachedError
             self._waiting.append((asyncio.get_running_loop(), settled))
             return False
+
+    def _fits(self, amount: int) -> bool:
+        return self._cap is None or self.spent + self._reserved + amount <= self._cap
 
     def settle(self, reserved: int, spent: int) -> None:
         """Replace a reservation by what the call cost."""

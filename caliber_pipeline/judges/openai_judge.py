@@ -59,6 +59,9 @@ class OpenAIJudge:
 
     What the endpoint accepts (reply format, parameters) is found out by the first record's own call and remembered for
     as long as the object lives.
+
+    Attributes:
+        budget: What its calls may cost, and have.
     """
 
     is_cacheable: Final = True
@@ -83,7 +86,7 @@ class OpenAIJudge:
         self._url = shown_url(settings.endpoint_url)
         _ = settings.key
         require_price(settings)
-        self._budget = budget or Budget.of(settings.max_cost_usd)
+        self.budget = budget or Budget.of(settings.max_cost_usd)
         self._settings = settings
         self._model = settings.model
         self._dialects: dict[str, Dialect] = {}
@@ -158,7 +161,7 @@ class OpenAIJudge:
             )
         sampling_key = criteria.sampling.model_dump_json()
         dialect = self._dialects.get(sampling_key) or self.first_dialect(criteria)
-        run = self._run = OpenAIRun(self._settings, dialect, task, self._budget)
+        run = self._run = OpenAIRun(self._settings, dialect, task, self.budget)
         run.start()
         try:
             while (rows := run.next_rows()) is not None:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from caliber_pipeline.core.errors import SpendingCapError
 from caliber_pipeline.core.schemas import empty_frame
-from caliber_pipeline.core.verdicts import summarize_verdicts
+from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.scripted import ScriptedJudge, make_task, verdict
@@ -56,3 +57,14 @@ def test_nothing_judged_is_undefined_and_costs_nothing() -> None:
     assert summary.coverage is None
     assert summary.mean_latency_s is None
     assert (summary.cost_usd, summary.n_calls) == (0, 0)
+
+
+def test_a_cap_that_left_one_record_unasked_ends_the_run_with_its_coverage() -> None:
+    texts = {f"r{i}": f"{i}" for i in range(100)}
+    script = {"r7": [verdict("r7", status="skipped", llm_score=None, n_attempts=0)]}
+    refuse_capped(summarize_verdicts(run_judge(ScriptedJudge(), make_task(texts))), "under 'v001'")
+    capped = summarize_verdicts(run_judge(ScriptedJudge(script), make_task(texts)))
+    with pytest.raises(
+        SpendingCapError, match=r"99 of 100 records judged under 'v001' \(99.0%\); the verdicts are kept"
+    ):
+        refuse_capped(capped, "under 'v001'")

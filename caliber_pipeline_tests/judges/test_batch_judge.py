@@ -8,8 +8,10 @@ import pytest
 
 from caliber_pipeline.core.criteria import Criteria, Sampling
 from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
+from caliber_pipeline.core.pricing import pico
 from caliber_pipeline.judges.batch_files import BatchFiles
 from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits
+from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.runner import run_judge
@@ -164,5 +166,16 @@ def test_a_spending_cap_is_held_against_the_estimate_before_anything_is_sent(tmp
         settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url, max_cost_usd=0.0001)
         judge = BatchJudge(OpenAIJudge(settings), settings, tmp_path)
         with pytest.raises(SpendingCapError, match=r"about 0\.0\d+ US dollars, over the spending cap of 0\.0001"):
+            run_judge(judge, make_task(TEXTS))
+        assert not server.files
+
+
+def test_what_others_spent_of_the_cap_is_not_there_for_a_batch(tmp_path: Path) -> None:
+    with batch_server() as server:
+        settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url, max_cost_usd=5.0)
+        budget = Budget.of(5.0)
+        judge = BatchJudge(OpenAIJudge(settings, budget), settings, tmp_path)
+        budget.settle(0, pico(4.9999))
+        with pytest.raises(SpendingCapError, match=r"over the spending cap of 5, of which 4\.9999 are spent; raise it"):
             run_judge(judge, make_task(TEXTS))
         assert not server.files
