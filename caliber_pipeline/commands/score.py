@@ -48,7 +48,7 @@ def execute(arguments: argparse.Namespace) -> None:
     rows = load_rows(arguments.records)
     mapping = parse_columns(arguments.column)
     parsed = parse_records(rows.table, rows.lines, source=rows.source, mapping=mapping)
-    n_rejected = parsed.is_rejected.to_pylist().count(True)
+    n_rejected = rows.broken.num_rows + parsed.is_rejected.to_pylist().count(True)
     verdicts = judge.score(parsed.table)
     if arguments.to is None:
         verdicts.to_csv(sys.stdout, index=False)

@@ -121,6 +121,18 @@ def test_an_exported_judge_scores_a_file(stored: Path, capsys: pytest.CaptureFix
     verdicts = pd.read_csv(stored / "verdicts.csv")
     assert verdicts["record_id"].tolist() == [f"r{i}" for i in range(N)]
     assert verdicts.loc[3, "llm_score"] == 0  # wrong, as recorded
+    assert counts["n_rejected_records"] == 0
+
+
+def test_scoring_counts_every_row_that_is_no_record(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, records = tmp_path / "judge.json", tmp_path / "records.jsonl"
+    call(capsys, "export", "--assets", str(stored), "--to", str(judge), "--version", "v001")
+    records.write_text('{"query": "q", "output": "o", "score": 1}\n{"query": "q"}\n{broken\n', encoding="utf-8")
+    options = ["--judge", str(judge), "--records", str(records), "--to", str(tmp_path / "verdicts.csv")]
+    counts = call_json(capsys, "score", *options)
+    assert (counts["n_records"], counts["n_rejected_records"]) == (1, 2)
 
 
 async def _score(judge: CalibratedJudge, records: pd.DataFrame) -> pd.DataFrame:
