@@ -48,7 +48,8 @@ def load_annotation_file(path: Path, record_ids: pd.Series) -> tuple[pd.DataFram
     else:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as JSON ({error})") from error
         is_tasks = detect_format(content, source=path.name) == "label-studio"
         table, lines = parse_label_studio(content) if is_tasks else parse_argilla(content)

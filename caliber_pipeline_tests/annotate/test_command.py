@@ -11,10 +11,12 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import httpx2
+import pandas as pd
 import pytest
 
 from caliber_pipeline.annotate.security import allowed_hosts, check_token, is_loopback
 from caliber_pipeline.annotate.serve import listen
+from caliber_pipeline.annotate.transfer import load_annotation_file
 from caliber_pipeline.cli import main
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.stores.annotation_store import AnnotationStore
@@ -70,6 +72,14 @@ def test_what_cannot_be_done_is_said_in_one_line(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000 + "]" * 100_000, r'[{"id": "\ud800"}]', "9" * 5_000])
+def test_an_import_of_what_nothing_can_read_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"labels\.json: cannot be read as JSON"):
+        load_annotation_file(path, pd.Series(["1"]))
 
 
 def test_a_port_in_use_is_refused() -> None:
