@@ -22,7 +22,7 @@ CHROMIUM_FLAGS = [
 REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 
 # a busy machine takes longer than any deadline at times, and none of these tests is about time
-hypothesis.settings.register_profile("caliber", deadline=None)
+hypothesis.settings.register_profile("caliber", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("caliber")
 
 

@@ -59,7 +59,7 @@ def test_html_stays_text_and_addresses_are_shown_not_linked() -> None:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(alphabet=st.sampled_from("ab <>&\"'`*_#-[]()!|\n1.~:/="), max_size=80))
 def test_whatever_the_text_only_harmless_nodes_come_out(text: str) -> None:
     nodes = parse_nodes(text)

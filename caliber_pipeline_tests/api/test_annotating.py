@@ -181,5 +181,5 @@ class AnnotatingMachine(RuleBasedStateMachine):
         assert following is None or following.record_id not in annotated
 
 
-AnnotatingMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+AnnotatingMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=15)
 test_annotating_is_consistent = AnnotatingMachine.TestCase

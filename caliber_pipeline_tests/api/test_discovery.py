@@ -130,7 +130,7 @@ def test_invented_ids_are_dropped_and_counted_and_missing_ones_asked_for_once_mo
     assert _ids(result) == _EVERY_ID[2:]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_whatever_the_model_replies_every_id_comes_out_once(data: st.DataObject) -> None:
     def answer(prompt: str, reply: type[BaseModel]) -> str:

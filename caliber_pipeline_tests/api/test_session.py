@@ -389,7 +389,7 @@ async def _learn(session: CalibrationSession) -> None:
     await session.optimize_prompt(max_examples=4)
 
 
-SessionMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=8, deadline=None)
+SessionMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=8)
 test_sessions_survive_json_at_every_state = SessionMachine.TestCase
 
 

@@ -125,7 +125,7 @@ def test_takes_values_of_any_type() -> None:
 texts = st.text(st.characters(codec="utf-8"), max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.fixed_dictionaries({"id": texts, "query": texts, "output": texts, "judgment": texts}), min_size=1))
 def test_accounts_for_every_row(rows: list[dict[str, str]]) -> None:
     result = UploadHandler().from_records(rows)

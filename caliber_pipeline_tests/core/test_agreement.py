@@ -65,7 +65,7 @@ def test_an_empty_table_has_no_figure() -> None:
     assert set(ConfusionMatrix(0, 0, 0, 0).figures.values()) == {None}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(CELLS)
 def test_figures_agree_with_sklearn(cells: tuple[int, int, int, int]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")

@@ -238,7 +238,7 @@ def test_repeat_stability_is_the_mean_share_of_votes_for_the_verdict() -> None:
     assert metric_row(metrics, "dev", "repeat_stability")["n"] == 2
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(

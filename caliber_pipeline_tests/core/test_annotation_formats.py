@@ -174,7 +174,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(JSON, max_size=4))
 def test_whatever_json_comes_every_row_is_an_annotation_or_a_rejection(content: list[Any]) -> None:
     for rows, numbers in (parse_label_studio(content), parse_argilla(content)):

@@ -78,7 +78,7 @@ def test_people_on_the_shared_data_set() -> None:
     assert float(krippendorff_alpha(three.n_accepts, three.n_raters)) == pytest.approx(0.725617259447, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0, NAN]), min_size=3, max_size=3), min_size=3, max_size=30))
 def test_alpha_agrees_with_the_krippendorff_package(scores: list[list[float]]) -> None:
     krippendorff = pytest.importorskip("krippendorff")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.enrichment import adjust_benjamini_hochberg, fisher_greater, measure_enrichment
@@ -11,7 +11,6 @@ from caliber_pipeline.core.enrichment import adjust_benjamini_hochberg, fisher_g
 _counts = st.integers(0, 30)
 
 
-@settings(deadline=None)
 @given(_counts, _counts, _counts, _counts)
 def test_fisher_agrees_with_scipy(a: int, b: int, c: int, d: int) -> None:
     from scipy.stats import fisher_exact
@@ -20,7 +19,6 @@ def test_fisher_agrees_with_scipy(a: int, b: int, c: int, d: int) -> None:
     assert fisher_greater(a, b, c, d) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_q_values_agree_with_scipy(p_values: list[float]) -> None:
     from scipy.stats import false_discovery_control

@@ -38,7 +38,7 @@ def ids(selection: ExampleSelection) -> list[str]:
     return list(selection.examples["record_id"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(candidate_tables, st.integers(0, 20), st.sampled_from(STRATEGIES), st.integers(0, 3))
 def test_gives_the_count_or_all_that_are_annotated_each_once(
     candidates: pd.DataFrame, count: int, strategy: SelectionStrategy, seed: int
@@ -53,7 +53,7 @@ def test_gives_the_count_or_all_that_are_annotated_each_once(
     assert selection.metadata["accepts"] + selection.metadata["rejects"] == len(ids(selection))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(candidate_tables, st.integers(0, 12), st.sampled_from(STRATEGIES), st.integers(0, 3), st.integers(0, 99))
 def test_depends_on_the_seed_and_not_on_the_order_of_rows(
     candidates: pd.DataFrame, count: int, strategy: SelectionStrategy, seed: int, order_seed: int

@@ -1,6 +1,6 @@
 """Keywords and names are in people's words and tell groups apart."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.keywords import select_keywords, select_name, split_words
@@ -34,7 +34,6 @@ def test_a_name_is_the_clause_that_holds_most_keywords() -> None:
     assert select_name([], ["Bad"]) == "Bad"
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.text(max_size=30), min_size=1, max_size=5), max_size=4))
 def test_any_text_has_keywords_of_its_own_and_a_name(groups: list[list[str]]) -> None:
     for keywords, notes in zip(select_keywords(groups), groups, strict=True):

@@ -39,7 +39,7 @@ def test_each_text_is_encoded_once_over_calls_and_processes(tmp_path: Path) -> N
 
 
 @given(st.lists(st.lists(st.text(max_size=5), max_size=8), max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_cache_never_changes_the_answer(batches: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cached = CachedEncoder(LetterEncoder(), EmbeddingCache(Path(folder) / "e.sqlite"))

@@ -190,7 +190,7 @@ def test_no_records_give_an_empty_table_of_the_schema(cache: VerdictCache) -> No
     assert list(scores.columns) == schemas.JUDGE_SCORES.names
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     texts=st.dictionaries(st.text("abc", min_size=1, max_size=2), st.text("xy", max_size=1), max_size=6),
     replies=st.dictionaries(

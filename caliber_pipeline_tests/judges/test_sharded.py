@@ -111,7 +111,7 @@ def test_another_judge_or_other_records_have_shards_of_their_own(tmp_path: Path)
         ShardedWork(next(tmp_path.iterdir()), "another key", n_shards=16)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=st.sets(st.text(min_size=1, max_size=4), max_size=60), size=st.integers(1, 20))
 def test_every_record_is_in_one_shard(tmp_path_factory: pytest.TempPathFactory, ids: set[str], size: int) -> None:
     work = ShardedWork(tmp_path_factory.mktemp("work"), "k", n_shards=count_shards(len(ids)))

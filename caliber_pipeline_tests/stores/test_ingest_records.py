@@ -61,7 +61,7 @@ def test_batches_give_what_reading_all_at_once_gives(tmp_path: Path, monkeypatch
 cells = st.sampled_from(["", " ", "1", "0", "x", 'a"b', "a\nb", "a,b", "é"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(cells, cells, cells, cells), min_size=1, max_size=25))
 def test_every_row_is_a_record_or_a_rejection_however_it_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Row]
