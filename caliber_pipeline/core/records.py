@@ -181,7 +181,7 @@ class RecordParser:
     ) -> tuple[pa.Array, NDArray[np.uint64]]:
         """The group per row, and the hash of the group."""
         if self._group_by is None:
-            query, output = (pc.fill_null(texts[name], "") for name in ("query", "output"))
+            query, output = (_without_nulls(texts[name]) for name in ("query", "output"))
             groups = hex_digits(hash_groups(query, output, has_few_queries=has_few_queries))
         else:
             named = blank_to_null(rows.column(self._columns.get(self._group_by, self._group_by)))
@@ -215,6 +215,11 @@ def metadata_columns(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
         raise InputError(f"no record has the metadata column {unknown}; the columns are {sorted(known)[:20]}")
     values = {name: pc.map_lookup(metadata, pa.scalar(name), "first") for name in names}
     return frame_from_arrow(pa.table({"record_id": pa.array(records["record_id"], from_pandas=True), **values}))
+
+
+def _without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with "" for null; as it is where it has none, as filling copies it."""
+    return pc.fill_null(column, "") if column.null_count else column
 
 
 def _parse_score(texts: Mapping[str, pa.ChunkedArray], name: str, theirs: str, faults: Faults) -> pa.ChunkedArray:
