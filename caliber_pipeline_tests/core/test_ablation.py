@@ -69,3 +69,10 @@ def test_records_without_a_verdict_are_left_aside_and_dev_is_not_looked_at() -> 
     assert len(select_ablated(full)) == N - 11
     without = full.assign(llm_score=full["llm_score"].where(full.index >= 20))
     assert measure_contribution(list_parts(CRITERIA)[0], select_ablated(full), without).n == N - 20
+
+
+def test_where_kappa_is_undefined_nothing_is_shown() -> None:
+    full = scored().assign(human_score=1, llm_score=1)
+    without = full.assign(llm_score=[0] + [1] * (N - 1))
+    found = measure_contribution(list_parts(CRITERIA)[0], full, without)
+    assert (found.change, found.effect, found.n_changed) == (None, "nothing shown", 1)

@@ -32,3 +32,8 @@ def test_what_the_optimizer_adds_and_layout_make_no_label_stale() -> None:
 
 def test_a_person_who_changes_the_text_makes_older_labels_stale() -> None:
     assert stale("strict") == ["r1", "r2"]
+
+
+def test_a_version_whose_base_is_gone_stands_for_itself() -> None:
+    orphan = {"v009": Criteria(criteria="Score 1", base="gone", author="optimizer")}
+    assert find_stale(ANNOTATIONS, orphan, "v009").empty

@@ -1,6 +1,7 @@
 """What each strategy proposes."""
 
 import asyncio
+from dataclasses import replace
 
 import pandas as pd
 
@@ -96,3 +97,28 @@ def test_words_that_train_shares_with_dev_may_be_used() -> None:
     evidence.misalignments["human_notes"] = "the same words stand in train and in dev"
     criteria = START.model_copy(update={"criteria": "Score 0 where the same words stand in train and in dev"})
     assert find_refusal(Proposal(criteria, (), "mine", ""), START, evidence, shared) is None
+
+
+def test_private_data_is_refused_whoever_wrote_it() -> None:
+    world = World()
+    criteria = START.model_copy(update={"criteria": "Score 1 if it names ann@example.com"})
+    refusal = find_refusal(Proposal(criteria, (), "mine", ""), START, world.evidence(START), world.guarded())
+    assert refusal == "it holds private data"
+
+
+def test_a_judge_that_is_never_right_is_shown_no_records_to_keep() -> None:
+    world = World()
+    request = world.request(START, 1)
+    wrong = request.evidence.scored[request.evidence.scored["human_score"] == 0]
+    task = build_task(replace(request, evidence=replace(request.evidence, scored=wrong)), Kind.CLARIFY)
+    assert "must go on getting right" not in task.prompt
+
+
+def test_errors_without_a_note_make_clauses_without_a_pattern() -> None:
+    world = World()
+    request = world.request(START, 1)
+    bare = request.evidence.misalignments.assign(pattern_id=None, pattern_name=None, human_notes=None)
+    request = replace(request, evidence=replace(request.evidence, misalignments=bare))
+    found = asyncio.run(RewriteStrategy(scripted(learn_from_prompt), n_candidates=1).propose(request))
+    (proposal,) = found.proposals
+    assert all(clause.evidence.pattern_id is None and clause.evidence.record_ids for clause in proposal.clauses)

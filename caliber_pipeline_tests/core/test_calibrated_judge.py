@@ -1,0 +1,78 @@
+"""The certificate: what it supports, and how its model card says so."""
+
+from typing import Any
+
+import pytest
+
+from caliber_pipeline.core.calibrated_judge import JudgeDocument, check_kappa, render_card
+from caliber_pipeline.core.criteria import Criteria
+
+
+def figure(value: float | None, low: float | None, high: float | None) -> dict[str, Any]:
+    names = ("cohen_kappa", "accuracy", "precision", "recall", "specificity", "f1_score")
+    return {name: {"value": value, "ci_low": low, "ci_high": high, "n": 80} for name in names}
+
+
+def document(**changes: Any) -> JudgeDocument:  # noqa: ANN401 - entries of the certificate
+    certificate = {
+        "issued_at": "2026-01-01",
+        "decision": "promoted",
+        "decision_reason": "p = 0.001",
+        "test": figure(0.7, 0.6, 0.8),
+        "dev": figure(0.7, 0.6, 0.8),
+        "n_test_looks": 2,
+        "labels": {"test": 80, "without_a_verdict": 1},
+        "human_ceiling": {"value": 0.75, "ci_low": 0.7, "ci_high": 0.8, "n": 120},
+        "examples": "as they are",
+        "fingerprints": {"records": "abc"},
+    }
+    abstention = {"threshold": 0.8, "share_decided": 0.5, "risk_bound": 0.09, "reason": None}
+    return JudgeDocument(
+        criteria_version="v002",
+        criteria="Score 1 if right",
+        definition=Criteria(criteria="Score 1 if right"),
+        examples=[],
+        provider="local",
+        model="m",
+        sampling={},
+        template_version="1",
+        abstention=changes.pop("abstention", abstention),
+        certificate={**certificate, **changes},
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "minimum", "is_supported", "reason"),
+    [
+        (figure(0.7, 0.6, 0.8), 0.6, True, "kappa on test 0.700 (0.600 to 0.800, n = 80) supports 0.6"),
+        (figure(0.7, 0.6, 0.8), 0.61, False, "its lower bound does not support 0.61"),
+        (figure(None, None, None), 0.1, False, "undefined on 80 records"),
+        (None, 0.1, False, "test is sealed"),
+    ],
+)
+def test_a_minimum_is_supported_by_the_lower_bound_alone(
+    test: dict[str, Any] | None, minimum: float, reason: str, *, is_supported: bool
+) -> None:
+    found, why = check_kappa(document(test=test), minimum)
+    assert found is is_supported
+    assert reason in why
+
+
+def test_the_card_says_what_is_known() -> None:
+    card = render_card(document())
+    assert "| test | cohen kappa | 0.700 (substantial) | 0.600 to 0.800 | 80 |" in card
+    assert "People agree with each other at kappa 0.750 (0.700 to 0.800) on 120 records." in card
+    assert (
+        "at least 0.800 may stand (50% of the calibration records): they disagree with people on at most 9.0%" in card
+    )
+    assert "80 test, 1 without a verdict. Test was shown 2 times" in card
+    assert "    Score 1 if right" in card
+
+
+def test_the_card_says_what_is_not_known() -> None:
+    nobody = {"value": None, "ci_low": None, "ci_high": None, "n": 0}
+    abstention = {"threshold": None, "reason": "the judge gives no confidences"}
+    card = render_card(document(test=None, human_ceiling=nobody, abstention=abstention))
+    assert "| test | sealed |" in card
+    assert "No record was judged by two people" in card
+    assert "No threshold can be guaranteed: the judge gives no confidences." in card
