@@ -5,6 +5,7 @@ import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.evaluation_metadata import show_agreement
+from caliber_pipeline.assets.metadata import Metadata
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.alignment_metrics import (
     compute_alignment_metrics,
@@ -41,23 +42,19 @@ def alignment_metrics(
     verdict = label_verdict(metrics, "dev")
     if project.criteria_files.load(context.partition_key).author == "optimizer":
         metrics = seal_test(metrics)
-    return dg.Output(
-        with_attrs(metrics, judge_scores),
-        metadata={
-            **show_agreement(
-                context.partition_key,
-                metrics,
-                project.tables.load_versions("alignment_metrics"),
-                load_decisions(project),
-                project.tables.load("calibration_history"),
-                project.settings.kappa_target,
-            ),
-            "labels_on_dev": verdict,
-        },
+    metrics = with_attrs(metrics, judge_scores)
+    return dg.Output(metrics, metadata={"labels_on_dev": verdict, **_show(project, context.partition_key, metrics)})
+
+
+def _show(project: Project, version: str, metrics: pd.DataFrame) -> Metadata:
+    """The figures, against those of the other versions and of earlier evaluations."""
+    tables = project.tables
+    decided = tables.load_versions("optimized_criteria")
+    return show_agreement(
+        version,
+        metrics,
+        tables.load_versions("alignment_metrics"),
+        {name: str(row["decision"].iloc[0]) for name, row in decided.items()},
+        tables.load("calibration_history"),
+        project.settings.kappa_target,
     )
-
-
-def load_decisions(project: Project) -> dict[str, str]:
-    """What was decided about each version so far."""
-    decided = project.tables.load_versions("optimized_criteria")
-    return {version: str(row["decision"].iloc[0]) for version, row in decided.items()}
