@@ -79,5 +79,7 @@ def _print(version: str, contributions: "list[Contribution]") -> None:
         interval = "" if item.ci_low is None else f"{item.ci_low:+.3f} to {item.ci_high:+.3f}"
         table.add_row(escape(item.name), change, interval, str(item.n_changed), item.effect)
     console.print(table)
+    if any(item.effect == "too few records" for item in contributions):
+        console.print("Too few records are left to tell: those that the version shows as examples do not count.")
     idle = [item.name for item in contributions if item.effect == "does nothing"]
     console.print(f"Without any effect: {', '.join(idle) or 'none'}.", markup=False)

@@ -9,7 +9,7 @@ import pandas as pd
 from caliber_pipeline.core.agreement import point_metrics, to_optional
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import cells_by_group
-from caliber_pipeline.core.intervals import N_DRAWS, expanded_tail, percentiles
+from caliber_pipeline.core.intervals import MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
 
 MAX_SINGLE_EXAMPLES: Final = 20  # more are left out all at once: one of three hundred shows nothing
 
@@ -41,7 +41,8 @@ class Contribution:
         ci_high: Upper end.
         n_changed: Records whose verdict changes.
         n: Records compared.
-        effect: 'helps', 'harms', 'nothing shown' (the interval holds 0) or 'does nothing' (no verdict changes).
+        effect: 'helps', 'harms', 'nothing shown' (the interval holds 0), 'does nothing' (no verdict changes), or
+            'too few records' (where nearly all of train is shown as examples, little is left to measure on).
     """
 
     name: str
@@ -95,8 +96,10 @@ def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame
     human, full = (both[name].to_numpy(dtype=np.int8) for name in ("human_score", "llm_score"))
     ablated = np.array([score_of[record_id] for record_id in both["record_id"]], dtype=np.int8)
     n_changed = int(np.count_nonzero(full != ablated))
+    if both["group"].nunique() < MIN_GROUPS:
+        return Contribution(part.name, part.text, None, None, None, n_changed, len(both), "too few records")
     if not n_changed:
-        return Contribution(part.name, part.text, 0.0 if len(both) else None, None, None, 0, len(both), "does nothing")
+        return Contribution(part.name, part.text, 0.0, None, None, 0, len(both), "does nothing")
     groups, names = pd.factorize(both["group"], sort=True)
     codes = groups.astype(np.int64)
     cells = np.stack([cells_by_group(human, llm, codes, len(names)) for llm in (full, ablated)]).astype(np.float64)

@@ -76,3 +76,9 @@ def test_where_kappa_is_undefined_nothing_is_shown() -> None:
     without = full.assign(llm_score=[0] + [1] * (N - 1))
     found = measure_contribution(list_parts(CRITERIA)[0], full, without)
     assert (found.change, found.effect, found.n_changed) == (None, "nothing shown", 1)
+
+
+def test_a_few_records_tell_nothing() -> None:
+    few = scored().head(30)  # 15 groups
+    found = measure_contribution(list_parts(CRITERIA)[0], few, few)
+    assert (found.effect, found.change, found.n) == ("too few records", None, 30)
