@@ -60,14 +60,18 @@ def log_progress(
 ) -> Callable[[int, int], None]:
     """A progress callback that logs a line every two seconds: rate, time left, and `more` where there is any.
 
-    The total is 0 where it is not known.
+    The total is 0 where it is not known. Work that begins again, as each batch of texts does, is timed from its own
+    beginning, and what took less than two seconds is not told at all.
     """
-    started = time.monotonic()
-    last = started
+    started = last = time.monotonic()
+    done_before = -1
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal started, last, done_before
         now = time.monotonic()
+        if done <= done_before:
+            started = last = now
+        done_before = done
         is_last = 0 < total <= done
         if now - last < PROGRESS_INTERVAL_S and (not is_last or last == started):
             return
