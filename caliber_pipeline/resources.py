@@ -28,6 +28,7 @@ from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
+from caliber_pipeline.stores.ingest import is_ingested
 from caliber_pipeline.stores.pattern_fits import PatternFits
 from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
@@ -119,7 +120,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The judge that the settings name, bound to a criteria version where one is given.
 
         Raises:
-            JudgeError: it cannot be had: no key, no model, an unknown provider.
+            InputError: a setting cannot work, as an unknown provider.
+            JudgeError: it cannot be had: no key, no model.
         """
         name = self.settings.judge
         if name == "local":
@@ -152,7 +154,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The language model of the endpoint that the settings name.
 
         Raises:
-            JudgeError: it cannot be had: no key, no model, an unknown provider.
+            InputError: a setting cannot work, as an unknown provider.
+            JudgeError: it cannot be had: no key, no model.
         """
         return OpenAILanguageModel(self.endpoint_settings, self.budget)
 
@@ -165,9 +168,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             JudgeError: a strategy needs a language model that cannot be had.
         """
-        default = "rewrite" if self.settings.judge == "openai" else "rules"
         built: list[Strategy] = []
-        for name in self.settings.strategies or (default,):
+        for name in self._strategy_names:
             if name == "rules":
                 built.append(RulesStrategy())
             elif name == "examples":
@@ -179,11 +181,34 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         return built
 
     @property
+    def _strategy_names(self) -> tuple[str, ...]:
+        return self.settings.strategies or ("rewrite" if self.settings.judge == "openai" else "rules",)
+
+    def check_clients(self) -> None:
+        """Find out, before anything is read, whether judge and language model can be had for what is to be evaluated.
+
+        Nothing is sent: what only the endpoint knows, the first call finds out.
+
+        Raises:
+            InputError: a setting cannot work.
+            JudgeError: there is no key, no model or no URL, or a spending cap but no price.
+        """
+        settings, valid = self.settings, self.criteria_files.load_all().valid
+        waiting = sorted(set(valid) - set(self.tables.versions("optimized_criteria")))
+        if not waiting and is_ingested(settings, self.tables):
+            return
+        if settings.judge == "openai":
+            for version in waiting or sorted(valid)[-1:]:
+                self.build_judge(criteria=valid[version], version=version)
+        if settings.max_iterations and not {"rewrite", "gepa"}.isdisjoint(self._strategy_names):
+            self.build_language_model()
+
+    @property
     def endpoint_settings(self) -> OpenAIJudgeSettings:
         """The endpoint's settings: those of the environment, overridden by those of the command line.
 
         Raises:
-            JudgeError: one of them cannot work.
+            InputError: one of them cannot work.
         """
         environ = {name: _plain(value) for name, value in self.endpoint.items()}
         return OpenAIJudgeSettings.from_env(environ, **self.settings.judge_options)

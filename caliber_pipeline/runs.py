@@ -56,23 +56,21 @@ class JobRunner:
         """
         self._instance = instance
         self._report = report
-        self._loggers = dg.Definitions(loggers={_LOGGER: _report_logger(report, log_level)})
-        self._wire(settings, project or Project.from_settings(settings))
-
-    def _wire(self, settings: Settings, project: Project) -> None:
-        if settings.judge == "openai":
-            _ = project.endpoint_settings  # what cannot work is better known before the first step
-        self._project = project
-        self._definitions = dg.Definitions.merge(build_definitions(settings, project), self._loggers)
+        loggers = dg.Definitions(loggers={_LOGGER: _report_logger(report, log_level)})
+        self._project = project or Project.from_settings(settings)
+        self._definitions = dg.Definitions.merge(build_definitions(settings, self._project), loggers)
 
     def run_loop(self) -> None:
         """Ingest where the input is new, then evaluate version after version until there is nothing left to do.
 
         Raises:
-            InputError: input or criteria cannot be used.
+            InputError: input, criteria or a setting cannot be used.
+            JudgeError: the judge or the language model cannot be had.
+            SpendingCapError: the spending cap ended the run, whatever the coverage; what was judged is kept.
             RunFailedError: a run failed for another reason.
         """
         settings = self._project.settings
+        self._project.check_clients()
         if not is_ingested(settings, self._project.tables):
             self._report("reading records and annotations")
             self._run("ingest")
@@ -115,6 +113,7 @@ class JobRunner:
             JudgeError: the judge cannot be had.
         """
         project = self._project
+        project.check_clients()
         if not is_ingested(project.settings, project.tables):
             self._report("reading records and annotations")
             self._run("ingest")

@@ -80,7 +80,7 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             faults = "; ".join(f"{prefix}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-            raise InputError(f"settings: {faults}") from error
+            raise InputError(f"settings: {faults}") from None  # the cause would show values, passwords among them
 
     @field_validator("annotation_store")
     @classmethod
@@ -88,6 +88,13 @@ class Settings(BaseModel):
         if url is not None and urlsplit(url).password:
             raise ValueError("holds a password, which settings show; put it in ~/.pgpass or PGPASSWORD")
         return url
+
+    @field_validator("judge_options")
+    @classmethod
+    def _has_no_password_in_url(cls, options: dict[str, str | int | float]) -> dict[str, str | int | float]:
+        if "@" in urlsplit(str(options.get("base_url", ""))).netloc:
+            raise ValueError("base_url holds a user or password, which settings show; put the key into CALIBER_API_KEY")
+        return options
 
     @property
     def is_default_output(self) -> bool:

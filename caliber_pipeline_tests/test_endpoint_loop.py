@@ -15,6 +15,7 @@ from caliber_pipeline.core.errors import JudgeError, SpendingCapError
 from caliber_pipeline.core.pricing import pico
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.encoders import CachedEncoder
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.resources import Project
 from caliber_pipeline.runs import JobRunner, seed_criteria
 from caliber_pipeline.settings import Settings
@@ -186,14 +187,56 @@ def test_the_next_versions_calls_tokens_and_cost_are_shown_before_it_is_judged(
     assert server.stats().get("calls", 0) == 0
 
 
-def test_the_command_needs_a_key_before_anything_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--model", "m"], 1, "no key for provider 'openai'; set OPENAI_API_KEY or CALIBER_API_KEY"),
+        (["--model", "m", "--dry-run"], 1, "no key for provider 'openai'"),
+        (["--provider", "ollama"], 1, "no model is set for provider 'ollama'"),
+        (["--provider", "ollama", "--model", "m", "--max-cost-usd", "-1"], 2, "max_cost_usd is -1.0"),
+        (["--provider", "nobody", "--model", "m"], 2, "unknown provider 'nobody'; known are openai, azure"),
+        (
+            ["--provider", "ollama", "--model", "m", "--max-concurrency", "0"],
+            2,
+            "max_concurrency is 0; it must be above",
+        ),
+        (["--model", "m", "--base-url", "http://u:canary@h/v1"], 2, "put the key into CALIBER_API_KEY"),
+        (
+            ["--model", "odd", "--base-url", "http://h/v1", "--max-cost-usd", "1"],
+            1,
+            "no price is known for model 'odd'",
+        ),
+    ],
+)
+def test_what_an_endpoint_needs_is_told_before_anything_is_read(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    exit_code: int,
+    message: str,
+) -> None:
+    for name in OpenAIJudgeSettings.variables():
+        monkeypatch.delenv(name, raising=False)
+    records, out = tmp_path / "records.csv", tmp_path / "out"
+    records.write_text("no,such,columns\n")  # reading it would be another error
+    command = ["run", "--records", str(records), "--output", str(out), "--judge", "openai", *arguments]
+    assert cli.main(command) == exit_code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert len(shown.splitlines()) == 1
+    assert b"canary" not in shown.encode() + texts_in(tmp_path)
+
+
+def test_a_strategy_that_needs_a_language_model_needs_its_key_before_anything_is_read(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    write_planted_input(tmp_path, 20)
-    arguments = ["--records", str(tmp_path / "records.csv"), "--output", str(tmp_path / "out")]
-    assert cli.main(["run", *arguments, "--judge", "openai", "--provider", "nobody"]) == 1
-    assert "unknown provider 'nobody'; known are openai, azure" in capsys.readouterr().err
+    settings = Settings(output=tmp_path, records=tmp_path / "none.csv", judge="recorded", strategies=("rewrite",))
+    project = EndpointProject.from_settings(settings)
+    seed_criteria(project, Criteria(criteria="c"))
+    with pytest.raises(JudgeError, match="no model is set for provider 'openai'"):
+        run_loop(project, instance)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Settings: from the environment, with one line for what is wrong, and where things lie."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_the_environment_sets_everything() -> None:
 def test_a_wrong_value_names_its_variable(name: str, value: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Settings.from_env({name: value})
+
+
+def test_an_endpoint_s_url_with_a_password_is_refused_and_not_shown() -> None:
+    for url in ("https://u:canary@h/v1", "https://canary@h/v1"):
+        with pytest.raises(InputError, match="put the key into CALIBER_API_KEY") as caught:
+            Settings.checked({"judge": "openai", "judge_options": {"base_url": url}})
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "canary" not in shown
+    assert Settings(judge_options={"base_url": "https://h/v1"}).judge_options == {"base_url": "https://h/v1"}
 
 
 def test_columns_are_pairs() -> None:

@@ -10,6 +10,7 @@ from caliber_pipeline.core.errors import JudgeError
 
 if TYPE_CHECKING:
     from caliber_pipeline.encoders.protocol import Encoder
+    from caliber_pipeline.judges.budget import Budget
     from caliber_pipeline.judges.language_model import LanguageModel
     from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
     from caliber_pipeline.judges.protocol import Judge
@@ -30,6 +31,7 @@ def open_judge(provider: str, model_name: str | None = None, max_concurrent: int
 
     Raises:
         JudgeError: the provider is unknown or its key is missing.
+        InputError: a setting of the environment cannot work.
     """
     if provider == LOCAL:
         from caliber_pipeline.judges.local import LocalJudge
@@ -41,7 +43,8 @@ def open_judge(provider: str, model_name: str | None = None, max_concurrent: int
         return RecordedJudge()
     from caliber_pipeline.judges.openai_judge import OpenAIJudge
 
-    return OpenAIJudge(_settings(provider, model_name, max_concurrent))
+    settings = _settings(provider, model_name, max_concurrent)
+    return OpenAIJudge(settings, _shared_budget(settings.max_cost_usd))
 
 
 def find_judge(provider: str | None, model_name: str) -> tuple[str, str]:
@@ -68,7 +71,8 @@ def open_language_model(provider: str | None, model_name: str) -> LanguageModel 
         return None
     from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 
-    return OpenAILanguageModel(_settings(found, model, None))
+    settings = _settings(found, model, None)
+    return OpenAILanguageModel(settings, _shared_budget(settings.max_cost_usd))
 
 
 def _settings(provider: str, model_name: str | None, max_concurrent: int | None) -> OpenAIJudgeSettings:
@@ -78,6 +82,17 @@ def _settings(provider: str, model_name: str | None, max_concurrent: int | None)
     if provider not in PROVIDERS:
         raise JudgeError(f"unknown provider '{provider}'; known are {', '.join((LOCAL, RECORDED, *PROVIDERS))}")
     return OpenAIJudgeSettings.from_env(os.environ, provider=provider, model=model_name, max_concurrency=max_concurrent)
+
+
+@cache
+def _shared_budget(max_cost_usd: float | None) -> Budget:
+    """One budget for the process: judges and language models spend from CALIBER_MAX_COST_USD together.
+
+    A cap that was changed since is a new budget.
+    """
+    from caliber_pipeline.judges.budget import Budget
+
+    return Budget.of(max_cost_usd)
 
 
 @cache

@@ -50,7 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--max-cost-usd",
         type=float,
         metavar="USD",
-        help="spending cap of the run; exit code 3 if reached",
+        help="spending cap of the whole run, proposals and language model included; exit code 3 if reached",
     )
     add("--dry-run", action="store_true", help="show the next version's calls, tokens and cost, and judge nothing")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
@@ -74,7 +74,9 @@ def execute(arguments: argparse.Namespace) -> None:
     """Run the loop and show what came of it.
 
     Raises:
-        InputError: input or criteria cannot be used.
+        InputError: input, criteria or a setting cannot be used.
+        JudgeError: the judge or the language model cannot be had.
+        SpendingCapError: the spending cap ended the run, whatever the coverage.
         RunFailedError: a run failed for another reason.
     """
     settings = build_settings(arguments)

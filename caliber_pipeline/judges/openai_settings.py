@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.core.pricing import FREE, Price, price_of
 from caliber_pipeline.judges.providers import CUSTOM, PROVIDERS, Provider, is_own_url
 
@@ -67,29 +67,38 @@ class OpenAIJudgeSettings:
     keys: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the value."""
+        """Refuse what cannot work, naming the value.
+
+        Raises:
+            InputError: a value cannot work.
+        """
         if self.provider not in PROVIDERS:
-            raise JudgeError(f"unknown provider '{self.provider}'; known are {', '.join(PROVIDERS)}")
+            raise InputError(f"unknown provider '{self.provider}'; known are {', '.join(PROVIDERS)}")
         if self.transport not in get_args(Transport):
-            raise JudgeError(f"transport is '{self.transport}'; it must be one of {', '.join(get_args(Transport))}")
+            raise InputError(f"transport is '{self.transport}'; it must be one of {', '.join(get_args(Transport))}")
+        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
+            raise InputError(
+                f"base URL '{shown_url(self.base_url)}' holds a user or password; leave them out, and put the key "
+                "into CALIBER_API_KEY"
+            )
         for name in ("max_concurrency", "attempt_timeout_s", "record_timeout_s", "max_wait_s", "max_output_tokens"):
             if getattr(self, name) <= 0:
-                raise JudgeError(f"{name} is {getattr(self, name)}; it must be above 0")
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("max_retries", "max_cost_usd", "input_price", "output_price"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise JudgeError(f"{name} is {value}; it must not be below 0")
+                raise InputError(f"{name} is {value}; it must not be below 0")
         for name in ("requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise JudgeError(f"{name} is {value}; it must be above 0, or left out for no limit")
+                raise InputError(f"{name} is {value}; it must be above 0, or left out for no limit")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **arguments: object) -> Self:
         """Settings from `CALIBER_<NAME>` variables and the providers' own; arguments that are not None go before both.
 
         Raises:
-            JudgeError: a value cannot be read or used; the message names its variable.
+            InputError: a value cannot be read or used; the message names its variable or the value.
         """
         values: dict[str, Any] = {}
         for setting in fields(cls):
@@ -210,5 +219,5 @@ def _parse_setting(variable: str, text: str, annotation: object) -> object:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
     except (ValueError, KeyError):
         names = {int: "a whole number", float: "a number", bool: "true or false"}
-        raise JudgeError(f"{variable} is '{text}'; it must be {names[kind]}") from None
+        raise InputError(f"{variable} is '{text}'; it must be {names[kind]}") from None
     return SecretStr(text) if kind is SecretStr else text

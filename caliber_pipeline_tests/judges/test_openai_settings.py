@@ -2,7 +2,7 @@ import pytest
 from pydantic import SecretStr
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.core.pricing import FREE, Price
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
@@ -77,11 +77,19 @@ def test_azure_takes_its_endpoint_and_version_from_its_own_variables() -> None:
         ({"max_cost_usd": -1.0}, "max_cost_usd is -1.0; it must not be below 0"),
         ({"requests_per_minute": 0.0}, "requests_per_minute is 0.0; it must be above 0"),
         ({"transport": "pigeon"}, "transport is 'pigeon'"),
+        ({"base_url": "https://u:canary@h/v1?k=canary"}, "base URL 'https://h/v1' holds a user or password; leave"),
+        ({"base_url": "https://canary@h/v1"}, "put the key into CALIBER_API_KEY"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_their_value(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(JudgeError, match=message):
+    with pytest.raises(InputError, match=message):
         OpenAIJudgeSettings.from_env({}, **arguments)
+
+
+def test_a_password_in_a_url_of_the_environment_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match="holds a user or password") as caught:
+        OpenAIJudgeSettings.from_env({"OPENAI_BASE_URL": "https://u:canary@h/v1"})
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_settings_that_cannot_work_are_refused_with_their_value(arguments: dict[
     ],
 )
 def test_variables_that_cannot_be_read_are_named(variable: str, text: str, message: str) -> None:
-    with pytest.raises(JudgeError, match=message):
+    with pytest.raises(InputError, match=message):
         OpenAIJudgeSettings.from_env({variable: text})
 
 
@@ -169,7 +177,7 @@ def test_urls_are_shown_without_user_password_and_query() -> None:
 
 def test_no_repr_holds_a_key() -> None:
     environ = {"OPENAI_API_KEY": "canary-1", "GROQ_API_KEY": "canary-2", "CALIBER_API_KEY": "canary-3"}
-    settings = OpenAIJudgeSettings.from_env(environ, model="m", base_url="http://u:canary-4@h/v1")
+    settings = OpenAIJudgeSettings.from_env(environ, model="m", base_url="http://h/v1?key=canary-4")
     judge = OpenAIJudge(settings)
     assert "canary" not in repr(judge)
     assert "canary" not in str(judge.identity)
