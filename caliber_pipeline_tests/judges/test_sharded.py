@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError, JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
 from caliber_pipeline.core.schemas import JUDGE_SCORES
 from caliber_pipeline.judges import sharded
 from caliber_pipeline.judges.protocol import JudgeTask
@@ -23,7 +23,7 @@ from caliber_pipeline.stores import sharded_work
 from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
 from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
 from caliber_pipeline_tests.judges import sharded_judging_process
-from caliber_pipeline_tests.judges.scripted import ScriptedJudge, make_records
+from caliber_pipeline_tests.judges.scripted import ScriptedJudge, make_records, verdict
 
 CRITERIA = Criteria(criteria="be right")
 NONE = make_records({})
@@ -90,6 +90,15 @@ def test_a_run_that_died_goes_on_at_the_unfinished_shard(tmp_path: Path) -> None
     third = ScriptedJudge()
     pd.testing.assert_frame_equal(judge(third, IDS, tmp_path), found)
     assert third.asked == []
+
+
+def test_a_shard_that_the_spending_cap_cut_short_is_not_finished(tmp_path: Path) -> None:
+    capped = ScriptedJudge({"r050": [verdict("r050", status="skipped", llm_score=None, n_attempts=0)]})
+    with pytest.raises(SpendingCapError, match="records judged in this shard"):
+        judge(capped, IDS, tmp_path)
+    found = judge(ScriptedJudge(), IDS, tmp_path)
+    assert found["status"].unique().tolist() == ["scored"]
+    assert found["record_id"].tolist() == IDS
 
 
 def test_half_written_inputs_and_results_are_made_again(tmp_path: Path) -> None:
