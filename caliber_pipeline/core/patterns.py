@@ -18,7 +18,7 @@ from caliber_pipeline.core.schemas import conform_frame, empty_frame
 from caliber_pipeline.core.stability import bootstrap_jaccard
 from caliber_pipeline.core.themes import N_EXAMPLES, Theme, describe_themes
 
-FIT_VERSION: Final = "3"  # changes whenever the same notes would give other patterns
+FIT_VERSION: Final = "4"  # changes whenever the same notes would give other patterns
 POLARITIES: Final = ("reject", "accept")
 N_RESAMPLES: Final = 20
 N_LARGE_RESAMPLES: Final = 3  # with HDBSCAN, whose clusters are larger and whose fits take seconds
@@ -32,7 +32,7 @@ class DistinctNotes:
         record_ids: Per record, sorted.
         key: Per record the index of its distinct note.
         is_train: Per record.
-        texts: Per distinct note the text of its first record.
+        texts: Per distinct note the text of its first record, of train where there is one.
         rows: Per distinct note its unit vector.
         weights: Per distinct note how many records of train it stands for.
     """
@@ -103,8 +103,10 @@ def reduce_notes(notes: pd.DataFrame, vectors: Matrix, positions: Labels | None 
     texts = notes["text"].to_numpy(dtype=object)[order]
     normalised = np.array([normalise_note(text) for text in texts], dtype=object)
     key, _ = pd.factorize(normalised, sort=True)
-    _, first = np.unique(key, return_index=True)
     is_train = (notes["split"] == "train").to_numpy(dtype=bool)[order]
+    # a train record speaks for its equals: what is written otherwise on dev or test must not show in a pattern
+    by_key = np.lexsort((~is_train, key))
+    first = by_key[np.unique(key[by_key], return_index=True)[1]]
     return DistinctNotes(
         record_ids=notes["record_id"].to_numpy(dtype=object)[order].tolist(),
         key=key.astype(np.int64),

@@ -70,7 +70,13 @@ def test_the_command_judges_on_ray(tmp_path: Path) -> None:
 
 def test_workers_share_the_limits_of_one_endpoint() -> None:
     settings = OpenAIJudgeSettings(
-        model="m", base_url="http://127.0.0.1:1/v1", max_concurrency=64, requests_per_minute=600, max_cost_usd=2.0
+        model="m",
+        base_url="http://127.0.0.1:1/v1",
+        max_concurrency=64,
+        requests_per_minute=600,
+        max_cost_usd=2.0,
+        input_price=1.0,
+        output_price=1.0,
     )
     share = build_share(settings, 4)._settings
     assert (share.max_concurrency, share.requests_per_minute, share.max_cost_usd) == (16, 150, 0.5)
