@@ -10,7 +10,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "check",
         help="fail where an exported judge's certificate does not support a kappa",
-        description="Exit 0 where the lower end of the 95 %% interval of kappa on test reaches the minimum, else 1.",
+        description="Exit 0 where the lower end of the 95 % interval of kappa on test reaches the minimum, else 1.",
     )
     add = parser.add_argument
     add("--judge", type=Path, metavar="FILE", required=True, help="what `caliber export` wrote")

@@ -170,14 +170,18 @@ def decide(
             f"{alpha:.4f}: missing {missing}, about {more} more labelled groups at this rate",
         )
     if c.p_value > alpha:
-        return "rejected", f"{gain}; p = {c.p_value:.4f} > {alpha:.4f}{_foretell(c, alpha)}"
+        return "rejected", f"{gain}; {_show(c.p_value)} > {alpha:.4f}{_foretell(c, alpha)}"
     if c.new_error_share > max_new_errors:
         return (
             "rejected",
-            f"{gain}; p = {c.p_value:.4f}, but the new errors weigh {c.new_error_share:.0%} of what the base "
+            f"{gain}; {_show(c.p_value)}, but the new errors weigh {c.new_error_share:.0%} of what the base "
             f"got wrong, over the budget of {max_new_errors:.0%}",
         )
-    return "promoted", f"{gain}; p = {c.p_value:.4f} ≤ {alpha:.4f}"
+    return "promoted", f"{gain}; {_show(c.p_value)} ≤ {alpha:.4f}"
+
+
+def _show(p_value: float) -> str:
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.4f}"
 
 
 def _foretell(comparison: Comparison, alpha: float) -> str:
