@@ -194,7 +194,8 @@ print(result.metrics.accuracy, same.metrics.accuracy)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_notebook_runs_with_plots_and_widgets(tmp_path: Path) -> None:
+def test_a_notebook_runs_with_plots_and_widgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the kernel shows what these tests show
     cells = [{"cell_type": "code", "source": cell.strip(), "metadata": {}, "outputs": []} for cell in CELLS]
     content = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells}
     notebook = nbformat.from_dict(content)  # type: ignore[no-untyped-call]
