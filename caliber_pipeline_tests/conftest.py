@@ -47,9 +47,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
-    """The system's Chromium, headless."""
+    """The system's Chromium, headless.
+
+    Not for longer than a module: Playwright's loop runs on as long as it is open, and no other may run in the thread.
+    """
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("no Chromium is installed")
