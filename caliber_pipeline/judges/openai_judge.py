@@ -166,6 +166,13 @@ class OpenAIJudge:
         try:
             while (rows := run.next_rows()) is not None:
                 yield _frame(rows)
+        except GeneratorExit:
+            raise
+        except BaseException:  # an interruption while waiting: what has arrived by then is kept all the same
+            run.stop()
+            if rest := run.take_rest():
+                yield _frame(rest)
+            raise
         finally:
             run.stop()
             if run.caller is not None and run.caller.has_answered:

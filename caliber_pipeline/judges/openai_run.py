@@ -99,6 +99,14 @@ class OpenAIRun:
                 self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join(_STOP_WITHIN_S)
 
+    def take_rest(self) -> list[Row]:
+        """The verdicts that have arrived and that nobody has taken, once the work is stopped."""
+        rest: list[Row] = []
+        while not self._results.empty():
+            found = self._results.get()
+            rest += found if isinstance(found, list) else []
+        return rest
+
     def _run_loop(self) -> None:
         try:
             asyncio.run(self._work())
