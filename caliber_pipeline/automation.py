@@ -1,6 +1,7 @@
 """What starts runs: the sensor that closes the loop, the weekly recalibration, and the jobs they request."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import RUN_KEY_TAG
 
@@ -32,30 +33,22 @@ CALIBRATION = (
 )
 HISTORY = ("calibration_history", "report", "calibrated_judge")
 
-# Each step of a multiprocess run imports everything again, which takes longer than all seven stages do.
-ingest_job = dg.define_asset_job(
-    "ingest",
-    selection=dg.AssetSelection.assets(*INGEST),
-    executor_def=dg.in_process_executor,
-    description="Read the records and the annotations.",
+
+def _define_job(name: str, assets: tuple[str, ...], description: str) -> UnresolvedAssetJobDefinition:
+    # each step of a multiprocess run imports everything again, which takes longer than all seven stages do
+    selection = dg.AssetSelection.assets(*assets)
+    return dg.define_asset_job(name, selection, executor_def=dg.in_process_executor, description=description)
+
+
+ingest_job = _define_job("ingest", INGEST, "Read the records and the annotations.")
+calibration_job = _define_job(
+    "calibration", CALIBRATION, "Evaluate one criteria version end to end, on the data as ingested."
 )
-calibration_job = dg.define_asset_job(
-    "calibration",
-    selection=dg.AssetSelection.assets(*CALIBRATION),
-    executor_def=dg.in_process_executor,
-    description="Evaluate one criteria version end to end, on the data as ingested.",
+recalibration_job = _define_job(
+    "recalibration", INGEST, "Read the input again; the sensor then has the champion and its base evaluated on it."
 )
-recalibration_job = dg.define_asset_job(
-    "recalibration",
-    selection=dg.AssetSelection.assets(*INGEST),
-    executor_def=dg.in_process_executor,
-    description="Read the input again; the sensor then has the champion and its base evaluated on it.",
-)
-history_job = dg.define_asset_job(
-    "history",
-    selection=dg.AssetSelection.assets(*HISTORY),
-    executor_def=dg.in_process_executor,
-    description="Add the finished evaluations to the history, and write the report on the champion.",
+history_job = _define_job(
+    "history", HISTORY, "Add the finished evaluations to the history, and write the report on the champion."
 )
 
 
