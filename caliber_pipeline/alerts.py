@@ -1,4 +1,8 @@
-"""Tells people of what needs them: failed runs, failed checks (drift alarms among them), by a webhook."""
+"""Tells people of what needs them, by a webhook: failed runs, and failed checks of severity ERROR, drift among them.
+
+A check of severity WARN, such as kappa below its target, says what every evaluation may say; it wakes nobody unless
+that is asked for.
+"""
 
 import json
 import os
@@ -10,6 +14,7 @@ from typing import Final
 import dagster as dg
 
 WEBHOOK_VARIABLE: Final = "CALIBER_ALERT_WEBHOOK"
+WARNINGS_VARIABLE: Final = "CALIBER_ALERT_WARNINGS"  # 1: warnings too
 TIMEOUT_S: Final = 10.0
 INTERVAL_S: Final = 30
 MAX_EVENTS: Final = 200  # per tick; what is left comes with the next one
@@ -51,7 +56,8 @@ def describe_event(event: dg.EventLogEntry) -> str | None:
         return None
     if happened.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         check = happened.asset_check_evaluation_data
-        if check.passed:
+        is_warning = check.severity == dg.AssetCheckSeverity.WARN
+        if check.passed or (is_warning and os.environ.get(WARNINGS_VARIABLE) != "1"):
             return None
         where = f"{check.asset_key.to_user_string()}"
         where += f"[{check.partition}]" if getattr(check, "partition", None) else ""

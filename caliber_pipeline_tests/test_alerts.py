@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import dagster as dg
 import pytest
 
-from caliber_pipeline.alerts import MAX_CHARS, WEBHOOK_VARIABLE, alert_sensor, post_webhook
+from caliber_pipeline.alerts import MAX_CHARS, WARNINGS_VARIABLE, WEBHOOK_VARIABLE, alert_sensor, post_webhook
 
 
 class Receiver:
@@ -58,7 +58,12 @@ def fragile(context: dg.AssetExecutionContext) -> int:
 
 @dg.asset_check(asset=fragile)
 def no_drift(fragile: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="judge drift of -25.0%")
+    return dg.AssetCheckResult(passed=False, description="judge drift of -25.0%")
+
+
+@dg.asset_check(asset=fragile)
+def kappa_reaches_target(fragile: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="kappa 0.42 misses 0.6")
 
 
 def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str | None, str]:
@@ -73,19 +78,32 @@ def test_failed_runs_and_checks_reach_the_webhook_once(receiver: Receiver, insta
     cursor, message = tick(instance, None)
     assert message == "watching from now on"  # what was before the first look is old news
 
-    dg.materialize([fragile, no_drift], instance=instance)
+    dg.materialize([fragile, no_drift, kappa_reaches_target], instance=instance)
     failed = dg.materialize([fragile], instance=instance, tags={"break": "1"}, raise_on_error=False)
     cursor, message = tick(instance, cursor)
 
     assert message == "2 alerts posted"
     [text] = receiver.texts
     check, run = text.splitlines()
-    assert check == ":warning: check no_drift failed on fragile (WARN): judge drift of -25.0%"
+    assert check == ":warning: check no_drift failed on fragile (ERROR): judge drift of -25.0%"
     assert run.startswith(f":rotating_light: run {failed.run_id[:8]} of ")
     assert "the records &lt;changed&gt; and more" in run
     _, message = tick(instance, cursor)
     assert message == "nothing to tell"
     assert len(receiver.texts) == 1
+
+
+def test_warnings_are_posted_where_they_are_asked_for(
+    receiver: Receiver, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor, _ = tick(instance, None)
+    dg.materialize([fragile, kappa_reaches_target], instance=instance)
+    assert tick(instance, cursor)[1] == "nothing to tell"
+
+    monkeypatch.setenv(WARNINGS_VARIABLE, "1")
+
+    assert tick(instance, cursor)[1] == "1 alerts posted"
+    assert receiver.texts == [":warning: check kappa_reaches_target failed on fragile (WARN): kappa 0.42 misses 0.6"]
 
 
 def test_what_could_not_be_posted_is_posted_with_the_next_tick(

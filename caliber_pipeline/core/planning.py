@@ -14,14 +14,6 @@ DECISIVE_HALF_WIDTH: Final = 0.2
 UNIFORM_FLOOR: Final = 0.2  # share of the sampling budget spread evenly, so that no weight exceeds 1 / 0.2 of uniform
 
 
-def expected_shares(prevalence: float, recall: float, specificity: float) -> Floats:
-    """Shares of the four cells, in the order of `CELLS`, at a prevalence and a judge's rates."""
-    rejects = 1 - prevalence
-    return np.array(
-        [prevalence * recall, rejects * specificity, rejects * (1 - specificity), prevalence * (1 - recall)]
-    )
-
-
 def kappa_variance(shares: npt.ArrayLike) -> float:
     """Large-sample variance of Cohen's kappa times n: Fleiss, Cohen & Everitt (1969), Psychol. Bull. 72:323-327.
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.fingerprints import hash_strings, hash_texts
+from caliber_pipeline.core.fingerprints import hash_strings
 
 SPLITS: Final = ("train", "dev", "test")
 _SPLIT_OF_BUCKET: Final = np.array([0] * 4 + [1] * 4 + [2] * 2)  # train, dev, test: 40/40/20
@@ -82,11 +82,6 @@ def make_ids(query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.Arr
     return pc.binary_join_element_wise("r-", digits, "")
 
 
-def split_groups(groups: pd.Series) -> pd.Series:
-    """train, dev or test per group key (40/40/20) by a stable hash: adding records moves none."""
-    return pd.Series(splits_of_hashes(hash_texts(groups)), index=groups.index, dtype="string[pyarrow]")
-
-
 def splits_of_hashes(hashes: NDArray[np.uint64]) -> pa.Array:
-    """As `split_groups`, from the hashes of the group keys."""
+    """train, dev or test (40/40/20) from the hashes of the group keys, which are stable: adding records moves none."""
     return pa.array(SPLITS, pa.string()).take(pa.array(_SPLIT_OF_BUCKET[hashes % np.uint64(10)]))

@@ -15,7 +15,6 @@ from caliber_pipeline.core.intervals import (
     proportion_interval,
     wilson_interval,
 )
-from caliber_pipeline.core.planning import expected_shares
 
 SIZES = (50, 200, 1000)
 
@@ -135,7 +134,10 @@ PERCENTILES = {"f1_score", "balanced_accuracy", "mcc", "cohen_kappa", "gwet_ac1"
 
 def _shares(prevalence: float, rates: tuple[float, float]) -> Floats:
     recall, specificity = rates
-    return expected_shares(prevalence, recall, specificity)
+    rejects = 1 - prevalence
+    return np.array(
+        [prevalence * recall, rejects * specificity, rejects * (1 - specificity), prevalence * (1 - recall)]
+    )
 
 
 class _Tally:

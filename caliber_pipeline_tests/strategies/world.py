@@ -9,9 +9,10 @@ import pandas as pd
 from pydantic import BaseModel
 
 from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.proposals import EarlierProposal, Proposal, ProposalRequest, TrainEvidence, select_train
 from caliber_pipeline.core.rewriting import RewriteReply
-from caliber_pipeline.core.splits import split_groups
+from caliber_pipeline.core.splits import splits_of_hashes
 from caliber_pipeline_tests.api.scripted_model import ScriptedModel
 
 RULES = {"zebra": "mentions a zebra", "quasar": "speaks of a quasar", "walrus": "brings up a walrus"}
@@ -35,7 +36,7 @@ class World:
         ids = [f"r{i:03d}" for i in range(self.n)]
         flaws = [([*RULES, None, None, None])[i % 6] for i in range(self.n)]
         groups = pd.Series(ids, dtype="string[pyarrow]")
-        split = split_groups(groups)
+        split = splits_of_hashes(hash_texts(groups)).to_pylist()
         tail = ["" if s == "train" else f" {CANARY}" for s in split]
         notes = [None if f is None else RULES[f] + t for f, t in zip(flaws, tail, strict=True)]
         self.records = pd.DataFrame(
