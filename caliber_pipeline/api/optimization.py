@@ -21,8 +21,6 @@ from caliber_pipeline.core.sanitizer import redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
-
     from caliber_pipeline.core.proposals import Proposal
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.judges.language_model import LanguageModel
@@ -172,6 +170,8 @@ class PromptOptimizer:
         if model is not None:
             return await self._rewrite(model, judged, original, base, round_)
         encoder = self._encoder or default_encoder()
+        from caliber_pipeline.strategies.evidence import propose_from_notes
+
         scored, records = evidence_frames(results if isinstance(results, EvaluationResult) else judged)
         proposal = await asyncio.to_thread(
             propose_from_notes, scored, records, original, base, encoder, round_=round_, max_examples=self._max_examples
@@ -214,42 +214,6 @@ class PromptOptimizer:
             model.name,
             n_invented,
         )
-
-
-def propose_from_notes(
-    scored: pd.DataFrame,
-    records: pd.DataFrame,
-    criteria: Criteria,
-    version: str,
-    encoder: Encoder,
-    *,
-    round_: int,
-    max_examples: int,
-) -> Proposal | None:
-    """The pipeline's proposal by rules: clauses from the notes of train's errors, examples from train.
-
-    Args:
-        scored: Verdicts with labels, as `core.judge_scores.join_labels` gives them; rows beside train are not read.
-        records: record_id, query, output, reference, split.
-        criteria: The criteria to edit.
-        version: Their name.
-        encoder: Of the notes.
-        round_: The round of the proposal.
-        max_examples: How many examples the judge reads with profit.
-    """
-    from caliber_pipeline.core.annotations import select_notes
-    from caliber_pipeline.core.misalignments import find_misalignments
-    from caliber_pipeline.core.notes import theme_texts
-    from caliber_pipeline.core.patterns import discover_patterns
-    from caliber_pipeline.core.proposals import propose_by_rules, select_train
-
-    scored = scored[scored["split"] == "train"]
-    records = records[records["split"] == "train"]
-    notes = select_notes(scored, records)
-    patterns = discover_patterns(notes, encoder.encode(theme_texts([str(text) for text in notes["text"]])))
-    misalignments = find_misalignments(scored, records, patterns)
-    evidence = select_train(scored, misalignments, patterns, records)
-    return propose_by_rules(criteria, version, evidence, round_=round_, max_examples=max_examples)
 
 
 def from_proposal(original: Criteria, proposal: Proposal | None) -> OptimizationResult:

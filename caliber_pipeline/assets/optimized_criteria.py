@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.crossfitting import compare_cross_fitted, needs_cross_fitting
+from caliber_pipeline.assets.crossfitting import compare_cross_fitted
 from caliber_pipeline.assets.decision_metadata import show_decision
 from caliber_pipeline.assets.definition import (
     PROMOTION_POOL,
@@ -28,6 +28,7 @@ from caliber_pipeline.core.proposals import find_twin
 from caliber_pipeline.core.staleness import find_stale
 from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
+from caliber_pipeline.strategies.crossfitting import needs_cross_fitting
 
 
 @stage(

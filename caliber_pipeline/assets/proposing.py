@@ -1,6 +1,6 @@
-"""Has the strategies propose the next version, and tries their proposals on train."""
+"""Has the strategies propose the next version from what is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -8,48 +8,22 @@ from caliber_pipeline.api.running import run_sync
 from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.judge_scores import resolve_examples
 from caliber_pipeline.core.loop import base_of
-from caliber_pipeline.core.optimized_criteria import WINNING, Decision, measure_effort
-from caliber_pipeline.core.proposals import EarlierProposal, Proposal, ProposalRequest, select_train
-from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
-from caliber_pipeline.judges.protocol import JudgeTask
-from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.core.optimized_criteria import WINNING, Decision
+from caliber_pipeline.core.proposals import EarlierProposal, ProposalRequest, select_train
 from caliber_pipeline.resources import Project
 from caliber_pipeline.strategies import Choice, choose_next
+from caliber_pipeline.strategies.train_judge import TrainJudge
 
 
-class TrainJudge:
-    """Judges train records under proposals, out of the cache where it can, and counts what that took."""
-
-    def __init__(self, project: Project, records: pd.DataFrame, labels: pd.DataFrame) -> None:
-        """Use a project's judge on records and labels as stored."""
-        self._project = project
-        self._records = records.set_index("record_id", drop=False)
-        self._labels = labels
-        self.n_calls = 0
-        self.cost_usd: float | None = 0.0
-
-    def __call__(self, proposal: Proposal, record_ids: Sequence[str]) -> pd.DataFrame:
-        """The verdicts of a proposal on some records."""
-        return self.judge(proposal.criteria, record_ids)
-
-    def judge(self, criteria: Criteria, record_ids: Sequence[str]) -> pd.DataFrame:
-        """The verdicts under criteria on some records, as a `judge_scores` table.
-
-        Raises:
-            SpendingCapError: the spending cap left records unasked; the other verdicts are kept.
-        """
-        records = self._records.loc[list(record_ids)].reset_index(drop=True)
-        examples = resolve_examples(criteria, self._records.reset_index(drop=True), self._labels)
-        judge = self._project.build_judge(criteria=criteria, version=criteria.base)
-        with self._project.open_verdict_cache() as cache:
-            verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache)
-        refuse_capped(summarize_verdicts(verdicts), "while a proposal was tried")
-        n_calls, cost = measure_effort(verdicts)
-        self.n_calls += n_calls
-        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
-        return verdicts
+def open_train_judge(project: Project, records: pd.DataFrame, labels: pd.DataFrame) -> TrainJudge:
+    """A project's judge, for records and labels as stored."""
+    return TrainJudge(
+        records,
+        labels,
+        lambda criteria: project.build_judge(criteria=criteria, version=criteria.base),
+        project.open_verdict_cache,
+    )
 
 
 def build_request(
@@ -75,7 +49,7 @@ def build_request(
     labels = resolve_labels(load_annotations(project, verdicts))
     texts = records.drop(columns=["human_score", "human_notes"])
     deciding = scored.loc[scored["split"] != "train", ["record_id", "human_notes"]].merge(texts, on="record_id")
-    return request, deciding, TrainJudge(project, records, labels)
+    return request, deciding, open_train_judge(project, records, labels)
 
 
 def propose_next(

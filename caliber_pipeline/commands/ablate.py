@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def ablate(project: "Project", version: str) -> "list[Contribution]":
     """The contribution of every clause and example; verdicts that are known cost nothing."""
-    from caliber_pipeline.assets.proposing import TrainJudge
+    from caliber_pipeline.assets.proposing import open_train_judge
     from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
     from caliber_pipeline.core.ablation import list_parts, measure_contribution, select_ablated
     from caliber_pipeline.core.annotations import resolve_labels
@@ -54,7 +54,7 @@ def ablate(project: "Project", version: str) -> "list[Contribution]":
     verdicts = project.tables.require("judge_scores", version)
     records, labels = load_records(project, verdicts), resolve_labels(load_annotations(project, verdicts))
     scored = select_ablated(load_scored(project, verdicts))
-    judge = TrainJudge(project, records, labels)
+    judge = open_train_judge(project, records, labels)
     record_ids = scored["record_id"].astype(str).tolist()
     parts = list_parts(project.criteria_files.load(version))
     return [measure_contribution(part, scored, judge.judge(part.without, record_ids)) for part in parts]

@@ -3,12 +3,13 @@
 import dagster as dg
 import pytest
 
-from caliber_pipeline.api.optimization import propose_from_notes
-from caliber_pipeline.assets import crossfitting
-from caliber_pipeline.assets.crossfitting import N_FOLDS, compare_cross_fitted, needs_cross_fitting
-from caliber_pipeline.assets.proposing import TrainJudge
+from caliber_pipeline.assets.crossfitting import compare_cross_fitted
 from caliber_pipeline.core.gate import Comparison, decide
 from caliber_pipeline.resources import Project
+from caliber_pipeline.strategies import crossfitting
+from caliber_pipeline.strategies.crossfitting import N_FOLDS, needs_cross_fitting
+from caliber_pipeline.strategies.evidence import propose_from_notes
+from caliber_pipeline.strategies.train_judge import TrainJudge
 from caliber_pipeline_tests.test_automation import obey, tick
 
 

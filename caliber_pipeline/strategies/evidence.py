@@ -1,0 +1,73 @@
+"""From verdicts and notes to what a strategy may look at."""
+
+import pandas as pd
+
+from caliber_pipeline.core.annotations import select_notes
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
+from caliber_pipeline.core.notes import theme_texts
+from caliber_pipeline.core.patterns import discover_patterns
+from caliber_pipeline.core.proposals import Proposal, TrainEvidence, propose_by_rules, select_train
+from caliber_pipeline.core.schemas import empty_frame
+from caliber_pipeline.encoders.protocol import Encoder
+
+
+def find_patterns(labels: pd.DataFrame, records: pd.DataFrame, encoder: Encoder) -> pd.DataFrame:
+    """The patterns in the notes on labelled records, fitted on train; without a note nothing is encoded.
+
+    Args:
+        labels: record_id, human_score, human_notes.
+        records: record_id, query, output, reference, split.
+        encoder: Of the notes.
+    """
+    notes = select_notes(labels, records)
+    if notes.empty:
+        return empty_frame("patterns")
+    return discover_patterns(notes, encoder.encode(theme_texts([str(text) for text in notes["text"]])))
+
+
+def gather_evidence(
+    scored: pd.DataFrame, records: pd.DataFrame, patterns: pd.DataFrame, encoder: Encoder
+) -> TrainEvidence:
+    """What proposals may rest on: the errors on train, the patterns in the notes, and the records of train.
+
+    Args:
+        scored: Verdicts with labels, as `core.judge_scores.join_labels` gives them.
+        records: record_id, query, output, reference, split.
+        patterns: Of the `patterns` schema.
+        encoder: Of records, where neighbours can tell whether a lone label is in doubt.
+    """
+    vectors = None
+    if needs_vectors(scored):
+        texts = scored[["record_id"]].merge(records, on="record_id")
+        vectors = encoder.encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
+    misalignments = find_misalignments(scored, records, patterns, vectors)
+    return select_train(scored, misalignments, patterns, records)
+
+
+def propose_from_notes(
+    scored: pd.DataFrame,
+    records: pd.DataFrame,
+    criteria: Criteria,
+    version: str,
+    encoder: Encoder,
+    *,
+    round_: int,
+    max_examples: int,
+) -> Proposal | None:
+    """The proposal by rules from train alone: its patterns too are found anew.
+
+    Args:
+        scored: Verdicts with labels, as `core.judge_scores.join_labels` gives them; rows beside train are not read.
+        records: record_id, query, output, reference, split.
+        criteria: The criteria to edit.
+        version: Their name.
+        encoder: Of the notes.
+        round_: The round of the proposal.
+        max_examples: How many examples the judge reads with profit.
+    """
+    scored = scored[scored["split"] == "train"]
+    records = records[records["split"] == "train"]
+    patterns = find_patterns(scored, records, encoder)
+    evidence = select_train(scored, find_misalignments(scored, records, patterns), patterns, records)
+    return propose_by_rules(criteria, version, evidence, round_=round_, max_examples=max_examples)
