@@ -6,22 +6,40 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import BaseModel, Field
+
+from caliber_pipeline.api.asking import Asking
 from caliber_pipeline.api.fields import Item, read_field
 from caliber_pipeline.api.judged_items import parse_judged
-from caliber_pipeline.api.judging import DEFAULT_MODEL, default_encoder, open_language_model
-from caliber_pipeline.api.llm_replies import AnalysisReply, build_analysis_prompt, keep_known
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
 from caliber_pipeline.api.running import run_sync
+from caliber_pipeline.api.selection import pattern_by_record
+from caliber_pipeline.core.shown_records import AS_DATA, keep_known, render_lines
 
 if TYPE_CHECKING:
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.judges.language_model import LanguageModel
 
-MAX_EXAMPLES: Final = 10
 INSTRUCTION: Final = (
     "You study where an LLM judge and people disagree. Find what the judge's errors have in common and say what in "
     "the criteria leads to them. Be concrete, and build on the records shown alone."
 )
+
+
+class FindingReply(BaseModel):
+    """One thing that errors have in common."""
+
+    title: str = Field(description="A few words")
+    description: str = Field(description="What these errors have in common and why the judge makes them")
+    record_ids: list[str] = Field(description="Ids of the shown records it is about")
+
+
+class AnalysisReply(BaseModel):
+    """An analysis of errors."""
+
+    summary: str = Field(description="One or two sentences")
+    findings: list[FindingReply]
+    recommendations: list[str] = Field(description="What to change in the criteria")
 
 
 @dataclass(frozen=True)
@@ -110,36 +128,8 @@ class MisalignmentAnalysis:
         return cls(**{**data, **errors, "findings": findings, "recommendations": tuple(data["recommendations"])})
 
 
-class MisalignmentAnalyzer:
-    """Finds out what the judge's errors have in common."""
-
-    def __init__(
-        self,
-        model_name: str = DEFAULT_MODEL,
-        llm_provider: str | None = None,
-        instruction: str | None = None,
-        max_examples: int = MAX_EXAMPLES,
-        *,
-        model: LanguageModel | None = None,
-        encoder: Encoder | None = None,
-    ) -> None:
-        """Say who is asked.
-
-        Args:
-            model_name: The language model.
-            llm_provider: Its provider; None takes the one whose key the environment has, else 'local', which groups
-                the errors by the themes in their notes.
-            instruction: What the language model is told; None for a general one.
-            max_examples: How many errors it is shown at most.
-            model: A language model of one's own, whatever the provider.
-            encoder: For 'local'; None takes the packaged one.
-        """
-        self._model_name = model_name
-        self._provider = llm_provider
-        self._instruction = instruction or INSTRUCTION
-        self._max_examples = max_examples
-        self._model = model
-        self._encoder = encoder
+class MisalignmentAnalyzer(Asking):
+    """Finds out what the judge's errors have in common: a language model tells, or the themes in their notes."""
 
     async def analyze(
         self,
@@ -164,11 +154,11 @@ class MisalignmentAnalyzer:
         bare = _count(judged)
         if bare.is_aligned:
             return bare
-        model = self._model or open_language_model(self._provider, self._model_name)
+        model = self._open_model()
         if model is not None:
             return await self._ask(model, judged, bare, criteria, patterns)
         if patterns is None:
-            patterns = await _discover(judged, self._encoder or default_encoder())
+            patterns = await _discover(judged, self._open_encoder())
         return _group(bare, patterns)
 
     def analyze_sync(
@@ -189,9 +179,9 @@ class MisalignmentAnalyzer:
         criteria: str,
         patterns: Sequence[Item] | None,
     ) -> MisalignmentAnalysis:
-        shown = sample_errors(judged, self._max_examples, patterns)
-        prompt = build_analysis_prompt(criteria, shown, bare.summary)
-        reply = await model.ask(prompt, AnalysisReply, system=self._instruction)
+        shown = _sample(judged, self._max_examples, patterns)
+        prompt = _build_prompt(criteria, shown, bare.summary)
+        reply = await model.ask(prompt, AnalysisReply, system=self._instruction or INSTRUCTION)
         known = {record.record_id for record in shown}
         findings, n_invented = [], 0
         for found in reply.findings:
@@ -212,15 +202,25 @@ class MisalignmentAnalyzer:
         )
 
 
-def sample_errors(
-    judged: Sequence[EvaluatedRecord], count: int, patterns: Sequence[Item] | None = None
-) -> list[EvaluatedRecord]:
-    """Errors to show: one of each pattern first, else half false positives and half false negatives."""
-    from caliber_pipeline.api.selection import ExampleSelector
+def _sample(judged: Sequence[EvaluatedRecord], count: int, patterns: Sequence[Item] | None) -> list[EvaluatedRecord]:
+    """Errors to show: one of each pattern after the other; without patterns, false positives and negatives in turn."""
+    import pandas as pd
 
-    errors = [record for record in judged if not record.aligned]
-    strategy = "pattern_aware" if patterns else "balanced"
-    return ExampleSelector().select(errors, None, count, strategy, patterns=patterns).examples
+    from caliber_pipeline.core.rewriting import sample_errors
+
+    by_id = {record.record_id: record for record in judged if not record.aligned}
+    known = pattern_by_record(patterns)
+    kinds = [known.get(record_id, f"false {record.llm_score}") for record_id, record in by_id.items()]
+    frame = pd.DataFrame({"record_id": [*by_id], "pattern_id": kinds}, dtype="string[pyarrow]")
+    return [by_id[record_id] for record_id in sample_errors(frame, count)["record_id"]]
+
+
+def _build_prompt(criteria: str, errors: Sequence[EvaluatedRecord], summary: str) -> str:
+    return (
+        f"The judge's criteria:\n{criteria}\n\n{summary}\n\nSome of the errors. {AS_DATA}\n"
+        f"{render_lines(map(vars, errors))}\n\n"
+        "What do they have in common, and what in the criteria leads to them?"
+    )
 
 
 def _count(judged: Sequence[EvaluatedRecord]) -> MisalignmentAnalysis:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from caliber_pipeline.api.analysis import MAX_EXAMPLES, sample_errors
+from caliber_pipeline.api.asking import Asking
 from caliber_pipeline.api.fields import Item
 from caliber_pipeline.api.judged_items import evidence_frames, parse_judged
-from caliber_pipeline.api.judging import DEFAULT_MODEL, default_encoder, open_language_model
-from caliber_pipeline.api.llm_replies import OptimizationReply, build_optimization_prompt, keep_known
-from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
+from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.api.running import run_sync
-from caliber_pipeline.core.criteria import Clause, Criteria
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import ReplyError
-from caliber_pipeline.core.sanitizer import redact
+from caliber_pipeline.core.proposed_change import ProposedChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from caliber_pipeline.core.proposals import Proposal
-    from caliber_pipeline.encoders.protocol import Encoder
-    from caliber_pipeline.judges.language_model import LanguageModel
 
-MAX_CRITERIA_CHARS: Final = 12_000  # a rubric that a person still reads; more drowns what matters
 BASE: Final = "base"
-INSTRUCTION: Final = (
-    "You improve the criteria of an LLM judge that scores outputs 1 (accept) or 0 (reject), so that it decides as "
-    "people do."
-)
 
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One change that a proposal makes.
-
-    Attributes:
-        aspect: What it is about.
-        suggestion: What to change.
-        rationale: Why.
-        expected_improvement: What should get better.
-        record_ids: The records that it comes from.
-    """
-
-    aspect: str
-    suggestion: str
-    rationale: str
-    expected_improvement: str
-    record_ids: tuple[str, ...]
+Suggestion: TypeAlias = ProposedChange
+"""One change that a proposal makes, with the records that it comes from."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +38,7 @@ class OptimizationResult:
         version: The same as a criteria version, with clauses, evidence and examples.
         suggestions: The changes, each with the records that it comes from.
         summary: In a sentence.
-        strategy: 'rewrite' by a language model, 'rules' from the notes, 'none'.
+        strategy: The strategy that wrote it: 'rewrite' by a language model, 'rules' from the notes, …; 'none'.
         model: The language model that was asked; None where none was.
         n_invented_ids: Record ids in its reply that it was not shown, removed.
     """
@@ -93,46 +69,32 @@ class OptimizationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        suggestions = [{**asdict(s), "record_ids": list(s.record_ids)} for s in self.suggestions]
+        suggestions = [{**asdict(s), **{name: list(getattr(s, name)) for name in _IDS}} for s in self.suggestions]
         return {**vars(self), "version": self.version.model_dump(mode="json"), "suggestions": suggestions}
+
+    @classmethod
+    def from_proposal(cls, original: Criteria, proposal: Proposal, model: str | None = None) -> OptimizationResult:
+        """What a strategy proposed in place of criteria."""
+        return cls(
+            original.full_text,
+            proposal.criteria.full_text,
+            proposal.criteria,
+            proposal.all_changes,
+            proposal.summary,
+            proposal.strategy,
+            model,
+            proposal.n_invented_ids,
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OptimizationResult:
         """What `to_dict` was made from."""
-        suggestions = tuple(Suggestion(**{**s, "record_ids": tuple(s["record_ids"])}) for s in data["suggestions"])
+        suggestions = tuple(Suggestion(**{**s, **{name: tuple(s[name]) for name in _IDS}}) for s in data["suggestions"])
         return cls(**{**data, "version": Criteria.model_validate(data["version"]), "suggestions": suggestions})
 
 
-class PromptOptimizer:
-    """Writes criteria that should make the judge decide as people do."""
-
-    def __init__(
-        self,
-        model_name: str = DEFAULT_MODEL,
-        llm_provider: str | None = None,
-        instruction: str | None = None,
-        max_examples: int = MAX_EXAMPLES,
-        *,
-        model: LanguageModel | None = None,
-        encoder: Encoder | None = None,
-    ) -> None:
-        """Say who is asked.
-
-        Args:
-            model_name: The language model.
-            llm_provider: Its provider; None takes the one whose key the environment has, else 'local', which makes
-                clauses of the notes and chooses examples.
-            instruction: What the language model is told; None for a general one.
-            max_examples: How many errors it is shown; for 'local' how many examples the criteria get at most.
-            model: A language model of one's own, whatever the provider.
-            encoder: For 'local'; None takes the packaged one.
-        """
-        self._model_name = model_name
-        self._provider = llm_provider
-        self._instruction = instruction or INSTRUCTION
-        self._max_examples = max_examples
-        self._model = model
-        self._encoder = encoder
+class PromptOptimizer(Asking):
+    """Writes criteria that should make the judge decide as people do, by the pipeline's strategies."""
 
     async def optimize(
         self,
@@ -145,7 +107,9 @@ class PromptOptimizer:
     ) -> OptimizationResult:
         """Propose better criteria; where the judge makes no error nobody is asked.
 
-        Everything given may be used: keep records aside, as the session does with dev and test, to judge the proposal.
+        A language model is shown `max_examples` errors and rewrites; without one the notes become clauses, and the
+        criteria get `max_examples` examples at most. Everything given may be used: keep records aside, as the session
+        does with dev and test, to judge the proposal.
 
         Args:
             results: An evaluation's result, or dicts or objects with id, judgment, score, explanation and the like.
@@ -163,20 +127,11 @@ class PromptOptimizer:
         original = criteria if isinstance(criteria, Criteria) else Criteria(criteria=criteria)
         if system_prompt is not None:
             original = original.model_copy(update={"system_prompt": system_prompt})
-        errors = [record for record in judged if not record.aligned]
-        if not errors:
-            return _unchanged(original, f"Judge and people agree on all {len(judged)} records; nothing to change.")
-        model = self._model or open_language_model(self._provider, self._model_name)
-        if model is not None:
-            return await self._rewrite(model, judged, original, base, round_)
-        encoder = self._encoder or default_encoder()
-        from caliber_pipeline.strategies.evidence import propose_from_notes
-
-        scored, records = evidence_frames(results if isinstance(results, EvaluationResult) else judged)
-        proposal = await asyncio.to_thread(
-            propose_from_notes, scored, records, original, base, encoder, round_=round_, max_examples=self._max_examples
-        )
-        return from_proposal(original, proposal)
+        if all(record.aligned for record in judged):
+            agreed = f"Judge and people agree on all {len(judged)} records" if judged else "No record has both verdicts"
+            return _unchanged(original, f"{agreed}; nothing to change.")
+        frames = evidence_frames(results if isinstance(results, EvaluationResult) else judged)
+        return await self._propose(original, *frames, base, round_)
 
     def optimize_sync(
         self, results: EvaluationResult | Iterable[Item], criteria: str | Criteria, system_prompt: str | None = None
@@ -184,79 +139,41 @@ class PromptOptimizer:
         """`optimize`, without awaiting."""
         return run_sync(self.optimize(results, criteria, system_prompt))
 
-    async def _rewrite(
-        self, model: LanguageModel, judged: Sequence[EvaluatedRecord], original: Criteria, base: str, round_: int
+    async def _propose(
+        self, original: Criteria, scored: pd.DataFrame, records: pd.DataFrame, base: str, round_: int
     ) -> OptimizationResult:
-        errors = sample_errors(judged, self._max_examples)
-        right = [record for record in judged if record.aligned][: self._max_examples // 2]
-        prompt = build_optimization_prompt(original.full_text, original.system_prompt, errors, right)
-        reply = await model.ask(prompt, OptimizationReply, system=self._instruction)
-        text = _check_criteria(reply.criteria)
-        known = {record.record_id for record in (*errors, *right)}
-        suggestions, n_invented = [], 0
-        for item in reply.suggestions:
-            record_ids, n = keep_known(item.record_ids, known)
-            n_invented += n
-            suggestions.append(
-                Suggestion(item.aspect, item.suggestion, item.rationale, item.expected_improvement, record_ids)
-            )
-        version = original.model_copy(
-            update={"criteria": text, "clauses": (), "base": base, "round": round_, "author": "optimizer"}
-        )
-        summary = f"Rewritten by {model.name} from {len(errors)} errors, with {len(suggestions)} suggestions."
-        return OptimizationResult(
-            original.full_text,
-            version.full_text,
-            version,
-            tuple(suggestions),
-            summary,
-            "rewrite",
-            model.name,
-            n_invented,
-        )
+        """A single proposal, which is not tried: who has a judge at hand lets several race, as `iterate` does."""
+        import asyncio
 
+        from caliber_pipeline.core.proposals import ProposalRequest
+        from caliber_pipeline.strategies import RewriteStrategy, RulesStrategy, choose_next
+        from caliber_pipeline.strategies.evidence import find_patterns, gather_evidence
 
-def from_proposal(original: Criteria, proposal: Proposal | None) -> OptimizationResult:
-    """A proposal by rules as a result."""
-    if proposal is None:
+        model, encoder = self._open_model(), self._open_encoder()
+        patterns = await asyncio.to_thread(find_patterns, scored, records, encoder)
+        evidence = await asyncio.to_thread(gather_evidence, scored, records, patterns, encoder)
+        request = ProposalRequest(original, base, evidence, round_, self._max_examples)
+        told = {} if self._instruction is None else {"instruction": self._instruction}
+        strategy = (
+            RulesStrategy()
+            if model is None
+            else RewriteStrategy(model, n_candidates=1, max_shown=self._max_examples, **told)
+        )
+        choice = await choose_next([strategy], request, records.iloc[:0], _try_nothing)
+        if choice.proposal is not None:
+            return OptimizationResult.from_proposal(original, choice.proposal, model.name if model else None)
+        if choice.candidates:
+            raise ReplyError(choice.reason or "no proposal can be used")
         return _unchanged(original, "The errors give no new clause and no new example: note why people decided so.")
-    return OptimizationResult(
-        original.full_text,
-        proposal.criteria.full_text,
-        proposal.criteria,
-        tuple(_suggestion(clause) for clause in proposal.clauses),
-        proposal.summary,
-        proposal.strategy,
-    )
 
 
-def _suggestion(clause: Clause) -> Suggestion:
-    record_ids = clause.evidence.record_ids
-    return Suggestion(
-        clause.evidence.pattern or "",
-        clause.text,
-        f"{len(record_ids)} errors of the judge carry such notes",
-        "fewer false positives" if clause.verdict == 0 else "fewer false negatives",
-        record_ids,
-    )
+_IDS: Final = ("pattern_ids", "record_ids")
 
 
 def _unchanged(original: Criteria, summary: str) -> OptimizationResult:
     return OptimizationResult(original.full_text, original.full_text, original, (), summary, "none")
 
 
-def _check_criteria(text: str) -> str:
-    """The criteria without private data.
-
-    Raises:
-        ReplyError: they are blank, too long, or a template with gaps.
-    """
-    cleaned = redact(text.strip())
-    if not cleaned:
-        raise ReplyError("the language model's criteria are blank")
-    if len(cleaned) > MAX_CRITERIA_CHARS:
-        raise ReplyError(f"the language model's criteria have {len(cleaned)} characters, over {MAX_CRITERIA_CHARS}")
-    gaps = [gap for gap in ("{{", "}}", "[INSERT", "<INSERT", "TODO", "lorem ipsum") if gap.lower() in cleaned.lower()]
-    if gaps:
-        raise ReplyError(f"the language model's criteria have gaps to be filled in: {', '.join(gaps)}")
-    return cleaned
+def _try_nothing(proposal: Proposal, record_ids: Sequence[str]) -> pd.DataFrame:
+    """A single proposal needs no race."""
+    raise AssertionError(f"{proposal.strategy} was to be tried on {len(record_ids)} records")

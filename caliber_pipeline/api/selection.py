@@ -72,7 +72,7 @@ class ExampleSelector:
         by_id = index_by_id(records)
         verdicts = _verdicts(eval_results)
         chosen_strategy = _check(strategy or auto_select_strategy(eval_results, patterns), eval_results, patterns)
-        candidates = _candidates(by_id, _labels(by_id, annotations), verdicts, _pattern_of(patterns))
+        candidates = _candidates(by_id, _labels(by_id, annotations), verdicts, pattern_by_record(patterns))
         selection = select_examples(candidates, count, chosen_strategy, self._seed)
         examples = [by_id[record_id] for record_id in selection.examples["record_id"]]
         return SelectionResult(examples, selection.strategy_used, selection.metadata)
@@ -152,7 +152,7 @@ def _real_patterns(patterns: Iterable[Item] | None) -> list[list[str]]:
     return found
 
 
-def _pattern_of(patterns: Iterable[Item] | None) -> dict[str, str]:
+def pattern_by_record(patterns: Iterable[Item] | None) -> dict[str, str]:
     """The pattern of each record; of several the smallest, which has the fewest others to stand for it."""
     members = _real_patterns(patterns)
     largest_first = sorted(range(len(members)), key=lambda i: (-len(members[i]), i))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.api.analysis import MAX_EXAMPLES, MisalignmentAnalysis, MisalignmentAnalyzer
+from caliber_pipeline.api.analysis import MisalignmentAnalysis, MisalignmentAnalyzer
+from caliber_pipeline.api.asking import MAX_EXAMPLES
 from caliber_pipeline.api.discovery_results import ClusteringMethod, PatternDiscoveryResult
 from caliber_pipeline.api.evaluation import build_config, evaluate_table
 from caliber_pipeline.api.iterating import CalibrationOutcome, CalibrationRound, calibrate, first_version

@@ -10,6 +10,7 @@ from caliber_pipeline.core.attribution import LABEL_DOUBT
 from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, ExampleRef
 from caliber_pipeline.core.example_selection import choose_strategy, select_examples
 from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.proposed_change import ProposedChange
 from caliber_pipeline.core.sanitizer import redact
 
 MAX_CLAUSES: Final = 12  # a rubric that a person still reads
@@ -78,27 +79,6 @@ class ProposalRequest:
 
 
 @dataclass(frozen=True)
-class ProposedChange:
-    """A change that a proposal makes, in words.
-
-    Attributes:
-        aspect: What it is about.
-        suggestion: The change.
-        rationale: Why.
-        expected_improvement: What should get better.
-        pattern_ids: The patterns that it comes from.
-        record_ids: The train records that it comes from.
-    """
-
-    aspect: str
-    suggestion: str
-    rationale: str
-    expected_improvement: str
-    pattern_ids: tuple[str, ...] = ()
-    record_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Proposal:
     """A next version, and where each of its changes comes from.
 
@@ -109,6 +89,7 @@ class Proposal:
         summary: What it changes, in words.
         kind: What it tries, where a strategy tries several things.
         changes: What it changes beside adding clauses.
+        n_invented_ids: Record ids in a language model's reply that it was not shown, removed.
     """
 
     criteria: Criteria
@@ -117,6 +98,7 @@ class Proposal:
     summary: str
     kind: str = "clauses and examples"
     changes: tuple[ProposedChange, ...] = ()
+    n_invented_ids: int = 0
 
     @property
     def all_changes(self) -> tuple[ProposedChange, ...]:

@@ -14,7 +14,8 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import JudgeError, ReplyError
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.gate import exact_mcnemar
-from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest, ProposedChange
+from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+from caliber_pipeline.core.proposed_change import ProposedChange
 from caliber_pipeline.core.sanitizer import redact
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.strategies.protocol import Proposals

@@ -5,7 +5,16 @@ from typing import Final
 
 from caliber_pipeline.core.errors import ReplyError
 from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
-from caliber_pipeline.core.rewriting import REWRITE, SYSTEM, Kind, RewriteReply, build_task, choose_kinds, read_reply
+from caliber_pipeline.core.rewriting import (
+    MAX_SHOWN,
+    REWRITE,
+    SYSTEM,
+    Kind,
+    RewriteReply,
+    build_task,
+    choose_kinds,
+    read_reply,
+)
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.strategies.protocol import Proposals
 from caliber_pipeline.strategies.rules import propose_examples
@@ -18,15 +27,26 @@ class RewriteStrategy:
 
     name = REWRITE
 
-    def __init__(self, model: LanguageModel, *, n_candidates: int = N_CANDIDATES) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        n_candidates: int = N_CANDIDATES,
+        max_shown: int = MAX_SHOWN,
+        instruction: str = SYSTEM,
+    ) -> None:
         """Say who is asked, and for how many.
 
         Args:
             model: The language model.
             n_candidates: Proposals at most, up to the five kinds there are.
+            max_shown: Errors at most that it is shown for each.
+            instruction: What it is told before.
         """
         self._model = model
         self._n_candidates = n_candidates
+        self._max_shown = max_shown
+        self._instruction = instruction
 
     @property
     def max_proposals(self) -> int:
@@ -47,9 +67,9 @@ class RewriteStrategy:
         if kind is Kind.EXAMPLES:
             proposal = propose_examples(request)
             return proposal or Candidate(self.name, str(kind), "failed: there are no other examples to show")
-        task = build_task(request, kind)
+        task = build_task(request, kind, self._max_shown)
         try:
-            reply = await self._model.ask(task.prompt, RewriteReply, system=SYSTEM)
+            reply = await self._model.ask(task.prompt, RewriteReply, system=self._instruction)
             return read_reply(reply, task, request)
         except ReplyError as error:
             return Candidate(self.name, str(kind), f"failed: {error}")

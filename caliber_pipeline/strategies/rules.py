@@ -5,10 +5,10 @@ from caliber_pipeline.core.proposals import (
     FIRST_TRAIN_SHARE,
     Proposal,
     ProposalRequest,
-    ProposedChange,
     propose_by_rules,
     refer_to,
 )
+from caliber_pipeline.core.proposed_change import ProposedChange
 from caliber_pipeline.strategies.protocol import Proposals
 
 

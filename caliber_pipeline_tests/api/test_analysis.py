@@ -128,27 +128,53 @@ def rewrite(criteria: str, record_ids: Sequence[str] = ("r00",)) -> ScriptedMode
         "expected_improvement": "fewer",
         "record_ids": list(record_ids),
     }
-    return ScriptedModel(lambda *_: json.dumps({"criteria": criteria, "suggestions": [suggestion]}))
+    clause = {"text": "Reject a wrong date", "verdict": 0, "record_ids": list(record_ids)}
+    reply = {"criteria": criteria, "suggestions": [suggestion], "kept_clauses": [], "new_clauses": [clause]}
+    return ScriptedModel(lambda *_: json.dumps(reply))
+
+
+def optimize(model: ScriptedModel, items: list[dict[str, Any]] | None = None) -> OptimizationResult:
+    optimizer = PromptOptimizer(model=model, encoder=WordEncoder(), max_examples=8, instruction="be strict")
+    return asyncio.run(optimizer.optimize(items or make_items(), "be right"))
 
 
 def test_takes_a_rewrite_and_drops_invented_ids() -> None:
     model = rewrite("Score 1 if the dates are right; ask bob@example.com.", ["r00", "r99"])
 
-    result = asyncio.run(PromptOptimizer(model=model).optimize(make_items(), "be right"))
+    result = optimize(model)
 
-    assert result.optimized_criteria == "Score 1 if the dates are right; ask [EMAIL]."
+    assert result.optimized_criteria.startswith("Score 1 if the dates are right; ask [EMAIL].\n- Reject a wrong date")
     assert (result.strategy, result.model, result.n_invented_ids) == ("rewrite", "scripted/model", 1)
-    assert result.suggestions[0].record_ids == ("r00",)
+    assert [suggestion.record_ids for suggestion in result.suggestions] == [("r00",), ("r00",)]
     assert (result.version.author, result.version.base, result.version.round) == ("optimizer", "base", 1)
+    assert OptimizationResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_asks_the_pipelines_question_once_for_all_errors() -> None:
+    model = rewrite("be right")
+    items = make_items()
+    items[0]["score"], items[0]["judgment"] = 0, 1  # one false negative beside seven false positives
+
+    optimize(model, items)
+
+    (prompt,) = model.prompts
+    assert prompt.startswith("be strict\n")
+    assert "Keep the main text and settle the edge cases" in prompt  # speaks to both kinds of error
+    # 8 errors, and 2 of the 6 on which all agree
+    assert prompt.count('"record_id"') == 10
 
 
 @pytest.mark.parametrize(
     ("criteria", "message"),
-    [("  ", "are blank"), ("Score 1 if {{rule}}", "have gaps"), ("x" * 20_000, "have 20000 characters, over 12000")],
+    [
+        ("  ", "are blank"),
+        ("Score 1 if {{rule}}", "it has gaps to be filled in"),
+        ("x" * 20_000, r"it has 20\d\d\d characters, over 12000"),
+    ],
 )
 def test_refuses_unusable_criteria(criteria: str, message: str) -> None:
     with pytest.raises(ReplyError, match=message):
-        PromptOptimizer(model=rewrite(criteria)).optimize_sync(make_items(), "be right")
+        optimize(rewrite(criteria))
 
 
 def test_reads_an_evaluation_result() -> None:
@@ -161,6 +187,8 @@ def test_reads_an_evaluation_result() -> None:
 
 
 def test_refuses_what_it_cannot_read() -> None:
+    with pytest.raises(InputError, match="max_examples is 0"):
+        PromptOptimizer(max_examples=0)
     with pytest.raises(InputError, match="the llm_score of '1' is 7"):
         MisalignmentAnalyzer().analyze_sync([{"id": 1, "judgment": 0, "score": 7}])
     with pytest.raises(InputError, match="1 record ids repeat"):

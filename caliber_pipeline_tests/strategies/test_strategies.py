@@ -33,6 +33,8 @@ def test_the_kinds_follow_the_errors() -> None:
     assert choose_kinds(mixed, 5)[0] is Kind.LOOSEN
     assert set(choose_kinds(mixed, 5)) == set(Kind)
     assert choose_kinds(only_accepts.iloc[:0], 5) == ()
+    assert choose_kinds(only_accepts, 1) == (Kind.TIGHTEN,)
+    assert choose_kinds(mixed, 1) == (Kind.CLARIFY,)
 
 
 def test_a_prompt_shows_errors_of_its_kind_and_people_s_reasons() -> None:
