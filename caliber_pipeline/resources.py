@@ -32,7 +32,7 @@ from caliber_pipeline.stores.ingest import is_ingested
 from caliber_pipeline.stores.pattern_fits import PatternFits
 from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
-from caliber_pipeline.strategies import ExamplesStrategy, GepaStrategy, RewriteStrategy, RulesStrategy, Strategy
+from caliber_pipeline.strategies import Strategy, build_strategies
 from caliber_pipeline.strategies.gepa import JudgeCriteria
 
 _BUDGETS: Final[dict[str, Budget]] = {}  # Dagster copies resources; all copies of a project spend from one budget
@@ -168,17 +168,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             JudgeError: a strategy needs a language model that cannot be had.
         """
-        built: list[Strategy] = []
-        for name in self._strategy_names:
-            if name == "rules":
-                built.append(RulesStrategy())
-            elif name == "examples":
-                built.append(ExamplesStrategy())
-            elif name == "rewrite":
-                built.append(RewriteStrategy(self.build_language_model()))
-            else:
-                built.append(GepaStrategy(self.build_language_model(), judge))
-        return built
+        return build_strategies(self._strategy_names, self.build_language_model, judge)
 
     @property
     def _strategy_names(self) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Stage `optimized_criteria`: decide about a version, and write the next one where that is worth trying."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +27,7 @@ from caliber_pipeline.core.proposals import find_twin
 from caliber_pipeline.core.staleness import find_stale
 from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
-from caliber_pipeline.strategies.crossfitting import needs_cross_fitting
+from caliber_pipeline.strategies.crossfitting import settle
 
 
 @stage(
@@ -96,11 +95,10 @@ def decide_and_propose(
     comparison = _compare(project, base, scored, verdicts)
     is_simpler = base is not None and core.is_simpler(criteria, listing.valid[base])
     decision = core.decide_version(version, base, champion, comparison, previous, project.loop, is_simpler=is_simpler)
-    if base is not None and needs_cross_fitting(decision.decision, comparison, _strategy_of(version, decided)):
-        fitted = compare_cross_fitted(project, base, criteria.round)
-        settled = core.decide_version(version, base, champion, fitted, previous, project.loop)
-        told = replace(decision, reason=f"{decision.reason}; {settled.reason}")
-        decision = settled if settled.decision == "promoted" else told
+    strategy = core.strategy_of(version, decided)
+    decision = settle(
+        version, decision, strategy, project.loop, lambda base: compare_cross_fitted(project, base, criteria.round)
+    )
     alignment = _align(project, decision.champion, version, scored, metrics)
     n_groups = int(scored["group"].nunique())
     data = data_fingerprint(metrics.attrs)
@@ -166,12 +164,6 @@ def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts:
                 f"'{base}' was evaluated on other data; run the job 'calibration' for it first", allow_retries=False
             )
     return compare_versions(load_scored(project, base_verdicts), scored)
-
-
-def _strategy_of(version: str, decided: Mapping[str, pd.DataFrame]) -> str | None:
-    """The strategy that proposed a version; None for a person's."""
-    rows = (frame.iloc[0] for frame in decided.values())
-    return next((str(row["strategy"]) for row in rows if str(row["proposed_version"]) == version), None)
 
 
 def _align(

@@ -8,8 +8,7 @@ from caliber_pipeline.api.running import run_sync
 from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.loop import base_of
-from caliber_pipeline.core.optimized_criteria import WINNING, Decision
+from caliber_pipeline.core.optimized_criteria import Decision, select_earlier
 from caliber_pipeline.core.proposals import EarlierProposal, ProposalRequest, select_train
 from caliber_pipeline.resources import Project
 from caliber_pipeline.strategies import Choice, choose_next
@@ -63,17 +62,3 @@ def propose_next(
     earlier = select_earlier(decision, version, valid, decided)
     request, deciding, judge = build_request(project, decision.champion, valid[version].round + 1, earlier)
     return run_sync(choose_next(project.build_strategies(judge.judge), request, deciding, judge)), judge
-
-
-def select_earlier(
-    decision: Decision, version: str, valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame]
-) -> tuple[EarlierProposal, ...]:
-    """The versions that edited the champion and did not win, in the order of their names."""
-    reasons = {
-        name: str(frame["decision_reason"].iloc[0])
-        for name, frame in decided.items()
-        if base_of(frame) == decision.champion and frame["decision"].iloc[0] not in WINNING
-    }
-    if decision.decision not in WINNING and decision.base == decision.champion:
-        reasons[version] = decision.reason
-    return tuple(EarlierProposal(v, valid[v].full_text, reasons[v]) for v in sorted(reasons) if v in valid)

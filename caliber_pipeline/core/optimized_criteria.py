@@ -12,7 +12,8 @@ from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison, decide
-from caliber_pipeline.core.proposals import Candidate, Proposal
+from caliber_pipeline.core.loop import base_of
+from caliber_pipeline.core.proposals import Candidate, EarlierProposal, Proposal
 from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA, conform_frame
 from caliber_pipeline.core.selection_bias import correct_best
 from caliber_pipeline.core.stopping import WINNING, Alignment, Decision, LoopSettings, find_stop, measure_alignment
@@ -35,6 +36,8 @@ __all__ = [
     "measure_effort",
     "promote_by_hand",
     "select_base",
+    "select_earlier",
+    "strategy_of",
 ]
 
 
@@ -59,6 +62,26 @@ def select_base(version: str, criteria: Criteria, versions: Sequence[str], champ
             raise CriteriaError(f"criteria '{version}' name the base '{criteria.base}', which is no other version")
         return criteria.base
     return None if champion == version else champion
+
+
+def strategy_of(version: str, decided: Mapping[str, pd.DataFrame]) -> str | None:
+    """The strategy that proposed a version; None for a person's."""
+    rows = (frame.iloc[0] for frame in decided.values())
+    return next((str(row["strategy"]) for row in rows if str(row["proposed_version"]) == version), None)
+
+
+def select_earlier(
+    decision: Decision, version: str, valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame]
+) -> tuple[EarlierProposal, ...]:
+    """The versions that edited the champion and did not win, in the order of their names."""
+    reasons = {
+        name: str(frame["decision_reason"].iloc[0])
+        for name, frame in decided.items()
+        if base_of(frame) == decision.champion and frame["decision"].iloc[0] not in WINNING
+    }
+    if decision.decision not in WINNING and decision.base == decision.champion:
+        reasons[version] = decision.reason
+    return tuple(EarlierProposal(v, valid[v].full_text, reasons[v]) for v in sorted(reasons) if v in valid)
 
 
 def decide_version(

@@ -1,5 +1,6 @@
 """Strategies that write the next criteria from the judge's errors on train, and the race that chooses among them."""
 
+from caliber_pipeline.strategies.building import build_strategies
 from caliber_pipeline.strategies.choosing import Choice, choose_next
 from caliber_pipeline.strategies.gepa import GepaStrategy
 from caliber_pipeline.strategies.protocol import Proposals, Strategy
@@ -14,5 +15,6 @@ __all__ = [
     "RewriteStrategy",
     "RulesStrategy",
     "Strategy",
+    "build_strategies",
     "choose_next",
 ]

@@ -4,6 +4,8 @@ What is compared is not the proposal's own verdicts on train, which it was writt
 in the same way without the record's fold.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.gate import Comparison, compare_versions
+from caliber_pipeline.core.optimized_criteria import Decision, LoopSettings, decide_version
 from caliber_pipeline.core.splits import MIN_GROUPS
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.strategies.evidence import propose_from_notes
@@ -30,6 +33,30 @@ def needs_cross_fitting(decision: str, comparison: Comparison | None, strategy: 
         and comparison.p_value is not None
         and comparison.n_all_groups >= MIN_GROUPS
     )
+
+
+def settle(
+    version: str,
+    decision: Decision,
+    strategy: str | None,
+    settings: LoopSettings,
+    compare: Callable[[str], Comparison],
+) -> Decision:
+    """A version's decision, by cross-fitting where dev left it open and cross-fitting settles it.
+
+    Args:
+        version: The version.
+        decision: By dev.
+        strategy: The strategy that proposed the version; None for a person's.
+        settings: Rounds and budgets.
+        compare: Cross-fits proposals over a base; called only where it is needed.
+    """
+    base = decision.base
+    if base is None or not needs_cross_fitting(decision.decision, decision.comparison, strategy):
+        return decision
+    settled = decide_version(version, base, decision.champion, compare(base), None, settings)
+    told = replace(decision, reason=f"{decision.reason}; {settled.reason}")
+    return settled if settled.decision == "promoted" else told
 
 
 def compare_cross_fitted(
