@@ -150,7 +150,7 @@ async def use_session(tmp_path: Path) -> None:
     assert len(selection.examples) == 6
     assert [each.version for each in rounds] == ["v001", "v002"]
     assert restored.to_dict() == again.to_dict() == session.to_dict()
-    assert len(files) == 2
+    assert [path.name for path in files] == ["records.csv", "annotations.csv", "v001.yaml"]
 
 
 class Right(cp.BaseMetric):

@@ -152,8 +152,8 @@ def _evaluate(
     from caliber_pipeline.judges.runner import run_judge
 
     labels = resolve_labels(annotations)
-    judged = select_judged(records, labels)
-    if judged.empty:
+    judged = select_judged(records, labels, with_ties=True)
+    if labels["human_score"].isna().all():
         raise MissingStepError("no record has a label: annotate records first, or upload some with a human_score")
     examples, refs, quoted = resolve_examples(config.examples, records, labels)
     criteria = Criteria(

@@ -1,25 +1,21 @@
-"""Goes round: evaluate, propose, evaluate the proposal, decide on dev; with the pipeline's splits, gate and stops."""
+"""The rounds of iterating, and how they ended."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria, next_version
+from caliber_pipeline.api.frames import frame_from_json, frame_to_json
+from caliber_pipeline.api.optimization import OptimizationResult
+from caliber_pipeline.api.results import EvaluationResult
+from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caliber_pipeline.api.optimization import OptimizationResult
-    from caliber_pipeline.api.results import EvaluationResult
-    from caliber_pipeline.core.optimized_criteria import Decision, LoopSettings
 
-FIRST_VERSION = "v001"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CalibrationRound:
     """One version of the criteria: what it scored, what was decided, what was proposed from it.
 
@@ -27,23 +23,47 @@ class CalibrationRound:
         version: Its name.
         criteria: Its content.
         result: Its evaluation.
-        base: The version it was compared with; None for the first.
-        decision: baseline, promoted, rejected or undecided.
-        decision_reason: Why.
-        champion: The best version after the decision.
-        is_test_reported: Whether figures on test may be shown: for a person's and for promoted versions only.
+        row: The decision, as one row of the pipeline's `optimized_criteria` table.
         proposal: What was proposed from the champion; None where the loop ended.
     """
 
     version: str
     criteria: Criteria
     result: EvaluationResult = field(repr=False)
-    base: str | None
-    decision: str
-    decision_reason: str
-    champion: str
-    is_test_reported: bool
+    row: pd.DataFrame = field(repr=False)
     proposal: OptimizationResult | None = field(default=None, repr=False)
+
+    @property
+    def base(self) -> str | None:
+        """The version it was compared with; None for the first."""
+        from caliber_pipeline.core.loop import base_of
+
+        return base_of(self.row)
+
+    @property
+    def decision(self) -> str:
+        """baseline, promoted, rejected or undecided."""
+        return str(self.row["decision"].iloc[0])
+
+    @property
+    def decision_reason(self) -> str:
+        """Why."""
+        return str(self.row["decision_reason"].iloc[0])
+
+    @property
+    def champion(self) -> str:
+        """The best version after the decision."""
+        return str(self.row["champion"].iloc[0])
+
+    @property
+    def is_test_reported(self) -> bool:
+        """Whether figures on test may be shown: for a person's and for promoted versions only."""
+        return bool(self.row["test_true_positives"].notna().iloc[0])
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """What became of each proposal among which the next version was chosen."""
+        return [dict(candidate) for candidate in self.row["candidates"].iloc[0]]
 
     @property
     def kappa_by_split(self) -> dict[str, float | None]:
@@ -55,23 +75,35 @@ class CalibrationRound:
         return {split: metric_value(table, split, "cohen_kappa") for split in splits}
 
     def to_dict(self) -> dict[str, Any]:
-        """What people want to see of it, ready for JSON."""
+        """All of it, ready for JSON; decision and figures are in it to be read."""
+        from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA
+
         return {
             "version": self.version,
-            "criteria": self.criteria.full_text,
-            "base": self.base,
             "decision": self.decision,
             "decision_reason": self.decision_reason,
-            "champion": self.champion,
             "kappa_by_split": self.kappa_by_split,
-            "n": self.result.metrics.n,
-            "n_failed": len(self.result.failed),
-            "n_examples": len(self.result.example_ids),
-            "proposal": self.proposal.summary if self.proposal else None,
+            "criteria": self.criteria.model_dump(mode="json"),
+            "result": self.result.to_dict(),
+            "row": frame_to_json(self.row, OPTIMIZED_CRITERIA),
+            "proposal": self.proposal.to_dict() if self.proposal else None,
         }
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CalibrationRound:
+        """What `to_dict` was made from."""
+        from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA
 
-@dataclass(frozen=True)
+        return cls(
+            data["version"],
+            Criteria.model_validate(data["criteria"]),
+            EvaluationResult.from_dict(data["result"]),
+            frame_from_json(data["row"], OPTIMIZED_CRITERIA),
+            OptimizationResult.from_dict(data["proposal"]) if data["proposal"] else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class CalibrationOutcome:
     """Every round, and how it ended.
 
@@ -95,8 +127,15 @@ class CalibrationOutcome:
         """The champion's round."""
         return next(each for each in self.rounds if each.version == self.champion)
 
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """One row per round, of the pipeline's `optimized_criteria` schema."""
+        import pandas as pd
+
+        return pd.concat([each.row for each in self.rounds], ignore_index=True)
+
     def to_dict(self) -> dict[str, Any]:
-        """What people want to see of it, ready for JSON."""
+        """All of it, ready for JSON."""
         return {
             "champion": self.champion,
             "stop_reason": self.stop_reason,
@@ -104,47 +143,14 @@ class CalibrationOutcome:
             "rounds": [each.to_dict() for each in self.rounds],
         }
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CalibrationOutcome:
+        """What `to_dict` was made from."""
+        rounds = tuple(CalibrationRound.from_dict(each) for each in data["rounds"])
+        return cls(rounds, data["champion"], data["stop_reason"])
 
-Evaluate = Callable[[Criteria], Awaitable["EvaluationResult"]]
-Propose = Callable[["EvaluationResult", Criteria, str, int], Awaitable["OptimizationResult"]]
 
-
-async def calibrate(
-    start: Criteria,
-    evaluate: Evaluate,
-    propose: Propose,
-    settings: LoopSettings,
-    on_round: Callable[[CalibrationRound], object] | None = None,
-) -> CalibrationOutcome:
-    """Go round until judge and people are aligned or nothing better is found.
-
-    Args:
-        start: The first criteria.
-        evaluate: Judges the labelled records under criteria.
-        propose: Makes a proposal from an evaluation, its criteria, their version and the round.
-        settings: When to end.
-        on_round: Called with each round as soon as it is decided.
-    """
-    versions, rounds, stop_reason = {FIRST_VERSION: start}, dict[str, CalibrationRound](), None
-    decided: dict[str, pd.DataFrame] = {}
-    version = FIRST_VERSION
-    while stop_reason is None:
-        result = await evaluate(versions[version])
-        current, decision = _decide(version, versions, result, rounds, decided, settings)
-        rounds[version] = current
-        stop_reason = _find_stop(current, decision, rounds, decided, settings)
-        if stop_reason is None:
-            best = rounds[decision.champion]
-            proposal = await propose(best.result, best.criteria, best.version, current.criteria.round + 1)
-            stop_reason = _useless(proposal, versions)
-            rounds[version] = current = replace(current, proposal=None if stop_reason else proposal)
-        decided[version] = _row(current, decision, stop_reason)
-        if on_round is not None:
-            on_round(current)
-        if current.proposal is not None:
-            version = next_version(list(versions))
-            versions[version] = current.proposal.version
-    return CalibrationOutcome(tuple(rounds.values()), rounds[version].champion, stop_reason)
+OnRound = Callable[[CalibrationRound], object]
 
 
 def first_version(
@@ -158,72 +164,3 @@ def first_version(
     if system_prompt is not None:
         update["system_prompt"] = system_prompt
     return first.model_copy(update=update)
-
-
-def _decide(
-    version: str,
-    versions: dict[str, Criteria],
-    result: EvaluationResult,
-    rounds: dict[str, CalibrationRound],
-    decided: dict[str, pd.DataFrame],
-    settings: LoopSettings,
-) -> tuple[CalibrationRound, Decision]:
-    from caliber_pipeline.core import optimized_criteria as core
-    from caliber_pipeline.core.gate import compare_versions
-
-    criteria = versions[version]
-    champion = core.current_champion(decided)
-    base = core.select_base(version, criteria, list(versions), champion)
-    comparison = compare_versions(rounds[base].result.scored, result.scored) if base is not None else None
-    decision = core.decide_version(version, base, champion, comparison, None, settings)
-    is_reported = core.is_test_reported(criteria, decision.decision)
-    current = CalibrationRound(
-        version, criteria, result, base, decision.decision, decision.reason, decision.champion, is_reported
-    )
-    return current, decision
-
-
-def _find_stop(
-    current: CalibrationRound,
-    decision: Decision,
-    rounds: dict[str, CalibrationRound],
-    decided: dict[str, pd.DataFrame],
-    settings: LoopSettings,
-) -> str | None:
-    from caliber_pipeline.core.loop import data_fingerprint
-    from caliber_pipeline.core.stopping import Alignment, find_stop, kappa_lower_bound
-
-    champion = rounds[decision.champion]
-    on_dev = champion.result.scored[(champion.result.scored["split"] == "dev").astype(bool)]
-    alignment = Alignment(champion.kappa_by_split["dev"], kappa_lower_bound(on_dev))
-    n_groups = int(current.result.scored["group"].nunique())
-    data = data_fingerprint(_ATTRS)
-    return find_stop(decision, current.criteria, alignment, n_groups, decided, data, settings)
-
-
-def _useless(proposal: OptimizationResult, versions: dict[str, Criteria]) -> str | None:
-    from caliber_pipeline.core.proposals import find_twin
-
-    if not proposal.has_changed:
-        return "the champion makes no error on train that it was not shown"
-    twin = find_twin(proposal.version, versions)
-    return None if twin is None else f"the next proposal would repeat {twin}"
-
-
-_ATTRS = {"records_fingerprint": "session", "annotations_fingerprint": "session"}
-"""All rounds see the same data: the session's."""
-
-
-def _row(current: CalibrationRound, decision: Decision, stop_reason: str | None) -> pd.DataFrame:
-    """The decision as a row of the `optimized_criteria` table, which later decisions read."""
-    from caliber_pipeline.core.optimized_criteria import build_row
-    from caliber_pipeline.core.proposals import Proposal
-
-    proposed = current.proposal
-    proposal = Proposal(proposed.version, (), proposed.strategy, proposed.summary) if proposed else None
-    now = datetime.now(UTC)
-    row = build_row(
-        current.version, current.criteria, decision, current.result.scored, proposal, None, stop_reason, now
-    )
-    row.attrs.update(_ATTRS)
-    return row

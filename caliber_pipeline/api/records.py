@@ -82,6 +82,7 @@ class Annotation(BaseModel):
         severity: How bad a wrong verdict here would be.
         created_at: When, in UTC.
         criteria_version: The criteria that the person saw.
+        inclusion_probability: With which the record was drawn, where it was drawn at random.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +94,7 @@ class Annotation(BaseModel):
     severity: float | None = None
     created_at: datetime | None = None
     criteria_version: str | None = None
+    inclusion_probability: float | None = None
 
     @field_validator("notes")
     @classmethod
@@ -160,7 +162,6 @@ def annotations_table(annotations: Sequence[Annotation]) -> pd.DataFrame:
     from caliber_pipeline.core.schemas import ANNOTATIONS, frame_from_arrow
 
     columns = {name: [getattr(a, name) for a in annotations] for name in Annotation.model_fields}
-    columns["inclusion_probability"] = [None] * len(annotations)
     columns["is_gold"] = [a.annotator == GOLD for a in annotations]
     return frame_from_arrow(pa.table({name: columns[name] for name in ANNOTATIONS.names}, schema=ANNOTATIONS))
 
@@ -214,7 +215,8 @@ def _annotation(record_id: str, value: Item) -> Annotation:
             {"record_id": record_id, "score": parse_score(value, what=f"the score of '{record_id}'")}
         )
     score = read_field(value, "human_score", read_field(value, "score"))
-    found = {name: read_field(value, name) for name in ("annotator", "severity", "created_at", "criteria_version")}
+    others = ("annotator", "severity", "created_at", "criteria_version", "inclusion_probability")
+    found = {name: read_field(value, name) for name in others}
     return Annotation.model_validate(
         {
             "record_id": record_id,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from caliber_pipeline.api.analysis import MisalignmentAnalysis, MisalignmentAnalyzer
 from caliber_pipeline.api.asking import MAX_EXAMPLES
 from caliber_pipeline.api.discovery_results import ClusteringMethod, PatternDiscoveryResult
 from caliber_pipeline.api.evaluation import build_config, evaluate_table
-from caliber_pipeline.api.iterating import CalibrationOutcome, CalibrationRound, calibrate, first_version
+from caliber_pipeline.api.iterating import CalibrationOutcome, OnRound, first_version
 from caliber_pipeline.api.judging import (
     DEFAULT_MODEL,
     LOCAL,
-    default_encoder,
     find_judge,
     open_judge,
     open_language_model,
@@ -24,19 +22,20 @@ from caliber_pipeline.api.records import UploadedRecord
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_sync
 from caliber_pipeline.api.selection import DEFAULT_COUNT, ExampleSelector, SelectionResult
-from caliber_pipeline.api.session_records import SessionRecords
+from caliber_pipeline.api.session_storage import SessionStorage
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
+from caliber_pipeline.core.errors import JudgeError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from caliber_pipeline.api.fields import Item
     from caliber_pipeline.core.example_selection import SelectionStrategy
-    from caliber_pipeline.encoders.protocol import Encoder
+    from caliber_pipeline.judges.language_model import LanguageModel
     from caliber_pipeline.judges.protocol import Judge
 
 
-class CalibrationSession(SessionRecords):
+class CalibrationSession(SessionStorage):
     """Upload records, annotate them, evaluate a judge, learn from its errors, improve its criteria.
 
     A step that is asked for too early raises `MissingStepError` with the step that is missing. What rests on data that
@@ -70,9 +69,9 @@ class CalibrationSession(SessionRecords):
         """
         self._need_annotations("evaluate")
         config = build_config(criteria, model_name, llm_provider, system_prompt, examples)
-        self._evaluation = await self._run_judge(config, on_progress)
-        self._analysis = self._proposal = None
-        return self._evaluation
+        self._content.evaluation = await self._run_judge(config, on_progress)
+        self._content.analysis = self._content.proposal = None
+        return self._content.evaluation
 
     def evaluate_sync(
         self,
@@ -88,7 +87,7 @@ class CalibrationSession(SessionRecords):
 
     def get_evaluation_result(self) -> EvaluationResult | None:
         """The last evaluation, None before the first and after what it rested on changed."""
-        return self._still_valid(self._evaluation)
+        return self._still_valid(self._content.evaluation)
 
     async def discover_patterns(
         self,
@@ -115,8 +114,8 @@ class CalibrationSession(SessionRecords):
         labels = self._labels()
         decided = labels.loc[labels["human_score"].notna(), ["record_id", "human_score", "human_notes"]]
         discovery = PatternDiscovery(encoder=self._open_encoder(), model=model)
-        self._patterns = await discovery.discover(decided.astype(object), method)
-        return self._patterns
+        self._content.patterns = await discovery.discover(decided.astype(object), method)
+        return self._content.patterns
 
     async def analyze_misalignments(
         self,
@@ -134,8 +133,8 @@ class CalibrationSession(SessionRecords):
             model_name, llm_provider, max_examples=max_examples, encoder=self._open_encoder()
         )
         patterns = self.patterns.patterns if self.patterns else None
-        self._analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=patterns)
-        return self._analysis
+        self._content.analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=patterns)
+        return self._content.analysis
 
     async def optimize_prompt(
         self,
@@ -152,8 +151,8 @@ class CalibrationSession(SessionRecords):
         """
         evaluation = self._need_evaluation("optimise the criteria")
         optimizer = PromptOptimizer(model_name, llm_provider, max_examples=max_examples, encoder=self._open_encoder())
-        self._proposal = await optimizer.optimize(evaluation.on_split("train"), evaluation.criteria)
-        return self._proposal
+        self._content.proposal = await optimizer.optimize(evaluation.on_split("train"), evaluation.criteria)
+        return self._content.proposal
 
     def select_examples(
         self,
@@ -174,7 +173,7 @@ class CalibrationSession(SessionRecords):
         known = patterns if patterns is not None or self.patterns is None else self.patterns.patterns
         verdicts = eval_results if eval_results is not None else self.get_evaluation_result()
         return ExampleSelector(seed).select(
-            self.records, self._manager.get_annotations_dict(), count, strategy, verdicts, known
+            self.records, self._content.manager.get_annotations_dict(), count, strategy, verdicts, known
         )
 
     async def iterate(
@@ -186,8 +185,9 @@ class CalibrationSession(SessionRecords):
         *,
         max_iterations: int = 3,
         kappa_target: float = 0.6,
+        strategies: Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
-        on_round: Callable[[CalibrationRound], object] | None = None,
+        on_round: OnRound | None = None,
     ) -> CalibrationOutcome:
         """Evaluate, learn from the errors on train, propose, evaluate again, decide on dev; until aligned or stuck.
 
@@ -201,33 +201,50 @@ class CalibrationSession(SessionRecords):
             system_prompt: What the judge is told before.
             max_iterations: Proposals at most; 0 only evaluates.
             kappa_target: Cohen's kappa on dev from which judge and people count as aligned.
+            strategies: Who proposes: of 'rules', 'examples', 'rewrite', 'gepa'. None takes 'rewrite' with a language
+                model and 'rules' without; several proposals are tried on part of train first.
             on_progress: Called with (records done, records in all) as verdicts of a round arrive.
             on_round: Called with each round when it is decided.
 
         Raises:
             MissingStepError: there are no records, or none is annotated.
         """
+        from caliber_pipeline.api.calibrating import Bench, Calibration
         from caliber_pipeline.core.optimized_criteria import LoopSettings
+        from caliber_pipeline.strategies import build_strategies
 
-        self._need_annotations("iterate")
+        upload = self._need_annotations("iterate")
         start = first_version(criteria, system_prompt, self.get_evaluation_result())
         judge = self._open_judge(llm_provider, model_name)
-        optimizer = PromptOptimizer(
-            model_name, llm_provider, max_examples=judge.max_examples, encoder=self._open_encoder()
-        )
+        model = open_language_model(llm_provider, model_name)
+        names = strategies or ("rules" if model is None else "rewrite",)
+
+        def require_model() -> LanguageModel:
+            if model is None:
+                raise JudgeError(
+                    f"strategies {list(names)} ask a language model: name its llm_provider and set its key"
+                )
+            return model
 
         async def evaluate(version: Criteria) -> EvaluationResult:
             config = build_config(version, model_name, llm_provider, None, None)
             return await self._run_judge(config, on_progress, judge)
 
-        async def propose(result: EvaluationResult, base: Criteria, name: str, round_: int) -> OptimizationResult:
-            return await optimizer.optimize(result.on_split("train"), base, base=name, round_=round_)
-
-        settings = LoopSettings(kappa_target=kappa_target, max_iterations=max_iterations)
-        outcome = await calibrate(start, evaluate, propose, settings, on_round)
-        self._evaluation = outcome.best.result
-        self._analysis = None
-        self._proposal = outcome.best.proposal
+        bench = Bench(
+            records=upload.table,
+            annotations=self._content.manager.table(),
+            judge=judge,
+            cache=self._open_cache(),
+            encoder=self._open_encoder(),
+            model=model,
+            evaluate=evaluate,
+            build_strategies=lambda tried: build_strategies(names, require_model, tried.judge),
+            settings=LoopSettings(kappa_target=kappa_target, max_iterations=max_iterations),
+        )
+        outcome = await Calibration(start, bench).run(on_round)
+        self._content.drop_results()
+        self._content.outcome, self._content.evaluation = outcome, outcome.best.result
+        self._content.proposal = outcome.best.proposal
         return outcome
 
     def discover_patterns_sync(
@@ -260,8 +277,9 @@ class CalibrationSession(SessionRecords):
         *,
         max_iterations: int = 3,
         kappa_target: float = 0.6,
+        strategies: Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
-        on_round: Callable[[CalibrationRound], object] | None = None,
+        on_round: OnRound | None = None,
     ) -> CalibrationOutcome:
         """`iterate`, without awaiting."""
         return run_sync(
@@ -272,113 +290,25 @@ class CalibrationSession(SessionRecords):
                 system_prompt,
                 max_iterations=max_iterations,
                 kappa_target=kappa_target,
+                strategies=strategies,
                 on_progress=on_progress,
                 on_round=on_round,
             )
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of the session, ready for JSON; a judge, an encoder and a cache of one's own are not part of it."""
-        from caliber_pipeline.api.session_data import session_to_dict
-
-        return session_to_dict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, judge: Judge | None = None) -> CalibrationSession:
-        """The session that `to_dict` was made from.
-
-        Raises:
-            InputError: the data is no session, or one of another version of this package.
-        """
-        from caliber_pipeline.api.session_data import restore_session
-
-        return restore_session(cls(judge=judge), data)
-
-    def to_state(self) -> dict[str, Any]:
-        """As `to_dict`, for stores that keep a session's state between requests."""
-        return self.to_dict()
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], *, judge: Judge | None = None) -> CalibrationSession:
-        """As `from_dict`."""
-        return cls.from_dict(state, judge=judge)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the session to a JSON file, whole or not at all."""
-        from caliber_pipeline.api.session_data import save_json
-
-        return save_json(self.to_dict(), Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path, *, judge: Judge | None = None) -> CalibrationSession:
-        """The session that `save` wrote.
-
-        Raises:
-            InputError: there is no such file, or it holds no session.
-        """
-        from caliber_pipeline.api.session_data import load_json
-
-        return cls.from_dict(load_json(Path(path)), judge=judge)
-
-    @classmethod
-    def from_assets(
-        cls,
-        directory: str | Path,
-        criteria_version: str | None = None,
-        *,
-        criteria_dir: str | Path | None = None,
-        judge: Judge | None = None,
-    ) -> CalibrationSession:
-        """Open what the pipeline wrote: records, annotations, and the evaluation of one criteria version.
-
-        Args:
-            directory: The pipeline's output folder.
-            criteria_version: Which version; None takes the champion.
-            criteria_dir: Where the criteria files are; None looks beside and below the output folder.
-            judge: Who judges from here on.
-
-        Raises:
-            InputError: there are no such tables or criteria.
-        """
-        from caliber_pipeline.api.session_files import open_assets
-
-        return open_assets(
-            cls(judge=judge), Path(directory), criteria_version, Path(criteria_dir) if criteria_dir else None
-        )
-
-    def export(self, directory: str | Path) -> list[Path]:
-        """Write files that the pipeline reads: records.csv, annotations.csv, and the criteria as versions.
-
-        `caliber run --records DIR/records.csv --annotations DIR/annotations.csv --criteria DIR/criteria/v001.yaml`
-        goes on from there.
-
-        Returns:
-            The files that were written.
-
-        Raises:
-            MissingStepError: there are no records.
-            InputError: a criteria file is there already.
-        """
-        from caliber_pipeline.api.session_files import export_session
-
-        return export_session(self, self._need_upload("export"), Path(directory))
-
     def _labels(self) -> pd.DataFrame:
         from caliber_pipeline.core.annotations import resolve_labels
 
-        return resolve_labels(self._manager.table())
-
-    def _open_encoder(self) -> Encoder:
-        return self._encoder or default_encoder()
+        return resolve_labels(self._content.manager.table())
 
     def _open_judge(self, llm_provider: str | None, model_name: str) -> Judge:
         if self._judge is not None:
             return self._judge
         provider, model = find_judge(llm_provider, model_name)
-        if provider == LOCAL and self._encoder is not None:
+        if provider == LOCAL:
             from caliber_pipeline.judges.local import LocalJudge
 
-            return LocalJudge(self._encoder)
+            return LocalJudge(self._open_encoder())
         return open_judge(provider, model)
 
     async def _run_judge(
@@ -387,5 +317,10 @@ class CalibrationSession(SessionRecords):
         upload = self._need_annotations("evaluate")
         judge = judge or self._open_judge(config.llm_provider, config.model_name)
         return await evaluate_table(
-            upload.table, self._manager.table(), config, judge, cache=self._open_cache(), on_progress=on_progress
+            upload.table,
+            self._content.manager.table(),
+            config,
+            judge,
+            cache=self._open_cache(),
+            on_progress=on_progress,
         )

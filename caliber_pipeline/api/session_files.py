@@ -9,6 +9,7 @@ from caliber_pipeline.api.annotating import AnnotationManager
 from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
 from caliber_pipeline.api.records import GOLD, annotations_from_table, column_values, records_from_table
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
+from caliber_pipeline.api.session_content import SessionContent
 from caliber_pipeline.api.upload import UploadResult
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError, InputError
@@ -16,19 +17,15 @@ from caliber_pipeline.core.errors import CriteriaError, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caliber_pipeline.api.session import CalibrationSession
     from caliber_pipeline.stores.tables import TableStore
 
 
-def open_assets(
-    session: CalibrationSession, directory: Path, version: str | None, criteria_dir: Path | None
-) -> CalibrationSession:
-    """Fill an empty session with the stored tables of one criteria version.
+def open_assets(directory: Path, version: str | None, criteria_dir: Path | None) -> SessionContent:
+    """The stored tables of one criteria version; None takes the champion.
 
     Raises:
         InputError: there are no such tables or criteria.
     """
-    from caliber_pipeline.api.discovery import patterns_from_table
     from caliber_pipeline.core.optimized_criteria import current_champion
     from caliber_pipeline.stores.tables import TableStore
 
@@ -36,43 +33,50 @@ def open_assets(
     records, annotations = tables.load("records"), tables.load("annotations")
     if records is None or annotations is None:
         raise InputError(f"{directory}: no records and annotations there; give the output folder of a `caliber run`")
-    session._upload = UploadResult(records, (), str(directory))  # noqa: SLF001 - this module is the session's own
-    models = records_from_table(records)
-    session._manager = AnnotationManager(models, annotations_from_table(annotations))  # noqa: SLF001
-    session._drop_results()  # noqa: SLF001
+    # the latest verdict of an annotator counts, and one without a time is older than any other
+    annotations = annotations.sort_values("created_at", na_position="first", kind="stable", ignore_index=True)
+    manager = AnnotationManager(records_from_table(records), annotations_from_table(annotations))
+    content = SessionContent(upload=UploadResult(records, (), str(directory)), manager=manager)
     judged = tables.versions("judge_scores")
     version = version or current_champion(tables.load_versions("optimized_criteria")) or next(reversed(judged), None)
     if version is None:
-        return session
+        return content
     if version not in judged:
         raise InputError(f"{directory}: no evaluation of '{version}'; there are {', '.join(judged) or 'none'}")
     criteria = _load_criteria(directory, version, criteria_dir)
-    session._evaluation = _evaluation(tables, version, criteria, records, annotations)  # noqa: SLF001
-    patterns = tables.load("patterns", version)
-    if patterns is not None:
-        found, uncategorized = patterns_from_table(patterns)
-        session._patterns = PatternDiscoveryResult(  # noqa: SLF001
-            found,
-            uncategorized,
-            method="+".join(sorted(set(column_values(patterns["method"])))),
-            total_analyzed=int(patterns["count"].sum()),
-        )
-    return session
+    content.evaluation = _evaluation(tables, version, criteria, records, annotations)
+    content.patterns = _patterns(tables.load("patterns", version))
+    return content
 
 
-def export_session(session: CalibrationSession, upload: UploadResult, directory: Path) -> list[Path]:
-    """Write records.csv, annotations.csv where named annotators judged, and the criteria as versions.
+def _patterns(stored: pd.DataFrame | None) -> PatternDiscoveryResult | None:
+    from caliber_pipeline.api.discovery import patterns_from_table
+
+    if stored is None:
+        return None
+    found, uncategorized = patterns_from_table(stored)
+    return PatternDiscoveryResult(
+        found,
+        uncategorized,
+        method="+".join(sorted(set(column_values(stored["method"])))),
+        total_analyzed=int(stored["count"].sum()),
+    )
+
+
+def export_content(content: SessionContent, upload: UploadResult, directory: Path) -> list[Path]:
+    """Write records.csv, annotations.csv where people judged beside what came with the records, and the criteria.
 
     Raises:
         InputError: a criteria file of another content is there already.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    written = [_write_records(session, upload, directory / "records.csv")]
-    named = [a for a in session.annotations if a.annotator != GOLD]
-    if named:
+    written = [_write_records(upload, directory / "records.csv")]
+    came_along = {a.record_id: a for a in upload.annotations if a.annotator == GOLD}
+    others = [a for a in content.manager.annotations if a != came_along.get(a.record_id)]
+    if others:
         written.append(directory / "annotations.csv")
-        _write_csv([_annotation_row(annotation) for annotation in named], written[-1])
-    return [*written, *_write_criteria(session, upload, directory / "criteria")]
+        _write_csv([annotation.model_dump(mode="json") for annotation in others], written[-1])
+    return [*written, *_write_criteria(content, upload, directory / "criteria")]
 
 
 def _evaluation(
@@ -116,22 +120,10 @@ def _load_criteria(directory: Path, version: str, criteria_dir: Path | None) -> 
     raise CriteriaError(f"no criteria file {version}.yaml in {where}; name their folder with criteria_dir=…")
 
 
-def _write_records(session: CalibrationSession, upload: UploadResult, path: Path) -> Path:
-    gold = {a.record_id: a for a in session.annotations if a.annotator == GOLD}
+def _write_records(upload: UploadResult, path: Path) -> Path:
     rows = []
-    for record, group in zip(session.records, _own_groups(upload.table), strict=True):
-        label = gold.get(record.record_id)
-        row: dict[str, Any] = {
-            **record.metadata,
-            "record_id": record.record_id,
-            "query": record.query,
-            "output": record.output,
-            "reference": record.reference,
-            "human_score": label.score if label else None,
-            "human_notes": label.notes if label else None,
-            "llm_score": record.llm_score,
-            "llm_reasoning": record.llm_reasoning,
-        }
+    for record, group in zip(upload.records, _own_groups(upload.table), strict=True):
+        row: dict[str, Any] = {**record.metadata, **record.model_dump(exclude={"metadata"})}
         rows.append(row if group is None else {**row, "group": group})
     return _write_csv(rows, path)
 
@@ -145,11 +137,6 @@ def _own_groups(records: pd.DataFrame) -> list[str | None]:
     return [None] * len(own) if own == made else own
 
 
-def _annotation_row(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - an Annotation
-    row: dict[str, Any] = annotation.model_dump(mode="json")
-    return row
-
-
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> Path:
     import csv
 
@@ -161,23 +148,23 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
-def _write_criteria(session: CalibrationSession, upload: UploadResult, folder: Path) -> list[Path]:
+def _write_criteria(content: SessionContent, upload: UploadResult, folder: Path) -> list[Path]:
     """The evaluated criteria as v001, and the proposal, where there is one, as v002 on its base."""
     from caliber_pipeline.stores.criteria_files import CriteriaFiles
 
-    evaluation = session.get_evaluation_result()
+    evaluation, proposal = content.evaluation, content.proposal
     if evaluation is None:
         return []
     known = set(upload.table["record_id"])
     versions = {"v001": (evaluation.criteria, {"base": None, "round": 0, "author": "person"})}
-    if session.proposal is not None and session.proposal.has_changed:
-        versions["v002"] = (session.proposal.version, {"base": "v001", "round": 1, "author": "optimizer"})
+    if proposal is not None and proposal.has_changed:
+        versions["v002"] = (proposal.version, {"base": "v001", "round": 1, "author": "optimizer"})
     files, written = CriteriaFiles(folder), []
     for version, (criteria, update) in versions.items():
         examples = tuple(example for example in criteria.examples if example.record_id in known)
-        content = criteria.model_copy(update={**update, "examples": examples})
+        written_criteria = criteria.model_copy(update={**update, "examples": examples})
         path = folder / f"{version}.yaml"
-        if not files.add_as(version, content) and files.load(version) != content:
+        if not files.add_as(version, written_criteria) and files.load(version) != written_criteria:
             raise InputError(f"{path}: there are other criteria already; export into another folder")
         written.append(path)
     return written

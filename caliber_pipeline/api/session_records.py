@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 import weakref
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from caliber_pipeline.api.annotating import AnnotationManager, AnnotationState
 from caliber_pipeline.api.records import Annotation, UploadedRecord
+from caliber_pipeline.api.session_content import SessionContent
 from caliber_pipeline.api.upload import UploadHandler, UploadResult
 from caliber_pipeline.core.errors import MissingStepError
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from caliber_pipeline.api.analysis import MisalignmentAnalysis
     from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
+    from caliber_pipeline.api.iterating import CalibrationOutcome
     from caliber_pipeline.api.optimization import OptimizationResult
     from caliber_pipeline.api.results import EvaluationResult
     from caliber_pipeline.encoders.protocol import Encoder
+    from caliber_pipeline.encoders.remembering import RememberingEncoder
     from caliber_pipeline.judges.protocol import Judge
     from caliber_pipeline.stores.verdict_cache import VerdictCache
 
@@ -56,65 +58,66 @@ class SessionRecords:
             encoder: Text to vectors for patterns and 'local'; None takes the packaged one.
             cache: Where verdicts are kept; None keeps them in memory.
         """
-        self._id = session_id or uuid.uuid4().hex
+        self._content = SessionContent(session_id) if session_id else SessionContent()
         self._judge = judge
         self._encoder = encoder
         self._cache = cache
-        self._upload: UploadResult | None = None
+        self._remembering: RememberingEncoder | None = None
         self._revision = 0
-        self._manager = AnnotationManager([])
-        self._evaluation: EvaluationResult | None = None
-        self._patterns: PatternDiscoveryResult | None = None
-        self._analysis: MisalignmentAnalysis | None = None
-        self._proposal: OptimizationResult | None = None
 
     def __repr__(self) -> str:
         """Id, state and size."""
-        return f"{type(self).__name__}({self._id!r}, state={self.state.value!r}, records={len(self._manager.records)})"
+        n_records = len(self._content.manager.records)
+        return f"{type(self).__name__}({self.session_id!r}, state={self.state.value!r}, records={n_records})"
 
     @property
     def session_id(self) -> str:
         """The session's id."""
-        return self._id
+        return self._content.session_id
 
     @property
     def state(self) -> SessionState:
         """Which step is next."""
-        if self._upload is None:
+        if self._content.upload is None:
             return SessionState.UPLOAD
-        if self._still_valid(self._evaluation) is not None:
+        if self._still_valid(self._content.evaluation) is not None:
             return SessionState.COMPLETE
-        return SessionState.EVALUATE if self._manager.is_complete() else SessionState.ANNOTATE
+        return SessionState.EVALUATE if self._content.manager.is_complete() else SessionState.ANNOTATE
 
     @property
     def records(self) -> list[UploadedRecord]:
         """The records, in their order."""
-        return self._manager.records
+        return self._content.manager.records
 
     @property
     def annotations(self) -> list[Annotation]:
         """Every annotator's latest verdict on each record."""
-        return self._manager.annotations
+        return self._content.manager.annotations
 
     @property
     def annotation_manager(self) -> AnnotationManager:
         """The annotations with undo and history, for renderers to annotate with."""
-        return self._manager
+        return self._content.manager
 
     @property
     def patterns(self) -> PatternDiscoveryResult | None:
         """The patterns that were discovered, None before."""
-        return self._still_valid(self._patterns)
+        return self._still_valid(self._content.patterns)
 
     @property
     def analysis(self) -> MisalignmentAnalysis | None:
         """The analysis that was made, None before."""
-        return self._still_valid(self._analysis)
+        return self._still_valid(self._content.analysis)
 
     @property
     def proposal(self) -> OptimizationResult | None:
         """The criteria that were proposed, None before."""
-        return self._still_valid(self._proposal)
+        return self._still_valid(self._content.proposal)
+
+    @property
+    def outcome(self) -> CalibrationOutcome | None:
+        """The rounds of the last `iterate`, None before."""
+        return self._still_valid(self._content.outcome)
 
     def upload_csv(self, path: str | Path, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Take the records of a CSV file; see `UploadHandler.from_csv`."""
@@ -137,16 +140,16 @@ class SessionRecords:
         rested on the old records is dropped.
         """
         brought = {(a.record_id, a.annotator) for a in upload.annotations}
-        before = {record.record_id: _content(record) for record in self._manager.records}
+        before = {record.record_id: _content(record) for record in self._content.manager.records}
         same = {r.record_id for r in upload.records if before.get(r.record_id) == _content(r)}
-        by_hand = {(change.record_id, change.annotator) for change in self._manager.history}
+        by_hand = {(change.record_id, change.annotator) for change in self._content.manager.history}
         kept = [
             a
-            for a in self._manager.annotations
+            for a in self._content.manager.annotations
             if a.record_id in same and (a.record_id, a.annotator) in by_hand - brought
         ]
-        self._manager = AnnotationManager(upload.records, [*kept, *upload.annotations])
-        self._upload = upload
+        self._content.manager = AnnotationManager(upload.records, [*kept, *upload.annotations])
+        self._content.upload = upload
         self._drop_results()
         return upload
 
@@ -160,11 +163,11 @@ class SessionRecords:
             InputError: the record is unknown, or the score is neither 0 nor 1.
         """
         self._need_upload("annotate")
-        return self._manager.annotate(record_id, score, notes, annotator)
+        return self._content.manager.annotate(record_id, score, notes, annotator)
 
     def get_annotation_state(self) -> AnnotationState:
         """How far the annotating is."""
-        return self._manager.get_state()
+        return self._content.manager.get_state()
 
     def get_record_for_annotation(self, index: int) -> UploadedRecord:
         """The record at an index, which becomes the one at hand.
@@ -174,45 +177,65 @@ class SessionRecords:
             InputError: there is none at the index.
         """
         self._need_upload("annotate")
-        return self._manager.set_current_index(index)
+        return self._content.manager.set_current_index(index)
 
     def get_next_unannotated(self) -> UploadedRecord | None:
         """The next record without an annotation, None where there is none."""
-        return self._manager.get_next_unannotated()
+        return self._content.manager.get_next_unannotated()
 
     def is_annotation_complete(self) -> bool:
         """Whether there are records and each has an annotation."""
-        return self._manager.is_complete()
+        return self._content.manager.is_complete()
 
     def _need_upload(self, step: str) -> UploadResult:
-        if self._upload is None:
+        if self._content.upload is None:
             raise MissingStepError(f"cannot {step} yet: upload records first (upload_csv, upload_records, …)")
-        return self._upload
+        return self._content.upload
 
     def _need_annotations(self, step: str) -> UploadResult:
         upload = self._need_upload(step)
         self._still_valid(None)  # what the step yields holds for the annotations as they are now
-        if not self._manager.annotations:
+        if not self._content.manager.annotations:
             raise MissingStepError(f"cannot {step} yet: annotate records first (annotate, or upload a human_score)")
         return upload
 
     def _need_evaluation(self, step: str) -> EvaluationResult:
         self._need_annotations(step)
-        evaluation = self._still_valid(self._evaluation)
+        evaluation = self._still_valid(self._content.evaluation)
         if evaluation is None:
             raise MissingStepError(f"cannot {step} yet: evaluate first (evaluate, evaluate_sync)")
         return evaluation
 
     def _still_valid(self, result: ResultT | None) -> ResultT | None:
         """What was made of the annotations, None where they changed since."""
-        if self._revision != self._manager.revision:
+        if self._revision != self._content.manager.revision:
             self._drop_results()
             return None
         return result
 
     def _drop_results(self) -> None:
-        self._evaluation = self._patterns = self._analysis = self._proposal = None
-        self._revision = self._manager.revision
+        self._content.drop_results()
+        self._revision = self._content.manager.revision
+
+    def resume(self, content: SessionContent) -> Self:
+        """Go on from what another session held; its verdicts are kept, so that nothing is paid for twice."""
+        from caliber_pipeline.core.schemas import arrow_from_frame
+        from caliber_pipeline.stores.verdict_cache import CACHED_VERDICTS
+
+        self._content, self._revision = content, content.manager.revision
+        for evaluation in content.evaluations:
+            verdicts = arrow_from_frame(evaluation.judge_scores, "judge_scores").select(CACHED_VERDICTS.names)
+            self._open_cache().put_many(verdicts)
+        return self
+
+    def _open_encoder(self) -> RememberingEncoder:
+        """The encoder given, else the packaged one; each text is encoded once as long as the session lives."""
+        if self._remembering is None:
+            from caliber_pipeline.api.judging import default_encoder
+            from caliber_pipeline.encoders.remembering import RememberingEncoder
+
+            self._remembering = RememberingEncoder(self._encoder or default_encoder())
+        return self._remembering
 
     def _open_cache(self) -> VerdictCache:
         """The cache given, else one in memory for as long as the session lives."""

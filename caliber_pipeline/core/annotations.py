@@ -81,7 +81,7 @@ def parse_annotations(
             "inclusion_probability": _parse_numbers(
                 "inclusion_probability", texts["inclusion_probability"], faults, low=0.0, high=1.0
             ),
-            "is_gold": pa.array([False] * rows.num_rows, pa.bool_()),
+            "is_gold": pc.equal(annotators, GOLD),
         }
     )
     _reject_repeats(table, lines, faults)

@@ -236,6 +236,49 @@ def test_iterating_with_a_judge_that_learns_nothing_promotes_nothing() -> None:
     assert "test" not in outcome.rounds[1].kappa_by_split
 
 
+def test_rounds_survive_json_and_are_not_paid_for_again(tmp_path: Path) -> None:
+    judge = ClauseJudge()
+    session = make_session(make_flawed_rows(200), judge)
+    outcome = session.iterate_sync("be right")
+    n_asked = len(judge.asked)
+
+    restored = CalibrationSession.load(session.save(tmp_path / "session.json"), judge=judge)
+
+    assert restored.to_dict() == session.to_dict()
+    again = restored.outcome
+    assert again is not None
+    assert (again.champion, again.stop_reason, again.is_aligned) == (outcome.champion, outcome.stop_reason, True)
+    assert again.decisions["p_value"].tolist()[1] == outcome.rounds[1].row["p_value"].iloc[0] < 0.0001
+    restored._encoder = WordEncoder()
+    assert restored.iterate_sync("be right").champion == outcome.champion
+    assert len(judge.asked) == n_asked
+    restored.annotate("r000", 1)
+    assert restored.outcome is None
+
+
+def test_proposals_race_on_train_as_in_the_pipeline() -> None:
+    outcome = make_session(make_flawed_rows(200)).iterate_sync("be right", strategies=["rules", "examples"])
+
+    tried = {candidate["strategy"]: candidate for candidate in outcome.rounds[0].candidates}
+    # the judge reads clauses alone: the rules' proposal is right on all, another choice of examples changes nothing
+    assert tried["rules"]["outcome"] == "chosen"
+    assert tried["rules"]["kappa"] == 1.0
+    assert tried["examples"]["outcome"].startswith("dropped after 16 records: clearly worse than")
+    assert outcome.rounds[0].row["n_calls"].iloc[0] > 200
+    assert outcome.rounds[1].row["n_test_looks"].iloc[0] == 2
+
+
+def test_says_before_anything_is_paid_for_what_a_strategy_lacks() -> None:
+    judge = ClauseJudge()
+    session = make_session(make_flawed_rows(60), judge)
+
+    with pytest.raises(InputError, match=r"unknown strategies \['magic'\]; there are rules, examples, rewrite, gepa"):
+        session.iterate_sync("be right", strategies=["magic"])
+    with pytest.raises(JudgeError, match=r"strategies \['rewrite'\] ask a language model: name its llm_provider"):
+        session.iterate_sync("be right", strategies=["rewrite"])
+    assert judge.asked == []
+
+
 def test_iterating_with_few_labels_says_so() -> None:
     outcome = make_session(make_flawed_rows(12)).iterate_sync("be right")
 
