@@ -14,6 +14,7 @@ from caliber_pipeline.api.records import (
     UploadedRecord,
     annotations_table,
     column_values,
+    parse_annotation,
     rows_from_records,
 )
 from caliber_pipeline.core.errors import InputError
@@ -174,12 +175,13 @@ class AnnotationManager:
             criteria_version: The criteria that the person saw.
 
         Raises:
-            InputError: the record is unknown, the score is neither 0 nor 1, or the severity is not above 0.
+            InputError: the record is unknown, the score is neither 0 nor 1, the severity is not above 0, or a text is
+                none (half of a surrogate pair).
         """
         record_id = self._check(record_id)
         if severity is not None and not 0 < severity < float("inf"):
             raise InputError(f"the severity of '{record_id}' is {severity}; give a number above 0")
-        annotation = Annotation.model_validate(
+        annotation = parse_annotation(
             {
                 "record_id": record_id,
                 "score": parse_score(score, what=f"the score of '{record_id}'"),

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from caliber_pipeline.api.faults import describe_fault
 from caliber_pipeline.api.fields import ALIASES, Item, parse_score, read_field, read_id
+from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,6 +146,18 @@ def rows_from_records(records: Iterable[Item]) -> list[dict[str, Any]]:
     return rows
 
 
+def parse_annotation(data: Mapping[str, Any]) -> Annotation:
+    """An annotation from our names.
+
+    Raises:
+        InputError: a value does not fit, as notes that are no text.
+    """
+    try:
+        return Annotation.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"the annotation of '{data['record_id']}': {describe_fault(error)}") from error
+
+
 def annotations_from(annotations: Mapping[Any, Any] | Iterable[Item]) -> list[Annotation]:
     """Annotations from `{id: 0/1}`, `{id: Annotation}`, or a list of annotations as dicts or objects.
 
@@ -181,11 +195,25 @@ def column_values(column: pd.Series) -> list[Any]:
     return list(pa.array(column, from_pandas=True).to_pylist())
 
 
-def text_rows(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Columns of any values as text, the form in which files are read; None, NaN and blank are null."""
+def text_rows(columns: Mapping[str, Sequence[Any]]) -> tuple[pa.Table, dict[int, str]]:
+    """Columns of any values as text, the form in which files are read; None, NaN and blank are null.
+
+    Returns:
+        The rows, and by row why it holds what is no text: half of a surrogate pair, which is replaced.
+    """
     import pyarrow as pa
 
-    return pa.table({str(name): pa.array(map(_to_text, values), pa.string()) for name, values in columns.items()})
+    arrays, faults = {}, dict[int, str]()
+    for name, values in columns.items():
+        texts = list(map(_to_text, values))
+        try:
+            arrays[name] = pa.array(texts, pa.string())
+        except UnicodeEncodeError:
+            clean = [None if text is None else text.encode("utf-8", "backslashreplace").decode() for text in texts]
+            arrays[name] = pa.array(clean, pa.string())
+            wrong = (i for i in range(len(texts)) if clean[i] != texts[i])
+            faults |= dict.fromkeys(wrong, f"{name} is no Unicode text: it holds half of a surrogate pair")
+    return pa.table(arrays), faults
 
 
 def _to_text(value: object) -> str | None:
@@ -211,13 +239,13 @@ def _annotation(record_id: str, value: Item) -> Annotation:
     if isinstance(value, Annotation):
         return value.model_copy(update={"record_id": record_id})
     if isinstance(value, bool | int | float | str):
-        return Annotation.model_validate(
+        return parse_annotation(
             {"record_id": record_id, "score": parse_score(value, what=f"the score of '{record_id}'")}
         )
     score = read_field(value, "human_score", read_field(value, "score"))
     others = ("annotator", "severity", "created_at", "criteria_version", "inclusion_probability")
     found = {name: read_field(value, name) for name in others}
-    return Annotation.model_validate(
+    return parse_annotation(
         {
             "record_id": record_id,
             "score": parse_score(score, what=f"the score of '{record_id}'"),

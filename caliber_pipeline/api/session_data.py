@@ -104,6 +104,7 @@ def _upload_to_dict(upload: UploadResult) -> dict[str, Any]:
 
     return {
         "source": upload.source,
+        "left_out": list(upload.left_out),
         "records": frame_to_json(upload.table, RECORDS),
         "rejected": [asdict(row) for row in upload.rejected],
     }
@@ -113,4 +114,5 @@ def _upload_from_dict(data: Mapping[str, Any]) -> UploadResult:
     from caliber_pipeline.core.schemas import RECORDS
 
     table = frame_from_json(data["records"], RECORDS)
-    return UploadResult(table, tuple(RejectedRow(**row) for row in data["rejected"]), data["source"])
+    rejected = tuple(RejectedRow(**row) for row in data["rejected"])
+    return UploadResult(table, rejected, data["source"], tuple(data["left_out"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -124,7 +124,7 @@ class SessionRecords:
         return self.upload(UploadHandler().from_csv(path, column_mapping))
 
     def upload_records(
-        self, records: list[dict[str, Any]], column_mapping: Mapping[str, str] | None = None
+        self, records: Iterable[Mapping[str, Any]], column_mapping: Mapping[str, str] | None = None
     ) -> UploadResult:
         """Take dicts; see `UploadHandler.from_records`."""
         return self.upload(UploadHandler().from_records(records, column_mapping))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,11 +43,13 @@ class UploadResult:
         table: The records, a frame of the `records` schema.
         rejected: The rows that became no record, in their order.
         source: What was read.
+        left_out: Columns of bytes that are no text, which were not read.
     """
 
     table: pd.DataFrame
     rejected: tuple[RejectedRow, ...]
     source: str
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def records(self) -> list[UploadedRecord]:
@@ -76,8 +78,9 @@ class UploadResult:
 
     @property
     def validation_warnings(self) -> list[str]:
-        """Why rows were rejected, one line each, the first hundred of them."""
-        lines = [_describe(self.source, row) for row in self.rejected[:MAX_WARNINGS]]
+        """Columns that were left out, and why rows were rejected: one line each, of rows the first hundred."""
+        columns = [f"{self.source}: column '{name}' left out: its bytes are no UTF-8 text" for name in self.left_out]
+        lines = columns + [_describe(self.source, row) for row in self.rejected[:MAX_WARNINGS]]
         n_more = len(self.rejected) - MAX_WARNINGS
         return [*lines, f"{self.source}: {n_more} more rows rejected"] if n_more > 0 else lines
 
@@ -118,15 +121,19 @@ class UploadHandler:
         repeated = sorted({str(name) for name in df.columns[df.columns.duplicated()]})
         if repeated:
             raise InputError(f"{len(repeated)} column names repeat, e.g. {repeated[:3]}; rename the repeats")
-        columns = {str(name): df[name].tolist() for name in df.columns}
+        columns = {_name(name): df[name].tolist() for name in df.columns}
         return self._from_columns(columns, column_mapping, "dataframe")
 
     def from_records(
-        self, records: Sequence[Mapping[str, Any]], column_mapping: Mapping[str, str] | None = None
+        self, records: Iterable[Mapping[str, Any]], column_mapping: Mapping[str, str] | None = None
     ) -> UploadResult:
         """Take dicts, which need not have the same keys; arguments and errors as `from_csv`."""
-        names = list(dict.fromkeys(name for record in records for name in record))
-        columns = {str(name): [record.get(name) for record in records] for name in names}
+        rows = list(records)
+        other = next((row for row in rows if not isinstance(row, Mapping)), None)
+        if other is not None:
+            raise InputError(f"records: a record is a {type(other).__name__}; give a list of dicts")
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        columns = {_name(name): [row.get(name) for row in rows] for name in names}
         return self._from_columns(columns, column_mapping, "records")
 
     def _from_file(self, path: Path, mapping: Mapping[str, str] | None, suffixes: Sequence[str]) -> UploadResult:
@@ -140,17 +147,27 @@ class UploadHandler:
         self, columns: Mapping[str, Sequence[Any]], mapping: Mapping[str, str] | None, source: str
     ) -> UploadResult:
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         from caliber_pipeline.core.schemas import REJECTED_ROWS
-        from caliber_pipeline.stores.input_files import RawRows
+        from caliber_pipeline.stores.input_files import RawRows, rejected_rows
 
-        table = text_rows(columns)
+        table, faults = text_rows(columns)
         if not table.num_rows:
             raise InputError(f"{source}: there are no rows; give at least one")
-        lines = pa.array(range(1, table.num_rows + 1), pa.int64())
-        return self._parse(RawRows(source, table, lines, REJECTED_ROWS.empty_table()), mapping)
+        rows = RawRows(source, table, pa.array(range(1, table.num_rows + 1), pa.int64()), REJECTED_ROWS.empty_table())
+        if faults:
+            is_faulty = pa.array([i in faults for i in range(table.num_rows)])
+            is_sound = pc.invert(is_faulty)
+            places = sorted(faults)
+            reasons = [faults[i] for i in places]
+            broken = rejected_rows(source, [i + 1 for i in places], reasons, rows.render_raw(is_faulty))
+            rows = RawRows(source, table.filter(is_sound), rows.lines.filter(is_sound), broken)
+        return self._parse(rows, mapping)
 
     def _parse(self, rows: RawRows, mapping: Mapping[str, str] | None) -> UploadResult:
+        import pyarrow as pa
+
         from caliber_pipeline.core.records import parse_records
 
         names = rows.table.column_names
@@ -158,7 +175,9 @@ class UploadHandler:
         rejected = _rejected(rows, parsed.is_rejected, parsed.reasons.to_pylist())
         if rejected and self._is_strict:
             raise InputError(f"{_describe(rows.source, rejected[0])}; mend the row, or leave strict mode to reject it")
-        return UploadResult(parsed.table, tuple(rejected), rows.source)
+        # columns of bytes that are no text come as binary columns without values
+        left_out = tuple(name for name in names if pa.types.is_binary(rows.table.schema.field(name).type))
+        return UploadResult(parsed.table, tuple(rejected), rows.source, left_out)
 
 
 def our_names_first(mapping: Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str]:
@@ -182,6 +201,11 @@ def our_names_first(mapping: Mapping[str, str] | None, names: Sequence[str]) -> 
                 f"to one of the columns {', '.join(names)}"
             )
     return turned
+
+
+def _name(name: object) -> str:
+    """A column's name, with half of a surrogate pair escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _rejected(rows: RawRows, is_rejected: pa.Array, reasons: Sequence[str]) -> list[RejectedRow]:

@@ -10,7 +10,9 @@ from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.optimized_criteria import Decision, build_row
 from caliber_pipeline.core.patterns import discover_patterns
+from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
+from caliber_pipeline.stores.ingest import load_annotations, load_records
 from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline_tests.api.clause_judge import ClauseJudge, make_flawed_rows
 from caliber_pipeline_tests.api.word_encoder import WordEncoder
@@ -88,3 +90,34 @@ def test_says_what_is_missing(tmp_path: Path) -> None:
         CalibrationSession.from_assets(tmp_path, "v009")
     with pytest.raises(InputError, match=r"no criteria file v001\.yaml in .*name their folder with criteria_dir"):
         CalibrationSession.from_assets(tmp_path, criteria_dir=tmp_path)
+
+
+def test_what_it_exports_comes_back_whole_through_the_pipeline(tmp_path: Path) -> None:
+    rows = make_flawed_rows(12)
+    rows[3] |= {"rater1_score": 1, "rater1_notes": "fine", "rater2_score": 0, "judgment": None, "notes": None}
+    session = CalibrationSession()
+    session.upload_records([{**row, "channel": f"c{i % 2}"} for i, row in enumerate(rows)])
+    annotating = session.annotation_manager
+    annotating.annotate("r000", 1, "fine after all,\nreally", severity=2.5, criteria_version="v001")
+    annotating.annotate("r001", 0, "“no”", "ann", severity=0.5)
+    session.annotate("r003", 1, annotator="rater2")
+    session.export(tmp_path)
+
+    files = Settings(
+        output=tmp_path / "out", records=tmp_path / "records.csv", annotations=tmp_path / "annotations.csv"
+    )
+    tables, loaded = TableStore(str(tmp_path / "out")), load_records(files)
+    annotations = load_annotations(files, loaded.table)
+    tables.save(loaded.table, tables.path("records"), "records")
+    tables.save(annotations.table, tables.path("annotations"), "annotations")
+    opened = CalibrationSession.from_assets(tmp_path / "out")
+
+    assert (len(loaded.rejected), len(annotations.rejected)) == (0, 0)
+    assert opened.records == session.records
+    by_key = {(a.record_id, a.annotator): a for a in opened.annotations}
+    assert by_key == {(a.record_id, a.annotator): a for a in session.annotations}
+    assert by_key["r000", "gold"].severity == 2.5
+    assert by_key["r000", "gold"].created_at is not None
+    labels = opened.annotation_manager.get_annotations_dict()
+    assert labels == annotating.get_annotations_dict()
+    assert (labels["r000"], labels["r003"]) == (1, 1)

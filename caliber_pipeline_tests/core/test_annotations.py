@@ -112,6 +112,11 @@ def test_the_gold_label_overrides_the_annotators_and_keeps_them() -> None:
     assert labels["n_accepts"].tolist() == [0]
 
 
+def test_the_annotator_gold_of_a_file_overrides_the_others() -> None:
+    rows = [{"record_id": "r1", "score": "1", "annotator": name} for name in ("ann", "bob")]
+    assert labels_of([*rows, {"record_id": "r1", "score": "0", "annotator": "gold"}]) == {"r1": 0}
+
+
 def test_notes_are_those_of_the_people_who_agree_with_the_label() -> None:
     rows: list[Row] = [
         {"record_id": "r1", "score": "0", "annotator": "b", "notes": "rude"},
