@@ -77,17 +77,21 @@ def enough_groups(project: Project) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="annotations",
-    description=f"The newest annotation is at most {MAX_ANNOTATION_AGE.days} days old. What to do: annotate a sample "
-    "of recent records (`caliber annotate`), so that the judge is measured on what the system answers today.",
+    description=f"The newest annotation is known to be at most {MAX_ANNOTATION_AGE.days} days old. What to do: "
+    "annotate a sample of recent records (`caliber annotate` notes the time), so that the judge is measured on what the "
+    "system answers today; give annotations of a file their created_at.",
 )
 def annotations_are_fresh(project: Project) -> dg.AssetCheckResult:
-    """Warn where people's verdicts are old; without times nothing is known, which is said and not held against them."""
-    newest = project.tables.select("annotations", columns=["created_at"])["created_at"].max()
+    """Warn where people's verdicts are old, or carry no times, so that nobody knows how old they are."""
+    times = project.tables.select("annotations", columns=["created_at"])["created_at"]
+    newest, n_untimed = times.max(), int(times.isna().sum())
     if pd.isna(newest):
-        return _warn_unless(True, "no annotation carries a time (created_at), so their age is not known")
+        what = "none of the annotations carries a time (created_at), so that nothing tells how old they are"
+        return _warn_unless(False, what, n_untimed=n_untimed)
     age = datetime.now(UTC) - newest
-    what = f"the newest annotation is of {newest:%Y-%m-%d}, {age.days} days ago"
-    return _warn_unless(age <= MAX_ANNOTATION_AGE, what, age_days=age.days)
+    untimed = f"; {n_untimed} annotations carry no time" if n_untimed else ""
+    what = f"the newest annotation is of {newest:%Y-%m-%d}, {age.days} days ago{untimed}"
+    return _warn_unless(age <= MAX_ANNOTATION_AGE, what, age_days=age.days, n_untimed=n_untimed)
 
 
 @dg.asset_check(

@@ -12,11 +12,10 @@ from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import confusion_matrix, metric_value
 from caliber_pipeline.renderers.kappa_charts import (
     Evaluation,
-    embed_on_card,
     plot_kappa_by_version,
     plot_kappa_over_time,
 )
-from caliber_pipeline.renderers.pattern_charts import embed_svg
+from caliber_pipeline.renderers.pictures import embed_picture
 from caliber_pipeline.renderers.plots import plot_confusion_matrix
 
 PLOTTED: Final = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
@@ -90,7 +89,7 @@ def show_agreement(
         "agreement_on_dev": interpret_kappa(figures["dev_cohen_kappa"]),
         "confusion_matrix": show_table(_confusion_rows(metrics, "dev")),
         "figures_with_intervals": show_table(_figure_rows(metrics)),
-        "plot_of_confusion_matrix": _card(
+        "plot_of_confusion_matrix": _picture(
             plot_confusion_matrix(confusion_matrix(metrics, "dev")), "Confusion matrix on dev"
         ),
         "plot_of_kappa_by_version": _picture(plot_kappa_by_version(same_data, lines), "Kappa by version"),
@@ -169,8 +168,4 @@ def _confusion_rows(metrics: pd.DataFrame, split: str) -> list[dict[str, Any]]:
 
 
 def _picture(svg: str, alt: str) -> dg.MetadataValue[Any]:
-    return dg.MetadataValue.md(embed_svg(svg, alt))
-
-
-def _card(svg: str, alt: str) -> dg.MetadataValue[Any]:
-    return dg.MetadataValue.md(embed_on_card(svg, alt))
+    return dg.MetadataValue.md(embed_picture(svg, alt))

@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from caliber_pipeline.assets.metadata import show_table
 from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.pattern_map import map_notes
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.renderers.markdown import render_table
-from caliber_pipeline.renderers.pattern_charts import embed_svg, render_pattern_counts, render_pattern_map
+from caliber_pipeline.renderers.pattern_charts import render_pattern_map
+from caliber_pipeline.renderers.pictures import embed_picture
 
-MAX_SHOWN = 20  # patterns per chart and rows per table
+MAX_SHOWN = 20  # patterns per map and rows per table
+BAR_LENGTH = 12  # characters
 
 
 def encode_notes(encoder: Encoder, notes: pd.DataFrame) -> NDArray[np.float32]:
@@ -23,7 +26,7 @@ def encode_notes(encoder: Encoder, notes: pd.DataFrame) -> NDArray[np.float32]:
 
 
 def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.float32], patterns: pd.DataFrame) -> dict[str, Any]:
-    """Counts, names, and for each polarity a map, a bar chart and a table with examples."""
+    """Counts, names, and for each polarity a table with bars and examples, and a map."""
     is_unclustered = patterns["is_unclustered"].astype(bool)
     themes = patterns[~is_unclustered]
     is_unstable = (themes["stability"] < MIN_STABILITY).fillna(value=False).astype(bool)
@@ -40,11 +43,10 @@ def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.float32], patterns: p
         title = f"Notes on {polarity}s"
         names = dict(zip(shown["pattern_id"], shown["name"], strict=True))
         own_points = points[points["polarity"] == polarity]
-        remarks = ["unstable" if value else "" for value in is_unstable[shown.index]]
-        bars = list(zip(shown["name"], shown["count"], remarks, strict=True))
-        metadata[f"map_of_{polarity}s"] = _picture(render_pattern_map(own_points, names, title=title), title)
-        metadata[f"counts_of_{polarity}s"] = _picture(render_pattern_counts(bars, title=title), title)
-        metadata[f"examples_of_{polarity}s"] = dg.MetadataValue.md(_examples(shown))
+        metadata[f"patterns_of_{polarity}s"] = show_table(_rows(shown.assign(is_unstable=is_unstable)))
+        metadata[f"map_of_{polarity}s"] = dg.MetadataValue.md(
+            embed_picture(render_pattern_map(own_points, names, title=title), title)
+        )
     return metadata
 
 
@@ -61,17 +63,16 @@ def show_enrichment(enrichment: pd.DataFrame) -> dg.MetadataValue[Any]:
     )
 
 
-def _picture(svg: str, title: str) -> dg.MetadataValue[Any]:
-    return dg.MetadataValue.md(embed_svg(svg, title))
-
-
-def _examples(patterns: pd.DataFrame) -> str:
-    rows = [
-        [row["name"], str(row["count"]), _number(row["stability"]), " / ".join(list(row["examples"])[:3])]
+def _rows(patterns: pd.DataFrame) -> list[dict[str, Any]]:
+    most = max(patterns["count"], default=1)
+    return [
+        {
+            "pattern": str(row["name"]),
+            "notes": int(row["count"]),
+            "share": "█" * max(1, round(BAR_LENGTH * row["count"] / most)),
+            "stability": None if pd.isna(row["stability"]) else float(row["stability"]),
+            "": "unstable" if row["is_unstable"] else "",
+            "an example": next(iter(row["examples"]), None),
+        }
         for row in patterns.to_dict("records")
     ]
-    return render_table(["pattern", "notes", "stability", "examples"], rows)
-
-
-def _number(value: Any) -> str:  # noqa: ANN401 - a float or one of pandas' nulls
-    return "n/a" if pd.isna(value) else f"{value:.2f}"

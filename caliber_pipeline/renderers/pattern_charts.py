@@ -1,7 +1,6 @@
-"""Charts of patterns as SVG text: a map of the notes and a bar chart of counts."""
+"""The map of the notes as SVG text."""
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Final
 
@@ -44,30 +43,6 @@ def render_pattern_map(points: pd.DataFrame, names: Mapping[str, str], *, title:
     frame = f'<rect x="20" y="36" width="{_PLOT}" height="{_PLOT}" fill="none" stroke="#d5d8de"/>'
     body = f'<g transform="translate(20,36)">{"".join(dots)}</g>'
     return _svg(height, f"{_text(20, 22, title, weight='bold')}{frame}{body}{''.join(lines)}", title)
-
-
-def render_pattern_counts(rows: Sequence[tuple[str, int, str]], *, title: str) -> str:
-    """Horizontal bars.
-
-    Args:
-        rows: Name, count and a remark such as 'unstable', in order.
-        title: What is shown.
-    """
-    most = max((count for _, count, _ in rows), default=1)
-    parts = [_text(20, 22, title, weight="bold")]
-    for i, (name, count, remark) in enumerate(rows):
-        top = 40 + i * _ROW
-        width = max(1.0, 380 * count / max(most, 1))
-        parts.append(_text(350, top + 13, _shorten(name), anchor="end"))
-        parts.append(f'<rect x="358" y="{top + 2}" width="{width:.1f}" height="14" rx="2" fill="{_COLOURS[0]}"/>')
-        parts.append(_text(364 + width, top + 13, f"{count} {remark}".strip()))
-    return _svg(50 + len(rows) * _ROW, "".join(parts), title)
-
-
-def embed_svg(svg: str, alt: str) -> str:
-    """The picture as Markdown that carries it along."""
-    data = base64.b64encode(svg.encode()).decode()
-    return f"![{escape(alt)}](data:image/svg+xml;base64,{data})"
 
 
 def _style(i: int) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from caliber_pipeline.core.agreement import ConfusionMatrix
+from caliber_pipeline.renderers.pictures import draw, label
 from caliber_pipeline.renderers.protocol import format_figure
 from caliber_pipeline.renderers.views import RoundView
 
@@ -16,22 +17,25 @@ def plot_confusion_matrix(metrics: ConfusionMatrix) -> str:
     """The four cells, shaded by their share of all records; the judge's errors in another colour."""
     most = max(metrics.cells) or 1
     cells = (
-        (0, 0, metrics.true_negatives, _ACCENT, "both reject"),
-        (1, 0, metrics.false_negatives, _WRONG, "judge rejects, people accept"),
-        (0, 1, metrics.false_positives, _WRONG, "judge accepts, people reject"),
-        (1, 1, metrics.true_positives, _ACCENT, "both accept"),
+        (metrics.true_positives, _ACCENT),
+        (metrics.false_positives, _WRONG),
+        (metrics.false_negatives, _WRONG),
+        (metrics.true_negatives, _ACCENT),
     )
-    shapes = []
-    for column, row, count, colour, label in cells:
-        x, y = 110 + column * 130, 34 + row * 74
-        shapes.append(
-            f'<rect x="{x}" y="{y}" width="124" height="68" rx="6" fill="{colour}" '
-            f'fill-opacity="{0.08 + 0.5 * count / most:.2f}" stroke="{colour}"><title>{label}: {count}</title></rect>'
-            + _label(x + 62, y + 42, str(count), size=22)
-        )
-    shapes += [_label(172 + i * 130, 24, f"people {verdict}") for i, verdict in enumerate(("reject", "accept"))]
-    shapes += [_label(102, 72 + i * 74, f"judge {verdict}", "end") for i, verdict in enumerate(("rejects", "accepts"))]
-    return _svg(370, 186, "Confusion matrix", shapes)
+    places = [(124 + 132 * (i % 2), 32 + 72 * (i // 2)) for i in range(len(cells))]
+    shapes = [
+        f"<path d='M{x} {y}h128v68h-128z' fill='{colour}' opacity='{0.08 + 0.5 * count / most:.2f}'/>"
+        for (x, y), (count, colour) in zip(places, cells, strict=True)
+    ]
+    counts = "".join(label(x + 64, y + 42, str(n)) for (x, y), (n, _) in zip(places, cells, strict=True))
+    sides = [
+        (188, 22, "people accept"),
+        (320, 22, "people reject"),
+        (62, 70, "judge accepts"),
+        (62, 142, "judge rejects"),
+    ]
+    shapes += [f"<g font-size='22'>{counts}</g>", *(label(*side) for side in sides)]
+    return draw(392, 184, shapes, "text-anchor='middle' fill='currentColor' ")
 
 
 def plot_kappa(rounds: Sequence[RoundView], split: str = "dev") -> str:
