@@ -78,8 +78,8 @@ def enough_groups(project: Project) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset="annotations",
     description=f"The newest annotation is known to be at most {MAX_ANNOTATION_AGE.days} days old. What to do: "
-    "annotate a sample of recent records (`caliber annotate` notes the time), so that the judge is measured on what the "
-    "system answers today; give annotations of a file their created_at.",
+    "annotate a sample of recent records (`caliber annotate` notes the time), so that the judge is measured on what "
+    "the system answers today; give annotations of a file their created_at.",
 )
 def annotations_are_fresh(project: Project) -> dg.AssetCheckResult:
     """Warn where people's verdicts are old, or carry no times, so that nobody knows how old they are."""
