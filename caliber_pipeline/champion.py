@@ -38,7 +38,8 @@ class Champion:
     @property
     def held_out(self) -> pd.DataFrame:
         """Judged rows of dev and test: train helped to write the criteria, and examples were shown to the judge."""
-        usable = self.scored["llm_score"].notna() & ~self.scored["is_example"] & (self.scored["split"] != "train")
+        is_held_out = self.scored["split"].isin(["dev", "test"])
+        usable = self.scored["llm_score"].notna() & ~self.scored["is_example"] & is_held_out
         return self.scored[usable.to_numpy(dtype=bool)]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.fingerprints import hash_texts
+from caliber_pipeline.core.splits import CALIBRATION
 
 ALPHA: Final = 0.1  # disagreement that is put up with among the records that the judge decides
 DELTA: Final = 0.1  # risk that the guarantee fails
@@ -46,14 +47,12 @@ def labels_needed(alpha: float = ALPHA, delta: float = DELTA) -> int:
 
 
 def select_calibration(scored: pd.DataFrame) -> pd.DataFrame:
-    """The records to learn a threshold from: one per group, from half of test, by a stable hash.
+    """The records to learn a threshold from: one per group of the calibration part, always the same.
 
-    Test enters no decision about criteria. One record per group, as the bound is for independent records.
+    Nothing else uses that part. One record per group, as the bound is for independent records.
     """
     usable = scored["llm_score"].notna() & ~scored["is_example"] & scored["confidence"].notna()
-    part = scored[usable.to_numpy(dtype=bool) & (scored["split"] == "test").to_numpy(dtype=bool)]
-    is_chosen = hash_texts("abstention\x1f" + part["group"].astype("string[pyarrow]")) % np.uint64(2) == 0
-    chosen = part[is_chosen]
+    chosen = scored[usable.to_numpy(dtype=bool) & (scored["split"] == CALIBRATION).to_numpy(dtype=bool)]
     order = np.argsort(hash_texts(chosen["record_id"]), kind="stable")
     in_order: pd.DataFrame = chosen.iloc[order]
     return in_order.drop_duplicates("group").sort_values("record_id", ignore_index=True)

@@ -38,9 +38,10 @@ from caliber_pipeline.core.planning import (
     plausible_shares,
 )
 from caliber_pipeline.core.schemas import conform_frame
-from caliber_pipeline.core.splits import SPLITS
+from caliber_pipeline.core.splits import CALIBRATION, SPLITS
 
 ALL: Final = "all"
+_PARTS: Final = (*SPLITS, CALIBRATION)
 
 MIN_SLICE_SIZE: Final = 30  # below it the interval of a share near one half is wider than 0.34
 MAX_SLICES: Final = 100  # more values make no slices but an identifier
@@ -74,9 +75,9 @@ class _Columns:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """Records by split and outcome, shape (3, 6)."""
+        """Records by part and outcome, shape (4, 6)."""
         keys = self.splits.astype(np.uint8) * np.uint8(_N_OUTCOMES) + self.outcomes
-        return np.bincount(keys, minlength=len(SPLITS) * _N_OUTCOMES).reshape(len(SPLITS), _N_OUTCOMES)
+        return np.bincount(keys, minlength=len(_PARTS) * _N_OUTCOMES).reshape(len(_PARTS), _N_OUTCOMES)
 
     @property
     def has_only_counts(self) -> bool:
@@ -86,7 +87,7 @@ class _Columns:
         """The rows of a split; all rows where the counts are all that is asked of them."""
         if split == ALL or self.has_only_counts:
             return self
-        return self.where(self.splits == SPLITS.index(split))
+        return self.where(self.splits == _PARTS.index(split))
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "_Columns":
         return _Columns(
@@ -104,9 +105,10 @@ def compute_alignment_metrics(
     """All figures of one version, on train, dev, test and all.
 
     Args:
-        scored: One row per annotated record: split, human_score (0 or 1), llm_score (null: no verdict), is_example
-            (left out of all figures but counted) and, where there, group (records that belong together), weight
-            (1 / inclusion probability; null counts as 1) and vote_share.
+        scored: One row per annotated record: split (calibration is counted, and in the figures of `all` alone),
+            human_score (0 or 1), llm_score (null: no verdict), is_example (left out of all figures but counted) and,
+            where there, group (records that belong together), weight (1 / inclusion probability; null counts as 1) and
+            vote_share.
         seed: Of the bootstrap.
         slice_columns: Columns of `scored` by whose values the figures are given too.
 
@@ -121,9 +123,11 @@ def compute_alignment_metrics(
     rows = []
     for column, value, part in parts:
         table = part.counts
-        for split, counts in zip((*SPLITS, ALL), (*table, table.sum(axis=0)), strict=True):
+        for split, counts in zip((*SPLITS, ALL), (*table[: len(SPLITS)], table.sum(axis=0)), strict=True):
             place = {"split": split, "slice_column": column, "slice_value": value}
             rows += [place | vars(figure) for figure in _figures(part.in_split(split), counts, seed, column)]
+            n_set_aside = int(table[_PARTS.index(CALIBRATION)].sum()) if split in {"test", ALL} else 0
+            rows.append(place | vars(Figure("n_calibration", n_set_aside, None, None, n_set_aside)))
     return conform_frame(pd.DataFrame(rows), "alignment_metrics")
 
 
@@ -237,7 +241,7 @@ def _columns(scored: pd.DataFrame) -> _Columns:
     weights = _floats(scored, "weight", 1.0)
     return _Columns(
         outcomes,
-        _codes(scored["split"], SPLITS),
+        _codes(scored["split"], _PARTS),
         groups,
         None if weights is None or (weights == weights[:1]).all() else weights,
         _floats(scored, "vote_share", np.nan),
@@ -268,19 +272,22 @@ def _cell_sample(columns: _Columns, counts: npt.NDArray[np.int64]) -> CellSample
     if columns.groups is None and columns.weights is None:
         return CellSample.from_counts(counts[:4])
     judged = columns.where(columns.outcomes < _UNJUDGED)
+    weights = judged.weights
+    if weights is not None:  # 1 on average, so that sums of weights are numbers of records
+        weights = weights / np.sort(weights).mean()
     cells = judged.outcomes.astype(np.int64)
     if judged.groups is not None:
         _, places, sizes = np.unique(judged.groups, return_inverse=True, return_counts=True)
         if sizes.max(initial=0) > 1:
             keys = 4 * places + cells
             # Sums of weights in a fixed order, so that the order of rows cannot change a bit of them.
-            order = slice(None) if judged.weights is None else np.lexsort((judged.weights, keys))
-            weights = None if judged.weights is None else judged.weights[order]
-            totals = np.bincount(keys[order], weights=weights, minlength=4 * len(sizes))
+            order = slice(None) if weights is None else np.lexsort((weights, keys))
+            ordered = None if weights is None else weights[order]
+            totals = np.bincount(keys[order], weights=ordered, minlength=4 * len(sizes))
             return CellSample.from_units(totals.reshape(-1, 4).astype(np.float64))
-    if judged.weights is None:
+    if weights is None:
         return CellSample.from_counts(counts[:4])
-    return CellSample.from_units(np.eye(4)[cells] * judged.weights[:, None])
+    return CellSample.from_units(np.eye(4)[cells] * weights[:, None])
 
 
 def _figures(columns: _Columns, counts: npt.NDArray[np.int64], seed: int, slice_column: str | None) -> Iterator[Figure]:

@@ -11,6 +11,7 @@ from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.intervals import CONFIDENCE, paired_difference_interval, proportion_interval
 from caliber_pipeline.core.schemas import DRIFT, conform_frame
+from caliber_pipeline.core.splits import CALIBRATION
 
 Anchors: TypeAlias = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 """Agreement on frozen records: as certified, and judged again."""
@@ -199,9 +200,10 @@ def split_by_time(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The judged rows labelled before the certificate, and the audited ones: first labelled after it, in that order.
 
-    A label without a time counts as an old one. Records that the judge was shown as examples are in neither.
+    A label without a time counts as an old one. Records that the judge was shown as examples, and those of the
+    calibration part, are in neither.
     """
-    usable = scored["llm_score"].notna() & ~scored["is_example"]
+    usable = scored["llm_score"].notna() & ~scored["is_example"] & (scored["split"] != CALIBRATION)
     judged = scored[usable.to_numpy(dtype=bool)]
     first_label = annotations.groupby("record_id")["created_at"].min()
     labelled_at = judged["record_id"].map(first_label)

@@ -19,8 +19,14 @@ N_DRAWS: Final = 4000  # the Monte Carlo error of a 2.5 % quantile is then 0.04 
 JEFFREYS: Final = 0.5  # pseudo-count per cell: without it an empty cell would be certain to stay empty
 MAX_DISTINCT: Final = 2000  # with more distinct groups their sums are drawn from the normal limit
 MIN_GROUPS: Final = 20  # below it the simulated coverage of the bootstrap over groups falls under 93 %
-LIFT_ERROR_SHARE: Final = 0.75  # of the error goes to each part of lift: at a tie either part's upper end may miss
+# Of the error goes to each part of lift, as at a tie either part's upper end may miss: for single records of weight 1,
+# whose intervals are a little wide, and for groups and weights.
+LIFT_ERROR_SHARES: Final = (0.75, 0.5)
+GAINS: Final = {"over_rejecting": (0, 2), "over_accepting": (1, 3)}  # cells won and lost against a constant verdict
 STANDARD_PREVALENCE: Final = 0.5  # where kappa is as high as the judge's rates allow
+
+# Figures whose intervals over groups and weights cover by smoothing alone (simulated).
+SMOOTHED_ENOUGH: Final = frozenset({"accuracy", "precision", "specificity", "bias"})
 
 # Cells of the numerator and of the denominator, by index in CELLS.
 PROPORTIONS: Final[Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
@@ -200,13 +206,17 @@ def metric_intervals(
     """Intervals of all of `point_metrics` and of `standardised_kappa`; NaN where the figure is undefined.
 
     Independent records: `proportion_interval` for proportions, `paired_difference_interval` for bias and lift,
-    percentiles of `draw_cells` for the rest. Groups and weights: percentiles of `draw_cells` for all.
+    percentiles of `draw_cells` for the rest. Groups and weights: percentiles of `draw_cells` for all, read as far out
+    as the `degrees_of_freedom` of each figure demand.
     """
-    draws = draw_cells(sample, rng=np.random.default_rng(seed), n_draws=n_draws)
-    tail = expanded_tail(sample.n_effective_units, confidence)
-    figures = point_metrics(draws)
-    kappas = kappa_from_rates(figures["recall"], figures["specificity"], STANDARD_PREVALENCE)
-    intervals = {name: percentiles(values, tail) for name, values in (figures | {"standardised_kappa": kappas}).items()}
+    draws = _figures(draw_cells(sample, rng=np.random.default_rng(seed), n_draws=n_draws))
+    freedoms = {} if sample.is_simple else degrees_of_freedom(sample)
+
+    def interval(name: str, confidence: float = confidence) -> Interval:
+        n_units = min(sample.n_effective_units, freedoms.get(name, np.inf) + 1)
+        return percentiles(draws[name], expanded_tail(n_units, confidence))
+
+    intervals = {name: interval(name) for name in draws if name not in GAINS}
     if sample.is_simple:
         n = sample.cells.sum()
         for name, (hits, total) in PROPORTIONS.items():
@@ -216,32 +226,48 @@ def metric_intervals(
             intervals[name] = _as_interval(ends)
         fp, fn = sample.cells[2:]
         intervals["bias"] = _as_interval(paired_difference_interval(fp, fn, n, confidence=confidence))
-    intervals["lift"] = _lift_interval(sample, draws, confidence)
+    # Lift is the smaller of two gains, and bounds of both bound it; percentiles of the minimum itself cover 59 to 91 %
+    # where people accept one half (simulated).
+    narrowed = 1 - LIFT_ERROR_SHARES[not sample.is_simple] * (1 - confidence)
+    if sample.is_simple:
+        pairs = (sample.cells[list(pair)] for pair in GAINS.values())
+        gains = [_as_interval(paired_difference_interval(*pair, n, confidence=narrowed)) for pair in pairs]
+    else:
+        gains = [interval(name, narrowed) for name in GAINS]
+    intervals["lift"] = min(low for low, _ in gains), min(high for _, high in gains)
     low, high = intervals["prevalence"]
     intervals["majority_baseline"] = (max(low, 1 - high, 0.5), max(high, 1 - low))
     defined = point_metrics(sample.cells)
     return {
-        name: interval if not np.isnan(defined.get(name, defined["balanced_accuracy"])) else (np.nan, np.nan)
-        for name, interval in intervals.items()
+        name: ends if not np.isnan(defined.get(name, defined["balanced_accuracy"])) else (np.nan, np.nan)
+        for name, ends in intervals.items()
     }
 
 
-def _lift_interval(sample: CellSample, draws: Floats, confidence: float) -> Interval:
-    """Lift is the smaller of the gains over always rejecting and always accepting; bounds of both bound the minimum.
+def _figures(cells: Floats) -> dict[str, Floats]:
+    """All figures that have an interval, and the two gains whose smaller one is lift."""
+    figures = point_metrics(cells)
+    figures["standardised_kappa"] = kappa_from_rates(figures["recall"], figures["specificity"], STANDARD_PREVALENCE)
+    gains = {name: (cells[..., won] - cells[..., lost]) / cells.sum(axis=-1) for name, (won, lost) in GAINS.items()}
+    return figures | gains
 
-    Percentiles of the minimum itself cover 59 to 91 % where people accept one half (simulated).
+
+def degrees_of_freedom(sample: CellSample) -> dict[str, float]:
+    """How many independent units each figure's variance is known from, by Satterthwaite's approximation.
+
+    Satterthwaite (1946), Biometrics Bull. 2:110-114: twice the squared variance over the variance of its estimate, from
+    the influence of each unit (what leaving it out changes). Few heavy units, such as surely judged errors of an active
+    sample, leave little to learn a spread from, however many units there are.
     """
-    narrowed = 1 - LIFT_ERROR_SHARE * (1 - confidence)
-    parts = []
-    for gained, lost in ((0, 2), (1, 3)):
-        if sample.is_simple:
-            cells = sample.cells
-            ends = paired_difference_interval(cells[gained], cells[lost], cells.sum(), confidence=narrowed)
-            parts.append(_as_interval(ends))
-        else:
-            gains = (draws[:, gained] - draws[:, lost]) / draws.sum(axis=1)
-            parts.append(percentiles(gains, expanded_tail(sample.n_effective_units, narrowed)))
-    return min(low for low, _ in parts), min(high for _, high in parts)
+    smoothed = sample.cells + JEFFREYS * sample.design_effect
+    whole, without = _figures(smoothed), _figures(smoothed - sample.vectors)
+    freedoms = {}
+    for name in whole.keys() - SMOOTHED_ENOUGH:
+        squares = (without[name] - whole[name]) ** 2
+        variance = float(sample.multiplicities @ squares)
+        spread = float(sample.multiplicities @ squares**2) - variance**2 / sample.n_units
+        freedoms[name] = 2 * variance**2 / spread if spread > 0 else np.inf
+    return freedoms
 
 
 def mean_interval(total: float, total_of_squares: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:

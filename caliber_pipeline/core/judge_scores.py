@@ -7,6 +7,7 @@ import pandas as pd
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.splits import set_aside_calibration
 
 MIN_COVERAGE: Final = 0.95  # below it the figures describe the records that happened to get a verdict, not the judge
 _EXAMPLE_COLUMNS: Final = ["record_id", "query", "output", "reference", "human_score", "human_notes"]
@@ -54,8 +55,8 @@ def join_labels(judge_scores: pd.DataFrame, labels: pd.DataFrame, records: pd.Da
     """One row per judged record with its label, ready for metrics and comparisons.
 
     Returns:
-        Sorted by record_id: record_id, group, split, human_score, human_notes, severity, weight (1 / inclusion
-        probability), llm_score, llm_reasoning, confidence, vote_share, status, is_example.
+        Sorted by record_id: record_id, group, split (as `assign_splits` gives it), human_score, human_notes, severity,
+        weight (1 / inclusion probability), llm_score, llm_reasoning, confidence, vote_share, status, is_example.
     """
     labelled = labels.loc[labels["human_score"].notna()]
     verdicts = judge_scores[
@@ -63,11 +64,23 @@ def join_labels(judge_scores: pd.DataFrame, labels: pd.DataFrame, records: pd.Da
     ]
     scored = (
         labelled.merge(verdicts, on="record_id")
-        .merge(records[["record_id", "group", "split"]], on="record_id")
+        .merge(assign_splits(judge_scores, records), on="record_id")
         .sort_values("record_id", ignore_index=True)
     )
     scored["weight"] = 1 / scored["inclusion_probability"]
     return scored
+
+
+def assign_splits(judge_scores: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """record_id, group and split of the records, as the figures of this judge take them.
+
+    Where the judge tells how sure it is, half of test is `calibration`, on which abstention is learned and which enters
+    no figure on test; a judge that does not tell leaves nothing to learn, and test stays whole.
+    """
+    placed = records[["record_id", "group", "split"]]
+    if judge_scores["confidence"].isna().all():
+        return placed
+    return placed.assign(split=set_aside_calibration(placed["split"], placed["group"]))
 
 
 def coverage(judge_scores: pd.DataFrame) -> float | None:

@@ -7,6 +7,7 @@ import pandas as pd
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.attribution import attribute_misalignments, contradicted_by_neighbours
 from caliber_pipeline.core.schemas import MISALIGNMENTS, conform_frame
+from caliber_pipeline.core.splits import CALIBRATION
 
 
 def find_misalignments(
@@ -28,6 +29,7 @@ def find_misalignments(
     wrong, members = scored.iloc[rows], pattern_members(patterns)
     attributed = attribute_misalignments(wrong, scored, members, _contradicted(scored, rows, vectors))
     wrong = pd.concat([wrong, attributed], axis=1)
+    wrong["split"] = wrong["split"].replace(CALIBRATION, "test")
     wrong = wrong.merge(records[["record_id", "query", "output", "reference"]], on="record_id")
     wrong = wrong.merge(members, on="record_id", how="left")
     wrong["kind"] = wrong["llm_score"].map({1: "false_positive", 0: "false_negative"}).astype("string[pyarrow]")

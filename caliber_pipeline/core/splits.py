@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.fingerprints import hash_strings
+from caliber_pipeline.core.fingerprints import hash_strings, hash_texts
 
 SPLITS: Final = ("train", "dev", "test")
+CALIBRATION: Final = "calibration"  # the part of test that abstention is learned on, and no figure on test counts
 _SPLIT_OF_BUCKET: Final = np.array([0] * 4 + [1] * 4 + [2] * 2)  # train, dev, test: 40/40/20
 MIN_DISTINCT_QUERIES: Final = (
     20  # with fewer, most records share a query: grouping by it would leave no groups to split
@@ -85,3 +86,9 @@ def make_ids(query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.Arr
 def splits_of_hashes(hashes: NDArray[np.uint64]) -> pa.Array:
     """train, dev or test (40/40/20) from the hashes of the group keys, which are stable: adding records moves none."""
     return pa.array(SPLITS, pa.string()).take(pa.array(_SPLIT_OF_BUCKET[hashes % np.uint64(10)]))
+
+
+def set_aside_calibration(split: pd.Series, group: pd.Series) -> pd.Series:
+    """The splits with `calibration` for half of the groups of test, by a stable hash of the group."""
+    is_chosen = hash_texts("abstention\x1f" + group.astype("string[pyarrow]")) % np.uint64(2) == 0
+    return split.astype("string[pyarrow]").mask((split == "test").to_numpy(dtype=bool) & is_chosen, CALIBRATION)

@@ -8,6 +8,8 @@ from caliber_pipeline.core.abstention import (
     select_abstained,
     select_calibration,
 )
+from caliber_pipeline.core.judge_scores import assign_splits
+from caliber_pipeline.core.splits import set_aside_calibration
 
 
 def test_twenty_two_labels_without_an_error_are_the_least() -> None:
@@ -51,11 +53,13 @@ def test_a_judge_that_errs_where_it_is_sure_decides_nothing() -> None:
 
 def test_calibration_takes_one_record_per_group_of_half_of_test() -> None:
     n = 4000
+    group = pd.Series([f"g{i // 2}" for i in range(n)])
+    split = set_aside_calibration(pd.Series(["test", "test", "dev", "dev"] * (n // 4)), group)
     scored = pd.DataFrame(
         {
             "record_id": [f"r{i}" for i in range(n)],
-            "group": [f"g{i // 2}" for i in range(n)],
-            "split": ["test", "test", "dev", "dev"] * (n // 4),
+            "group": group,
+            "split": split,
             "llm_score": pd.array([1] * n, dtype="int8[pyarrow]"),
             "is_example": [False] * n,
             "confidence": [0.9] * (n - 1) + [None],
@@ -64,11 +68,26 @@ def test_calibration_takes_one_record_per_group_of_half_of_test() -> None:
 
     part = select_calibration(scored)
 
-    assert set(part["split"]) == {"test"}
+    assert split.groupby(group).nunique().max() == 1
+    assert (split == "dev").sum() == n / 2
+    assert set(part["split"]) == {"calibration"}
     assert part["group"].is_unique
     assert len(part) == pytest.approx(500, abs=60)  # half of the 1,000 groups in test
     shuffled = select_calibration(scored.sample(frac=1, random_state=0))
     assert shuffled["record_id"].tolist() == part["record_id"].tolist()
+
+
+def test_a_calibration_part_is_set_aside_only_for_a_judge_that_tells_how_sure_it_is() -> None:
+    records = pd.DataFrame({"record_id": [f"r{i}" for i in range(40)], "split": ["test", "dev"] * 20})
+    records["group"] = records["record_id"]
+    verdicts = pd.DataFrame({"record_id": ["r0", "r1"], "confidence": pd.array([None, None], "float64[pyarrow]")})
+
+    silent = assign_splits(verdicts, records)
+    telling = assign_splits(verdicts.assign(confidence=[0.9, None]), records)
+
+    assert silent["split"].tolist() == records["split"].tolist()
+    assert set(telling["split"]) == {"dev", "test", "calibration"}
+    assert (telling["split"] != records["split"]).sum() == (telling["split"] == "calibration").sum()
 
 
 @pytest.mark.slow
