@@ -4,6 +4,7 @@ from typing import Any
 
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.calibration_history import CalibrationSummary
+from caliber_pipeline.renderers.wording import format_figure
 
 
 def print_summary(summary: CalibrationSummary) -> None:
@@ -49,16 +50,12 @@ def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
     dev, test = version["splits"]["dev"], version["splits"]["test"]
     return [
         version["criteria_version"] + (" *" if is_champion else ""),
-        _number(dev["accuracy"]),
-        _number(dev["cohen_kappa"]),
+        format_figure(dev["accuracy"]),
+        format_figure(dev["cohen_kappa"]),
         "too few labels" if version.get("labels_missing") else interpret_kappa(dev["cohen_kappa"]),
-        _number(test["accuracy"]) if test else "sealed",
-        _number(test["cohen_kappa"]) if test else "sealed",
+        format_figure(test["accuracy"]) if test else "sealed",
+        format_figure(test["cohen_kappa"]) if test else "sealed",
         str(version["false_positives"]),
         str(version["false_negatives"]),
         version["decision"],
     ]
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

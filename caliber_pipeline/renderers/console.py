@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
@@ -12,30 +11,23 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from caliber_pipeline.renderers.protocol import (
-    FIGURES,
+from caliber_pipeline.renderers.wording import (
     KIND,
     UNDEFINED,
     VERDICT,
+    count_annotated,
     count_failures,
+    diff_lines,
+    figure_rows,
     format_figure,
-    format_interval,
+    round_kappas,
     shorten,
+    title_evaluation,
 )
 
 if TYPE_CHECKING:
     from caliber_pipeline.core.agreement import ConfusionMatrix
-    from caliber_pipeline.renderers.views import (
-        AnalysisView,
-        AnnotatingView,
-        EvaluationView,
-        MisalignedView,
-        PatternView,
-        ProposalView,
-        RecordView,
-        RoundView,
-        StateView,
-    )
+    from caliber_pipeline.renderers import views
 
 MAX_ROWS: Final = 20  # of a list on a terminal; what is left out is counted
 _BAR_WIDTH: Final = 24
@@ -65,35 +57,28 @@ class ConsoleCaliberRenderer:
         self.console = console or Console(file=file, width=width, highlight=False)
         self._stdin = stdin
 
-    def render_records(self, records: Sequence[RecordView]) -> None:
+    def render_records(self, records: Sequence[views.RecordView]) -> None:
         """A table of records."""
         table = _table("Records", ("id", "query", "output"))
         for record in records[:MAX_ROWS]:
             table.add_row(Text(record.record_id), Text(shorten(record.query, 60)), Text(shorten(record.output, 120)))
         self._print(table, _more(len(records)))
 
-    def render_progress(self, state: StateView) -> None:
+    def render_progress(self, state: views.StateView) -> None:
         """A bar of how far the annotating is."""
-        share = state.annotated / state.total if state.total else 0.0
-        line = Text.assemble(_bar(share), f" {state.annotated}/{state.total} annotated: ")
-        line.append(f"{state.accepts} accept", _STYLE[1]).append(", ").append(f"{state.rejects} reject", _STYLE[0])
-        if state.undecided:
-            line.append(f", {state.undecided} undecided")
-        self._print(line)
+        share, counts = count_annotated(state)
+        self._print(Text.assemble(_bar(share), f" {counts}"))
 
-    def render_evaluation(self, result: EvaluationView) -> None:
+    def render_evaluation(self, result: views.EvaluationView) -> None:
         """Figures with intervals, the confusion matrix, and what got no verdict."""
-        metrics = result.metrics
-        title = f"Agreement of {result.provider}/{result.model} with people on {metrics.n} records"
-        figures = _table(title, ("figure", "value", "", "95 % interval"))
-        for name, label in FIGURES:
-            value = metrics.figures[name]
-            bar = _bar(max(value, 0.0)) if value is not None else Text(UNDEFINED, "dim")
-            figures.add_row(label, format_figure(value), bar, format_interval(result.interval(name)))
+        figures = _table(title_evaluation(result), ("figure", "value", "", "95 % interval"))
+        for label, value, text, interval in figure_rows(result):
+            bar = _bar(value) if value is not None else Text(UNDEFINED, "dim")
+            figures.add_row(label, text, bar, interval)
         words = Text(f"Kappa is {result.interpretation}.", "bold")
-        self._print(figures, words, _matrix(metrics), *_failures(result))
+        self._print(figures, words, _matrix(result.metrics), *_failures(result))
 
-    def render_misalignments(self, analysis: AnalysisView) -> None:
+    def render_misalignments(self, analysis: views.AnalysisView) -> None:
         """Findings, recommendations, and the errors themselves."""
         self._print(Text(analysis.summary, "bold"))
         for finding in analysis.findings:
@@ -104,7 +89,7 @@ class ConsoleCaliberRenderer:
             if errors:
                 self._print(_errors(errors), _more(len(errors)))
 
-    def render_patterns(self, patterns: Sequence[PatternView]) -> None:
+    def render_patterns(self, patterns: Sequence[views.PatternView]) -> None:
         """A table of patterns with bars of their counts."""
         table = _table("Patterns in people's notes", ("pattern", "n", "", "stability", "typical note"))
         most = max((pattern.count for pattern in patterns), default=1) or 1
@@ -116,7 +101,7 @@ class ConsoleCaliberRenderer:
             )
         self._print(table)
 
-    def render_proposal(self, proposal: ProposalView) -> None:
+    def render_proposal(self, proposal: views.ProposalView) -> None:
         """The diff of old and new criteria, and where the changes come from."""
         self._print(Text(proposal.summary, "bold"))
         self._print(Panel(_diff(proposal.original_criteria, proposal.optimized_criteria), title="Criteria"))
@@ -125,21 +110,21 @@ class ConsoleCaliberRenderer:
         if proposal.example_ids:
             self._print(Text(f"{len(proposal.example_ids)} examples: {shorten(', '.join(proposal.example_ids), 100)}"))
 
-    def render_history(self, rounds: Sequence[RoundView]) -> None:
+    def render_history(self, rounds: Sequence[views.RoundView]) -> None:
         """A table of versions with kappa on each split."""
         table = _table("Versions", ("version", "kappa on dev", "", "on test", "decision", "why"))
         for each in rounds:
-            dev = each.kappa_by_split.get("dev")
-            bar = _bar(max(dev, 0.0), 12) if dev is not None else Text("")
-            test = format_figure(each.kappa_by_split["test"]) if "test" in each.kappa_by_split else "sealed"
-            table.add_row(each.version, format_figure(dev), bar, test, each.decision, Text(each.decision_reason))
+            value = each.kappa_by_split.get("dev")
+            bar = _bar(value, 12) if value is not None else Text("")
+            dev, test = round_kappas(each)
+            table.add_row(each.version, dev, bar, test, each.decision, Text(each.decision_reason))
         self._print(table)
 
     def render_message(self, text: str) -> None:
         """A line."""
         self._print(Text(text))
 
-    def annotate(self, manager: AnnotatingView) -> None:
+    def annotate(self, manager: views.AnnotatingView) -> None:
         """Show record after record and read a line for each: a or r, n NOTE, s, b, u, q; the end of input quits."""
         self._print(Text(_HELP, "dim"))
         first = manager.get_next_unannotated()
@@ -152,7 +137,7 @@ class ConsoleCaliberRenderer:
                 break
         self.render_progress(manager.get_state())
 
-    def _show_record(self, manager: AnnotatingView, record: RecordView) -> None:
+    def _show_record(self, manager: views.AnnotatingView, record: views.RecordView) -> None:
         state = manager.get_state()
         parts = [("Query", record.query), ("Reference", record.reference), ("Output", record.output)]
         body = Text("\n\n").join(Text.assemble((f"{name}\n", "bold"), text) for name, text in parts if text)
@@ -172,7 +157,7 @@ class ConsoleCaliberRenderer:
             return None
         return line.rstrip("\n") if line else None
 
-    def _obey(self, manager: AnnotatingView, record: RecordView, line: str) -> bool:
+    def _obey(self, manager: views.AnnotatingView, record: views.RecordView, line: str) -> bool:
         """Do what the line says; False to quit."""
         command, _, rest = line.strip().partition(" ")
         key, note = command[:1].lower(), rest.strip() or None
@@ -197,7 +182,7 @@ class ConsoleCaliberRenderer:
             self._print(Text(_HELP, "yellow"))
         return True
 
-    def _go_on(self, manager: AnnotatingView) -> bool:
+    def _go_on(self, manager: views.AnnotatingView) -> bool:
         """To the next record without a verdict; False where there is none."""
         following = manager.get_next_unannotated()
         if following is None:
@@ -205,7 +190,7 @@ class ConsoleCaliberRenderer:
         manager.set_current_index(manager.index_of(following.record_id))
         return True
 
-    def _step(self, manager: AnnotatingView, by: int) -> bool:
+    def _step(self, manager: views.AnnotatingView, by: int) -> bool:
         index = manager.current_index + by
         if not 0 <= index < manager.get_state().total:
             self._print(Text("that was the last record" if by > 0 else "this is the first record", "yellow"))
@@ -243,14 +228,14 @@ def _matrix(metrics: ConfusionMatrix) -> Table:
     return table
 
 
-def _failures(result: EvaluationView) -> list[RenderableType]:
+def _failures(result: views.EvaluationView) -> list[RenderableType]:
     if not result.failed:
         return []
     first = result.failed[0]
     return [Text(f"{count_failures(len(result.failed))}, e.g. {first.record_id}: {first.reason}", "yellow")]
 
 
-def _errors(errors: Sequence[MisalignedView]) -> Table:
+def _errors(errors: Sequence[views.MisalignedView]) -> Table:
     table = _table(KIND[errors[0].kind].capitalize(), ("id", "output", "people's note", "judge's reasoning"))
     for error in errors[:MAX_ROWS]:
         texts = (error.output, error.human_notes or "", error.llm_reasoning or "")
@@ -261,8 +246,7 @@ def _errors(errors: Sequence[MisalignedView]) -> Table:
 def _diff(old: str, new: str) -> Text:
     """The lines of both, marked - and + and coloured."""
     text = Text()
-    for line in difflib.ndiff(old.splitlines(), new.splitlines()):
-        if not line.startswith("?"):
-            text.append(f"{line}\n", {"-": "red", "+": "green"}.get(line[0], ""))
+    for sign, line in diff_lines(old, new):
+        text.append(f"{line}\n", {"-": "red", "+": "green"}.get(sign, ""))
     text.rstrip()
     return text

@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from caliber_pipeline.renderers.views import (
-        AnalysisView,
-        AnnotatingView,
-        EvaluationView,
-        PatternView,
-        ProposalView,
-        RecordView,
-        RoundView,
-        StateView,
-    )
+    from caliber_pipeline.renderers import views
 
 _RECORD = ("record_id", "query", "output", "reference")
 _STATE = ("total", "annotated", "accepts", "rejects", "undecided")
@@ -44,15 +35,15 @@ class JsonCaliberRenderer:
         self._target = target
         self._indent = indent
 
-    def render_records(self, records: Sequence[RecordView]) -> str:
+    def render_records(self, records: Sequence[views.RecordView]) -> str:
         """`{"type": "records", "records": […]}`."""
         return self._emit("records", {"records": [_pick(record, _RECORD) for record in records]})
 
-    def render_progress(self, state: StateView) -> str:
+    def render_progress(self, state: views.StateView) -> str:
         """`{"type": "progress", "total": …, "annotated": …, …}`."""
         return self._emit("progress", _pick(state, _STATE))
 
-    def render_evaluation(self, result: EvaluationView) -> str:
+    def render_evaluation(self, result: views.EvaluationView) -> str:
         """`{"type": "evaluation", "metrics": {…}, "intervals": {…}, "records": […], "failed": […], …}`."""
         metrics = result.metrics
         content = {
@@ -66,7 +57,7 @@ class JsonCaliberRenderer:
         }
         return self._emit("evaluation", content)
 
-    def render_misalignments(self, analysis: AnalysisView) -> str:
+    def render_misalignments(self, analysis: views.AnalysisView) -> str:
         """`{"type": "misalignments", "summary": …, "findings": […], …}`."""
         content = {
             "summary": analysis.summary,
@@ -77,16 +68,16 @@ class JsonCaliberRenderer:
         }
         return self._emit("misalignments", content)
 
-    def render_patterns(self, patterns: Sequence[PatternView]) -> str:
+    def render_patterns(self, patterns: Sequence[views.PatternView]) -> str:
         """`{"type": "patterns", "patterns": […]}`."""
         return self._emit("patterns", {"patterns": [_pick(pattern, _PATTERN) for pattern in patterns]})
 
-    def render_proposal(self, proposal: ProposalView) -> str:
+    def render_proposal(self, proposal: views.ProposalView) -> str:
         """`{"type": "proposal", "original_criteria": …, "optimized_criteria": …, "suggestions": […], …}`."""
         suggestions = [_pick(suggestion, _SUGGESTION) for suggestion in proposal.suggestions]
         return self._emit("proposal", {**_pick(proposal, _PROPOSAL), "suggestions": suggestions})
 
-    def render_history(self, rounds: Sequence[RoundView]) -> str:
+    def render_history(self, rounds: Sequence[views.RoundView]) -> str:
         """`{"type": "history", "versions": […]}`."""
         versions = [{**_pick(each, _ROUND), "kappa_by_split": dict(each.kappa_by_split)} for each in rounds]
         return self._emit("history", {"versions": versions})
@@ -95,7 +86,7 @@ class JsonCaliberRenderer:
         """`{"type": "message", "text": …}`."""
         return self._emit("message", {"text": text})
 
-    def annotate(self, manager: AnnotatingView) -> str:
+    def annotate(self, manager: views.AnnotatingView) -> str:
         """`{"type": "annotate", "record": …, "progress": {…}}`: the record at hand; a program gives the verdict."""
         record = manager.get_next_unannotated()
         content = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.renderers.notebook import is_notebook, progress_html, record_html
+from caliber_pipeline.renderers.notebook_html import is_notebook, progress_html, record_html
 
 if TYPE_CHECKING:
-    from caliber_pipeline.renderers.views import AnnotatingView, RecordView
+    from caliber_pipeline.renderers import views
 
 
 class AnnotationWidget:
@@ -18,7 +18,7 @@ class AnnotationWidget:
         box: The ipywidgets box, to be placed where one likes.
     """
 
-    def __init__(self, manager: AnnotatingView) -> None:
+    def __init__(self, manager: views.AnnotatingView) -> None:
         """Build the widgets.
 
         Args:
@@ -82,7 +82,7 @@ class AnnotationWidget:
             display(self.box)  # type: ignore[no-untyped-call]  # IPython has no types here
         return self
 
-    def _record(self) -> RecordView | None:
+    def _record(self) -> views.RecordView | None:
         return self._manager.get_current_record()
 
     def _judge(self, score: int) -> None:

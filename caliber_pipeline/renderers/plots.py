@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from html import escape
 
 from caliber_pipeline.core.agreement import ConfusionMatrix
+from caliber_pipeline.renderers import views
 from caliber_pipeline.renderers.pictures import draw, label
-from caliber_pipeline.renderers.protocol import format_figure
-from caliber_pipeline.renderers.views import RoundView
+from caliber_pipeline.renderers.wording import format_figure
 
 _ACCENT = "#3b82c4"  # 3:1 and more against both white and black
 _WRONG = "#c2573a"
@@ -38,7 +38,7 @@ def plot_confusion_matrix(metrics: ConfusionMatrix) -> str:
     return draw(392, 184, shapes, "text-anchor='middle' fill='currentColor' ")
 
 
-def plot_kappa(rounds: Sequence[RoundView], split: str = "dev") -> str:
+def plot_kappa(rounds: Sequence[views.RoundView], split: str = "dev") -> str:
     """Cohen's kappa of each version on one split; versions that did not win are hollow, undefined ones left out."""
     step, left, top, height = 90, 50, 20, 140
     width = left + step * max(len(rounds), 1) + 20

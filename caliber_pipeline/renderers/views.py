@@ -6,13 +6,17 @@ from typing import Protocol
 from caliber_pipeline.core.agreement import ConfusionMatrix
 
 
-class RecordView(Protocol):
-    """A query and an answer."""
+class IdView(Protocol):
+    """Something about a record."""
 
     @property
     def record_id(self) -> str:
-        """The id."""
+        """The record's id."""
         ...
+
+
+class TextView(IdView, Protocol):
+    """A record's texts."""
 
     @property
     def query(self) -> str:
@@ -23,6 +27,24 @@ class RecordView(Protocol):
     def output(self) -> str:
         """What it answered."""
         ...
+
+
+class ReasonsView(IdView, Protocol):
+    """Why people and judge decided so."""
+
+    @property
+    def human_notes(self) -> str | None:
+        """The people's notes."""
+        ...
+
+    @property
+    def llm_reasoning(self) -> str | None:
+        """The judge's reasoning."""
+        ...
+
+
+class RecordView(TextView, Protocol):
+    """A query and an answer."""
 
     @property
     def reference(self) -> str | None:
@@ -114,13 +136,8 @@ class AnnotatingView(Protocol):
         ...
 
 
-class EvaluatedView(Protocol):
+class EvaluatedView(ReasonsView, Protocol):
     """A record with both verdicts."""
-
-    @property
-    def record_id(self) -> str:
-        """The id."""
-        ...
 
     @property
     def human_score(self) -> int:
@@ -133,28 +150,13 @@ class EvaluatedView(Protocol):
         ...
 
     @property
-    def llm_reasoning(self) -> str | None:
-        """The judge's reasoning."""
-        ...
-
-    @property
-    def human_notes(self) -> str | None:
-        """The people's notes."""
-        ...
-
-    @property
     def aligned(self) -> bool:
         """Whether the verdicts are equal."""
         ...
 
 
-class FailedView(Protocol):
+class FailedView(IdView, Protocol):
     """A record without a verdict."""
-
-    @property
-    def record_id(self) -> str:
-        """The id."""
-        ...
 
     @property
     def status(self) -> str:
@@ -205,37 +207,12 @@ class EvaluationView(Protocol):
         ...
 
 
-class MisalignedView(Protocol):
+class MisalignedView(TextView, ReasonsView, Protocol):
     """A false positive or a false negative."""
-
-    @property
-    def record_id(self) -> str:
-        """The id."""
-        ...
 
     @property
     def kind(self) -> str:
         """'false_positive' or 'false_negative'."""
-        ...
-
-    @property
-    def query(self) -> str:
-        """The query."""
-        ...
-
-    @property
-    def output(self) -> str:
-        """The answer."""
-        ...
-
-    @property
-    def human_notes(self) -> str | None:
-        """The people's notes."""
-        ...
-
-    @property
-    def llm_reasoning(self) -> str | None:
-        """The judge's reasoning."""
         ...
 
 
