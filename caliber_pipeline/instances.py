@@ -21,7 +21,7 @@ def instance_folder(settings: Settings) -> Path:
     meet.
     """
     if not settings.is_default_output:
-        return settings.output.resolve() / FOLDER
+        return settings.state_folder.resolve() / FOLDER
     home = dotenv_values(Path.cwd() / ".env").get("DAGSTER_HOME") or os.environ.get("DAGSTER_HOME")
     return Path(home).expanduser() if home else Path.cwd() / FOLDER
 

@@ -2,16 +2,19 @@
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
+import pandas as pd
 from pydantic import Field
+from upath import UPath
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.errors import InputError, MissingStepError
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.judges.batch_judge import BatchJudge
@@ -23,8 +26,9 @@ from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge
 from caliber_pipeline.judges.providers import PROVIDERS
-from caliber_pipeline.judges.ray_shards import BuildJudge, build_share
+from caliber_pipeline.judges.ray_shards import BuildJudge, build_share, import_ray, judge_in_shards_on_ray
 from caliber_pipeline.judges.recorded import RecordedJudge
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, OnProgress, ShardedTask, judge_in_shards
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
@@ -35,6 +39,7 @@ from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline.strategies import Strategy, build_strategies
 from caliber_pipeline.strategies.gepa import JudgeCriteria
 
+ALL_SCORES: Final = "all_scores"
 _BUDGETS: Final[dict[str, Budget]] = {}  # Dagster copies resources; all copies of a project spend from one budget
 
 
@@ -150,6 +155,52 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings = self.endpoint_settings.bound_to(criteria, self._first_judge(version, criteria.base))
         return partial(build_share, settings)
 
+    def judge_all(
+        self,
+        version: str,
+        criteria: Criteria,
+        examples: pd.DataFrame,
+        on_progress: OnProgress | None = None,
+        *,
+        waits: bool = True,
+    ) -> UPath:
+        """Have every stored record judged, labelled or not, in shards, on the backend that the settings name.
+
+        Args:
+            version: The criteria version.
+            criteria: Its criteria.
+            examples: Its examples, as in `JudgeTask`.
+            on_progress: Called after every shard.
+            waits: Whether to wait for a provider's batches to end.
+
+        Returns:
+            The folder of the verdicts, below OUTPUT/all_scores.
+
+        Raises:
+            MissingStepError: no records are stored.
+            JudgeError: the judge as a whole cannot work.
+            SpendingCapError: the spending cap left records unasked.
+            StillUnderWayError: batches are under way that were not to be waited for.
+        """
+        tables, settings = self.tables, self.settings
+        attrs = tables.load_attrs("records")
+        if attrs is None:
+            raise MissingStepError(f"{tables.path('records')}: not there yet; run `caliber ingest` first")
+        folder = settings.output / ALL_SCORES
+        task = ShardedTask(criteria, examples, folder, tables.count("records"), attrs["records_fingerprint"])
+        records = tables.scan("records", columns=JUDGED_COLUMNS)
+        if settings.backend == "ray":
+            build = self.judge_builder(criteria, version)
+            with connected_ray(settings.ray_address):
+                return judge_in_shards_on_ray(
+                    build, records, task, n_workers=settings.ray_workers, on_progress=on_progress
+                )
+        judge = self.build_judge(criteria=criteria, version=version)
+        if isinstance(judge, BatchJudge):
+            judge.waits = waits
+        with self.open_verdict_cache() as cache:
+            return judge_in_shards(judge, records, task, cache=cache, on_progress=on_progress)
+
     def build_language_model(self) -> LanguageModel:
         """The language model of the endpoint that the settings name.
 
@@ -217,9 +268,37 @@ def _plain(value: str) -> str:
     return (value.get_value() or "") if isinstance(value, dg.EnvVar) else value
 
 
-def _build_local(_: int) -> Judge:
+@contextmanager
+def connected_ray(address: str | None) -> Iterator[None]:
+    """A connection to a Ray cluster by dagster-ray; the one that is there already, where a Ray resource has made it.
+
+    Args:
+        address: As `ray.init` takes it; None starts a cluster on this machine, "auto" joins the one that runs here.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    from dagster_ray import LocalRay
+
+    class Cluster(LocalRay):
+        @property
+        def ray_address(self) -> str:  # type: ignore[override] # of LocalRay it is None: whatever runs here
+            return address or "local"
+
+    options: dict[str, object] = {"log_to_driver": False}
+    if address is None:
+        options["include_dashboard"] = False
+    with Cluster(ray_init_options=options).yield_for_execution(dg.build_init_resource_context()):
+        yield
+
+
+def _build_local(_: int, __: Budget | None) -> Judge:
     return LocalJudge(SentenceTransformerEncoder())
 
 
-def _build_recorded(_: int) -> Judge:
+def _build_recorded(_: int, __: Budget | None) -> Judge:
     return RecordedJudge()

@@ -2,20 +2,27 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
+from upath import UPath
 
 from caliber_pipeline.core.errors import InputError
 
-DEFAULT_OUTPUT: Final = Path("data/assets")
+DEFAULT_OUTPUT: Final = UPath("data/assets")
+DEFAULT_STATE_DIR: Final = Path("data/state")
 DEFAULT_CRITERIA_DIR: Final = Path("data/criteria")
 DEFAULT_INPUT_DIR: Final = Path("data/input")
+LOCAL_PROTOCOLS: Final = frozenset({"", "file", "local"})
 CACHE_FOLDER: Final = ".cache"
 PREFIX: Final = "CALIBER_"
 STRATEGIES: Final = ("rules", "examples", "rewrite", "gepa")
 JUDGES: Final = ("local", "recorded", "openai")
+
+
+Location = Annotated[UPath, PlainValidator(lambda given: UPath(given)), PlainSerializer(str)]
+"""A local folder, or an object store's prefix as `s3://bucket/prefix`."""
 
 
 class Settings(BaseModel):
@@ -23,7 +30,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output: Path = DEFAULT_OUTPUT
+    output: Location = DEFAULT_OUTPUT
+    state_dir: Path | None = None
     records: Path | None = None
     annotations: Path | None = None
     criteria_dir: Path | None = None
@@ -99,19 +107,45 @@ class Settings(BaseModel):
     @property
     def is_default_output(self) -> bool:
         """Whether this is the project's own output, with the criteria folder and the Dagster instance beside it."""
-        return self.output.resolve() == DEFAULT_OUTPUT.resolve()
+        return not self.is_remote and self.state_folder.resolve() == Path(DEFAULT_OUTPUT.path).resolve()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the tables go to an object store."""
+        return self.output.protocol not in LOCAL_PROTOCOLS
+
+    @property
+    def local_output(self) -> Path:
+        """The output, where it is a local folder.
+
+        Raises:
+            InputError: it is not.
+        """
+        if self.is_remote:
+            raise InputError(f"{self.output}: no local folder; this command reads its tables from one")
+        return Path(self.output.path)
+
+    @property
+    def state_folder(self) -> Path:
+        """Where everything lies that is no table: caches, criteria, annotations, the Dagster instance.
+
+        The output itself; where that is no local folder, one of its own on this machine.
+        """
+        if self.state_dir is not None:
+            return self.state_dir
+        return DEFAULT_STATE_DIR / self.output.path.strip("/") if self.is_remote else Path(self.output.path)
 
     @property
     def criteria_folder(self) -> Path:
-        """The criteria folder: the project's own for the project's own output, else inside the output."""
+        """The criteria folder: the project's own for the project's own output, else in the state folder."""
         if self.criteria_dir is not None:
             return self.criteria_dir
-        return DEFAULT_CRITERIA_DIR if self.is_default_output else self.output / "criteria"
+        return DEFAULT_CRITERIA_DIR if self.is_default_output else self.state_folder / "criteria"
 
     @property
     def cache_folder(self) -> Path:
         """Where verdicts and embeddings are kept."""
-        return self.output / CACHE_FOLDER
+        return self.state_folder / CACHE_FOLDER
 
     @property
     def verdict_cache_file(self) -> Path:
@@ -136,7 +170,7 @@ class Settings(BaseModel):
         """Where the annotation page keeps people's verdicts: as set, else a file beside the input or in the output."""
         if self.annotation_store is not None:
             return self.annotation_store
-        return str((DEFAULT_INPUT_DIR if self.is_default_output else self.output) / "annotations.sqlite")
+        return str((DEFAULT_INPUT_DIR if self.is_default_output else self.state_folder) / "annotations.sqlite")
 
     @property
     def uses_own_input(self) -> bool:

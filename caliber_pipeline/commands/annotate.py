@@ -62,7 +62,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
     serve(
         ServeSettings(
-            assets=settings.output,
+            assets=settings.local_output,
             records=records,
             store=store,
             criteria=settings.criteria_folder if settings.criteria_folder.is_dir() else None,
@@ -91,7 +91,7 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
 
 def _unstored_records(settings: Settings) -> "pa.Table | None":
     """The records of the input file where no run has stored them yet: one may annotate first."""
-    if (settings.output / "records.parquet").exists() or not settings.records_file.is_file():
+    if (settings.local_output / "records.parquet").exists() or not settings.records_file.is_file():
         return None
     from caliber_pipeline.core.schemas import arrow_from_frame
     from caliber_pipeline.stores.ingest import load_records
@@ -103,7 +103,7 @@ def _transfer(arguments: argparse.Namespace, settings: Settings, url: str, unsto
     from caliber_pipeline.annotate.transfer import export_annotations, import_annotations, load_records
     from caliber_pipeline.stores.annotation_store import AnnotationStore
 
-    records = load_records(settings.output, unstored)
+    records = load_records(settings.local_output, unstored)
     with AnnotationStore(url) as store:
         if arguments.import_ is not None:
             n_new, n_known, rejected = import_annotations(store, arguments.import_, records)

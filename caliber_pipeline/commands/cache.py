@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
@@ -31,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add("--output", metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
     add("--prune", action="store_true", help="remove verdicts: all, or those that the next two options choose")
     add("--older-than", type=float, metavar="DAYS", help="only verdicts stored before that many days")
     add("--status", action="append", default=[], choices=("scored", "unparseable", "refused"), help="only these")
@@ -52,7 +51,9 @@ def execute(arguments: argparse.Namespace) -> None:
     if not arguments.prune and (arguments.status or arguments.older_than is not None):
         raise InputError("--older-than and --status choose what --prune removes; add --prune")
     settings = Settings.from_env(os.environ)
-    path = settings.model_copy(update={"output": arguments.output or settings.output}).verdict_cache_file
+    if arguments.output:
+        settings = Settings.checked(settings.model_dump() | {"output": arguments.output})
+    path = settings.verdict_cache_file
     if not path.exists():
         raise InputError(f"{path}: there is no verdict cache; name the --output of a run that asked an endpoint")
     n_removed = None

@@ -31,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add = parser.add_argument
     add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
-    add("--output", type=Path, metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
+    add("--output", metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
     add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
     add("--json", action="store_true", help="one JSON object on stdout")

@@ -4,20 +4,20 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
 
 if TYPE_CHECKING:
     import pandas as pd
+    from upath import UPath
 
     from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.resources import Project
     from caliber_pipeline.stores.sharded_work import ShardProgress
 
-FOLDER: Final = "all_scores"
 _EXAMPLE: Final = """example:
   caliber ingest --records answers.csv --output runs/answers
   caliber judge --output runs/answers --version v001 --judge openai --model gpt-4o-mini
@@ -30,15 +30,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "judge",
         help="verdicts on every stored record, labelled or not",
         description="Have every stored record judged under one criteria version, in shards: a run that was interrupted "
-        f"goes on where it ended. The verdicts are the Parquet files of one folder below OUTPUT/{FOLDER}.",
+        "goes on where it ended. The verdicts are the Parquet files of one folder below OUTPUT/all_scores.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="DIR", help=f"where the records are stored (default: {DEFAULT_OUTPUT})")
+    add("--output", metavar="DIR", help=f"where the records are stored (default: {DEFAULT_OUTPUT})")
     add("--version", metavar="VERSION", help="the criteria version (default: the champion)")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
     add("--mode", choices=("live", "batch"), help="of --judge openai: batch costs half, and takes up to a day")
+    add(
+        "--no-wait",
+        action="store_true",
+        help="of --mode batch: send, take what has ended, and leave the rest to another run",
+    )
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
     add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
     add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
@@ -61,61 +66,40 @@ def execute(arguments: argparse.Namespace) -> None:
         JudgeError: the judge as a whole cannot work.
         SpendingCapError: the spending cap was reached.
     """
-    import pyarrow.dataset as ds
-
     from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.judges.batch_judge import StillUnderWayError
     from caliber_pipeline.resources import Project
 
     project = Project.from_settings(build_settings(arguments))
     version = arguments.version or _champion(project)
-    folder = _judge(project, version, project.criteria_files.load(version))
-    counts: dict[str, int] = {}
-    for batch in ds.dataset(folder, format="parquet").to_batches(columns=["status"]):
-        for entry in batch.column(0).value_counts().to_pylist():
-            counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    criteria = project.criteria_files.load(version)
+    try:
+        folder = project.judge_all(
+            version, criteria, _examples(project, criteria), _reporter(), waits=not arguments.no_wait
+        )
+    except StillUnderWayError as under_way:
+        sys.stdout.write(
+            json.dumps({"version": version, "under_way": str(under_way)}) if arguments.json else str(under_way)
+        )
+        sys.stdout.write("\n")
+        return
+    counts = _count(folder)
     if arguments.json:
         sys.stdout.write(json.dumps({"version": version, "folder": str(folder), "n_by_status": counts}) + "\n")
-    else:
-        shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-        sys.stdout.write(f"{version}: {shown}; {folder}\n")
+        return
+    shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    sys.stdout.write(f"{version}: {shown}; {folder}\n")
+    if counts.get("failed"):
+        sys.stdout.write("run again to have the failed ones asked again\n")
 
 
-def _judge(project: "Project", version: str, criteria: "Criteria") -> Path:
-    from caliber_pipeline.core.errors import MissingStepError
-    from caliber_pipeline.judges.ray_shards import RayWorkers, judge_in_shards_on_ray
-    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+def _count(folder: "UPath") -> dict[str, int]:
+    from caliber_pipeline.stores.shards import open_dataset
 
-    tables = project.tables
-    attrs = tables.load_attrs("records")
-    if attrs is None:
-        raise MissingStepError(f"{tables.path('records')}: not there yet; run `caliber ingest` first")
-    settings, examples = project.settings, _examples(project, criteria)
-    records, n_records = tables.scan("records", columns=JUDGED_COLUMNS), tables.count("records")
-    folder, fingerprint = settings.output / FOLDER, attrs["records_fingerprint"]
-    if settings.backend == "ray":
-        return judge_in_shards_on_ray(
-            project.judge_builder(criteria, version),
-            records,
-            criteria,
-            examples,
-            folder,
-            n_records=n_records,
-            records_fingerprint=fingerprint,
-            workers=RayWorkers(settings.ray_address, settings.ray_workers),
-            on_progress=_reporter(),
-        )
-    with project.open_verdict_cache() as cache:
-        return judge_in_shards(
-            project.build_judge(criteria=criteria, version=version),
-            records,
-            criteria,
-            examples,
-            folder,
-            n_records=n_records,
-            records_fingerprint=fingerprint,
-            cache=cache,
-            on_progress=_reporter(),
-        )
+    counts: Counter[str] = Counter()
+    for batch in open_dataset(folder).to_batches(columns=["status"]):
+        counts.update({entry["values"]: entry["counts"] for entry in batch.column(0).value_counts().to_pylist()})
+    return dict(counts)
 
 
 def _examples(project: "Project", criteria: "Criteria") -> "pd.DataFrame":

@@ -39,7 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
     add("--annotations", type=Path, metavar="FILE", help="people's verdicts, where they are not in the records file")
     add("--criteria", type=Path, metavar="FILE", help="the first criteria version, for an output without any")
-    add("--output", type=Path, metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
+    add("--output", metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
     add("--mode", choices=("live", "batch"), help="of --judge openai: batch costs half, and takes up to a day")
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")

@@ -1,5 +1,6 @@
 """The batches of a provider: what was sent under which id, kept in files so that a restart finds it again."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 ENDPOINT: Final = "/v1/chat/completions"
 WINDOW: Final = "24h"
 METADATA_KEY: Final = "caliber_batch"
+_QUEUE_FULL: Final = "token_limit"  # OpenAI's `token_limit_exceeded`: of the tokens under way in all batches
 ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+class QueueFullError(JudgeError):
+    """The provider takes no more batches until others have ended."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,11 @@ class BatchFiles:
 
     def open_batches(self) -> list[StoredBatch]:
         """The batches that were sent and whose results were not all taken yet."""
-        return [self._load(path) for path in sorted(self._folder.glob("*.json"))]
+        batches = []
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(FileNotFoundError):  # another thread has taken its results meanwhile
+                batches.append(self._load(path))
+        return batches
 
     def send(self, requests: Mapping[str, Mapping[str, Any]]) -> StoredBatch:
         """Send requests by custom id as one batch.
@@ -91,16 +101,17 @@ class BatchFiles:
         """The provider's status of a batch, and the lines that came back, once it has ended.
 
         Raises:
-            JudgeError: the provider refused the batch as a whole.
+            QueueFullError: the provider refused the batch because too much is under way.
+            JudgeError: the provider refused the batch for another reason.
         """
         assert batch.batch_id is not None  # noqa: S101 `find_sent` gives it
         seen = self._client.batches.retrieve(batch.batch_id)
         if seen.status == "failed":
-            faults = [fault.message or fault.code or "" for fault in (seen.errors.data if seen.errors else None) or []]
+            faults = (seen.errors.data if seen.errors else None) or []
+            words = "; ".join(fault.message or fault.code or "" for fault in faults[:3]) or "no reason given"
             self.forget(batch)
-            raise JudgeError(
-                f"the provider refused batch {batch.batch_id}: {'; '.join(faults[:3]) or 'no reason given'}"
-            )
+            is_full = any((fault.code or "").startswith(_QUEUE_FULL) for fault in faults)
+            raise (QueueFullError if is_full else JudgeError)(f"the provider refused batch {batch.batch_id}: {words}")
         if seen.status not in ENDED:
             return seen.status, iter(())
         return seen.status, self._lines([seen.output_file_id, seen.error_file_id])

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import time
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from caliber_pipeline.core import schemas
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError, SpendingCapError
+from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.judge_prompt import Message, build_prefix, build_record_message
 from caliber_pipeline.core.pricing import Estimate, pico, usd
 from caliber_pipeline.core.verdicts import VERDICTS
-from caliber_pipeline.judges.batch_files import BatchFiles, Line, StoredBatch
+from caliber_pipeline.judges.batch_files import BatchFiles, Line, QueueFullError, StoredBatch
 from caliber_pipeline.judges.caller import parse_completion
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_run import read_vote
@@ -33,6 +33,14 @@ _log = logging.getLogger(__name__)
 PRICE_FACTOR: Final = 0.5  # of the price of single calls, at every provider of the table that has batches
 _CANCELLED: Final = "the batch was cancelled before it came to this record"
 Row = tuple[str | int | float | None, ...]
+
+
+class StillUnderWayError(CaliberError):
+    """Batches are under way, and nobody waits for them: the next run takes what has ended by then."""
+
+
+class _StoppedError(Exception):
+    """The judge was stopped while it waited."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,10 @@ class BatchJudge:
 
     Lines that failed or expired are asked again one by one, as `OpenAIJudge` does; those of a batch that somebody
     cancelled are not. It has the other judge's identity, so the cache knows the verdicts of both.
+    Several threads may judge with it at a time.
+
+    Attributes:
+        waits: Whether `judge` waits for batches to end, or raises `StillUnderWayError` after one look at each.
     """
 
     is_cacheable: Final = True
@@ -66,7 +78,7 @@ class BatchJudge:
         folder: Path,
         *,
         limits: BatchLimits | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         """A judge that has sent nothing yet.
 
@@ -75,13 +87,16 @@ class BatchJudge:
             settings: Its settings.
             folder: Where the ids of the batches under way are kept, so that a restart takes them up again.
             limits: What the provider takes.
-            sleep: Waits between two looks.
+            sleep: Waits between two looks; the clock where left out.
         """
         self._single = single
         self._settings = settings
         self._folder = folder
         self._limits = limits or BatchLimits()
-        self._sleep = sleep
+        self._is_stopped = threading.Event()
+        self._sleep = sleep or self._is_stopped.wait
+        self._single_calls = threading.Lock()  # their limits hold for one run at a time
+        self.waits = True
         self.max_examples = single.max_examples
 
     @property
@@ -93,6 +108,16 @@ class BatchJudge:
     def model(self) -> str:
         """The model that answers."""
         return self._single.model
+
+    def stop(self) -> None:
+        """End the waiting of all threads; what is under way at the provider stays so."""
+        self._is_stopped.set()
+
+    def pause(self) -> None:
+        """Wait until it is time for another look."""
+        self._sleep(self._limits.poll_every_s)
+        if self._is_stopped.is_set():
+            raise _StoppedError
 
     def identity(self, criteria: Criteria) -> Mapping[str, str | int | float | None]:
         """That of the single judge."""
@@ -111,6 +136,7 @@ class BatchJudge:
             JudgeError: the provider refuses a batch, or single calls cannot work.
             InputError: the criteria ask for several votes, which batches do not give.
             SpendingCapError: they would cost more than the cap, by the estimate.
+            StillUnderWayError: batches have not ended, and this judge does not wait.
         """
         if task.criteria.sampling.n_votes > 1:
             raise InputError("several votes are not asked for in batches; judge live, or set n_votes to 1")
@@ -128,7 +154,8 @@ class BatchJudge:
         if run.to_repeat:
             _log.info("%d records got no answer in a batch; they are asked one by one", len(run.to_repeat))
             is_open = task.records["record_id"].isin(list(run.to_repeat)).to_numpy(dtype=bool)
-            yield from self._single.judge(replace(task, records=task.records[is_open]))
+            with self._single_calls:
+                yield from self._single.judge(replace(task, records=task.records[is_open]))
 
     def _reserve(self, task: JudgeTask) -> int:
         """Set the estimate aside from the spending cap."""
@@ -164,6 +191,7 @@ class _BatchRun:
         self._prefix = build_prefix(task.criteria, task.examples)
         self._record_of = {custom_id: record_id for custom_id, record_id, _ in self._requests()}
         self._open = set(self._record_of)
+        self._unsent: set[str] = set()
         self.to_repeat: set[str] = set()
         self.spent = 0
 
@@ -173,15 +201,32 @@ class _BatchRun:
         under_way += [self._files.send(requests) for requests in self._chunks(sent)]
         while under_way:
             for batch in list(under_way):
-                status, lines = self._files.look(batch)
+                try:
+                    status, lines = self._files.look(batch)
+                except QueueFullError:
+                    if not self._files.open_batches():  # no other is to end: this one alone is too much
+                        raise
+                    under_way.remove(batch)
+                    self._unsent.update(batch.custom_ids)
+                    continue
                 if status in {"completed", "expired", "cancelled"}:
                     if rows := self._take(batch, status, dict(lines)):
                         yield _frame(rows)
                     # only now: who dies before the rows are stored finds the batch again
                     self._files.forget(batch)
                     under_way.remove(batch)
-            if under_way:
-                self._judge._sleep(self._judge._limits.poll_every_s)  # noqa: SLF001 of the same judge
+            if under_way or self._unsent:
+                under_way += self._wait(len(under_way))
+
+    def _wait(self, n_under_way: int) -> list[StoredBatch]:
+        """Wait a little, then send again what the provider had no room for."""
+        if not self._judge.waits:
+            raise StillUnderWayError(f"{n_under_way} batches are under way; run again to take what has ended")
+        self._judge.pause()
+        unsent, self._unsent = self._unsent, set()
+        return (
+            [self._files.send(requests) for requests in self._chunks(set(self._record_of) - unsent)] if unsent else []
+        )
 
     def _resume(self) -> list[StoredBatch]:
         """The batches of an earlier run that hold records of this task."""

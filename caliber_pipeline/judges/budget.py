@@ -13,11 +13,16 @@ class CapReachedError(Exception):
 
 
 class Budget:
-    """A spending cap in whole units of `pricing.pico`: what is reserved and spent never exceeds it."""
+    """A spending cap in whole units of `pricing.pico`: what is reserved and spent never exceeds it.
+
+    Attributes:
+        cap: What may be spent in all; None for no cap.
+        spent: What has been.
+    """
 
     def __init__(self, cap: int | None) -> None:
         """A budget; None never runs out."""
-        self._cap = cap
+        self.cap = cap
         self._reserved = 0
         self.spent = 0
         self._lock = threading.Lock()
@@ -56,7 +61,7 @@ class Budget:
             return False
 
     def _fits(self, amount: int) -> bool:
-        return self._cap is None or self.spent + self._reserved + amount <= self._cap
+        return self.cap is None or self.spent + self._reserved + amount <= self.cap
 
     def settle(self, reserved: int, spent: int) -> None:
         """Replace a reservation by what the call cost."""

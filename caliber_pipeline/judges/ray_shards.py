@@ -1,91 +1,72 @@
-"""Judges shards on a Ray cluster; the folder must be one that all of its machines see under the same path."""
+"""Judges shards on a Ray cluster, through Ray Data; output must be where all of its machines see it."""
 
+import logging
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
 
-import pandas as pd
 import pyarrow as pa
+from upath import UPath
 
-from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
+from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
-from caliber_pipeline.judges.protocol import Judge, JudgeTask
-from caliber_pipeline.judges.runner import run_judge
-from caliber_pipeline.judges.sharded import work_key
-from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
+from caliber_pipeline.judges.protocol import Judge
+from caliber_pipeline.judges.sharded import OnProgress, ShardedTask, judge_shard, survey
+from caliber_pipeline.stores.sharded_work import ShardedWork
 
-BuildJudge = Callable[[int], Judge]
-"""Makes a worker's judge, with its share of the endpoint's limits; the argument is the number of workers."""
-
-MAX_TRIES: Final = 5  # of a shard whose worker is lost: a machine that is taken away is no fault of the shard
-
-
-@dataclass(frozen=True)
-class RayWorkers:
-    """Which cluster, and how much of it.
-
-    Attributes:
-        address: As `ray.init` takes it; None starts a cluster on this machine, "auto" joins the one that runs here.
-        n_workers: Actors, each with a judge of its own.
-    """
-
-    address: str | None = None
-    n_workers: int = 2
+BuildJudge = Callable[[int, Budget | None], Judge]
+"""Makes a worker's judge, of the number of workers, which share the endpoint's limits, and their budget."""
 
 
 def judge_in_shards_on_ray(
     build_judge: BuildJudge,
     records: Iterable[pa.RecordBatch],
-    criteria: Criteria,
-    examples: pd.DataFrame,
-    folder: Path,
+    task: ShardedTask,
     *,
-    n_records: int,
-    records_fingerprint: str,
-    workers: RayWorkers,
-    on_progress: Callable[[ShardProgress], None] | None = None,
-) -> Path:
+    n_workers: int,
+    on_progress: OnProgress | None = None,
+) -> UPath:
     """As `judge_in_shards`, by actors over the shards; the results are the same, and either goes on with the other's.
 
-    A worker that is lost is started again, and its shard with it; the other shards are not touched.
+    A worker that is lost is started again, and its shard with it; the other shards are not touched. The spending cap
+    holds for all workers together. Ray must be connected.
 
     Args:
-        build_judge: Makes a judge in each worker; must be picklable.
-        records: As of `judge_in_shards`, as the rest of them.
-        criteria: The instructions.
-        examples: The records that the criteria show as examples.
-        folder: Where the shards of all criteria lie.
-        n_records: How many records there are.
-        records_fingerprint: What identifies them.
-        workers: Which cluster, and how much of it.
+        build_judge: Makes a judge in each worker, once; must be picklable.
+        records: As of `judge_in_shards`.
+        task: As of `judge_in_shards`.
+        n_workers: Actors, each with a judge of its own.
         on_progress: Called after every shard.
 
     Raises:
-        InputError: Ray is not installed.
         JudgeError: the judge as a whole cannot work; finished shards stay.
+        SpendingCapError: the spending cap left records unasked; what was judged is stored.
     """
-    ray = _import_ray()
-    key = work_key(build_judge(workers.n_workers), criteria, examples, records_fingerprint)
-    shards = ShardedWork((folder / key[:16]).resolve(), key, n_shards=count_shards(n_records))
-    shards.partition(records)
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        ray.init(address=workers.address, include_dashboard=None if workers.address else False, log_to_driver=False)
-    try:
-        actor = ray.remote(max_restarts=-1, max_task_retries=MAX_TRIES)(_Worker)
-        actors = [actor.remote(build_judge, workers.n_workers, criteria, examples) for _ in range(workers.n_workers)]
-        _run(ray, shards, key, actors, on_progress)
-    finally:
-        if is_ours:
-            ray.shutdown()
-    return shards.output
+    judge = build_judge(n_workers, None)
+    work = task.open(judge)
+    work.partition(records)
+    waiting, progress = survey(work, judge)
+    ledger = _open_ledger(judge)
+    capped: str | None = None
+    for n_rows, refusal in _map_shards(waiting, _Worker, (build_judge, n_workers, task, work, ledger), n_workers):
+        if refusal is not None:
+            capped = capped or refusal
+            continue
+        progress = progress.after(n_rows)
+        if on_progress is not None:
+            on_progress(progress)
+    if capped is not None:
+        raise SpendingCapError(capped)
+    return work.output
 
 
-def build_share(settings: OpenAIJudgeSettings, n_workers: int) -> OpenAIJudge:
+def build_share(settings: OpenAIJudgeSettings, n_workers: int, budget: Budget | None) -> OpenAIJudge:
     """A worker's judge at an endpoint: all workers together keep to the limits that the settings name."""
 
     def part(limit: float | None) -> float | None:
@@ -96,65 +77,193 @@ def build_share(settings: OpenAIJudgeSettings, n_workers: int) -> OpenAIJudge:
         max_concurrency=max(1, settings.max_concurrency // n_workers),
         requests_per_minute=part(settings.requests_per_minute),
         tokens_per_minute=part(settings.tokens_per_minute),
-        max_cost_usd=part(settings.max_cost_usd),
     )
-    return OpenAIJudge(share)
+    return OpenAIJudge(share, budget)
 
 
-class _Worker:
-    """An actor: one judge, made once, and one shard after the other."""
+def import_ray() -> Any:  # noqa: ANN401 a module without types
+    """Ray, with its data sets.
 
-    def __init__(self, build_judge: BuildJudge, n_workers: int, criteria: Criteria, examples: pd.DataFrame) -> None:
-        self._judge = build_judge(n_workers)
-        self._criteria = criteria
-        self._examples = examples
-
-    def judge_shard(self, folder: Path, key: str, n_shards: int, shard: int) -> int:
-        work = ShardedWork(folder, key, n_shards=n_shards)
-        return work.do_shard(
-            shard,
-            lambda frame: run_judge(self._judge, JudgeTask(frame, self._criteria, self._examples)),
-            "judge_scores",
-        )
-
-
-def _run(
-    ray: Any,  # noqa: ANN401 the module
-    shards: ShardedWork,
-    key: str,
-    actors: list[Any],
-    on_progress: Callable[[ShardProgress], None] | None,
-) -> None:
-    """Keep every actor at work on one shard until none is left."""
-    progress = shards.progress()
-    waiting = shards.open_shards()
-    at_work: dict[Any, Any] = {}
-    while waiting or at_work:
-        for actor in [actor for actor in actors if actor not in at_work.values()]:
-            if waiting:
-                at_work[actor.judge_shard.remote(shards.folder, key, shards.n_shards, waiting.pop(0))] = actor
-        for done in ray.wait(list(at_work))[0]:
-            del at_work[done]
-            progress = ShardProgress(progress.n_shards, progress.n_done + 1, progress.n_rows + _result(ray, done))
-            if on_progress is not None:
-                on_progress(progress)
-
-
-def _result(ray: Any, done: Any) -> int:  # noqa: ANN401 the module, and a reference
-    try:
-        n_rows: int = ray.get(done)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    return n_rows
-
-
-def _import_ray() -> Any:  # noqa: ANN401 a module without types
+    Raises:
+        InputError: it is not installed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless somebody asks for it
     try:
         import ray
+        import ray.data
         import ray.exceptions
     except ImportError:
         raise InputError(
             "the backend 'ray' needs Ray; install the extra: pip install 'caliber-pipeline[ray]'"
         ) from None
     return ray
+
+
+def map_on_ray(
+    items: Iterable[dict[str, Any]], worker: type, arguments: tuple[Any, ...], n_workers: int
+) -> Iterator[dict[str, Any]]:
+    """What the workers return for each item, in any order; an item whose worker is lost is given to another.
+
+    Args:
+        items: What there is to do, each for one call.
+        worker: A class whose instances take a batch of one item, as arrays by name, and return such a batch.
+        arguments: Of its constructor.
+        n_workers: Instances, each in a process of its own, made once.
+
+    Raises:
+        CaliberError: a worker raised it.
+    """
+    ray = import_ray()
+    everything = list(items)
+    if not everything:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    results = ray.data.from_items(everything, override_num_blocks=len(everything)).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(n_workers, len(everything)), max_tasks_in_flight_per_actor=1),
+        num_cpus=1,
+    )
+    try:
+        yield from results.iter_rows()
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(found := getattr(cause, "cause", None) or cause, CaliberError):
+                raise found from error
+            cause = cause.__cause__
+        raise
+
+
+def _map_shards(
+    shards: list[int], worker: type, arguments: tuple[Any, ...], n_workers: int
+) -> Iterator[tuple[int, str | None]]:
+    for row in map_on_ray(({"shard": shard} for shard in shards), worker, arguments, n_workers):
+        yield int(row["n_rows"]), row["refusal"] or None
+
+
+class _Worker:
+    """An actor: one judge, made once, and one shard after the other."""
+
+    def __init__(
+        self,
+        build_judge: BuildJudge,
+        n_workers: int,
+        task: ShardedTask,
+        work: ShardedWork,
+        ledger: Any,  # noqa: ANN401 a handle
+    ) -> None:
+        self._budget = None if ledger is None else LedgerBudget(ledger)
+        self._judge = build_judge(n_workers, self._budget)
+        self._task, self._work = task, work
+        self._refusal = ""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        n_rows = 0
+        if not self._refusal:
+            try:
+                n_rows = self._judge_shard(int(batch["shard"][0]))
+            except SpendingCapError as error:  # the other workers end as they come to the cap themselves
+                self._refusal = str(error)
+        return {"n_rows": [n_rows], "refusal": [self._refusal]}
+
+    def _judge_shard(self, shard: int) -> int:
+        with nullcontext() if self._budget is None else self._budget.for_shard(shard):
+            return judge_shard(self._work, shard, self._judge, self._task, None)
+
+
+def _open_ledger(judge: Judge) -> Any:  # noqa: ANN401 a handle
+    """The budget of all workers, on the machine that this process talks to; None where nothing bounds it."""
+    cap = judge.budget.cap if isinstance(judge, OpenAIJudge) else None
+    if cap is None:
+        return None
+    ray = import_ray()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return ray.remote(Ledger).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here).remote(cap)
+
+
+class Ledger:
+    """The budget that all workers spend from.
+
+    What a lost worker had set aside for its shard counts as spent as soon as the shard is begun again: those calls may
+    have been answered, and paid for.
+    """
+
+    def __init__(self, cap: int) -> None:
+        """A budget of which nothing is spent."""
+        self._budget = Budget(cap)
+        self._attempts: dict[int, str] = {}
+        self._reserved: Counter[str] = Counter()
+
+    async def begin(self, shard: int, attempt: str) -> None:
+        """Note that an attempt at a shard begins, and that earlier ones are no more."""
+        lost = self._reserved.pop(self._attempts.get(shard, ""), 0)
+        self._budget.settle(lost, lost)
+        self._attempts[shard] = attempt
+
+    async def reserve(self, shard: int, attempt: str, amount: int) -> bool:
+        """Set the most that a call can cost aside; False where it will never fit."""
+        try:
+            await self._budget.reserve(amount)
+        except CapReachedError:
+            return False
+        if self._attempts.get(shard) == attempt:
+            self._reserved[attempt] += amount
+        else:
+            self._budget.settle(amount, 0)
+        return True
+
+    async def settle(self, shard: int, attempt: str, reserved: int, spent: int) -> None:
+        """Replace a reservation by what the call cost."""
+        if self._attempts.get(shard) == attempt:
+            self._reserved[attempt] -= reserved
+            self._budget.settle(reserved, spent)
+
+    async def end(self, shard: int, attempt: str) -> None:
+        """Give back what an attempt has set aside and not used."""
+        if self._attempts.get(shard) == attempt:
+            self._budget.settle(self._reserved.pop(attempt, 0), 0)
+
+    async def spent(self) -> int:
+        """What was spent so far."""
+        return self._budget.spent
+
+
+class LedgerBudget(Budget):
+    """A worker's view of the ledger."""
+
+    def __init__(self, ledger: Any) -> None:  # noqa: ANN401 a handle
+        """Spend from a ledger, on behalf of the shard that `for_shard` names."""
+        super().__init__(None)
+        self._ledger = ledger
+        self._attempt = (-1, "")
+
+    @contextmanager
+    def for_shard(self, shard: int) -> Iterator[None]:
+        """What is spent meanwhile is spent for this shard."""
+        ray = import_ray()
+        self._attempt = (shard, uuid.uuid4().hex)
+        ray.get(self._ledger.begin.remote(*self._attempt))
+        try:
+            yield
+        finally:
+            ray.get(self._ledger.end.remote(*self._attempt))
+
+    async def reserve(self, amount: int) -> None:
+        """Set the most that a call can cost aside, waiting for open calls of any worker to settle.
+
+        Raises:
+            CapReachedError: it will not fit.
+        """
+        if not await self._ledger.reserve.remote(*self._attempt, amount):
+            raise CapReachedError
+
+    def settle(self, reserved: int, spent: int) -> None:
+        """Replace a reservation by what the call cost."""
+        self.spent += spent
+        self._ledger.settle.remote(*self._attempt, reserved, spent)

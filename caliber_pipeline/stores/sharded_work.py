@@ -1,12 +1,12 @@
-"""Work on records in shards that do not depend on their order: each is done once, whole or not at all, and then kept.
+"""Records in shards that do not depend on their order, and what became of each: a file per shard, whole or not there.
 
 FOLDER/input/part-00003.parquet    the records of shard 3, put there by a hash of their ids
 FOLDER/output/part-00003.parquet   what became of them; the folder is the result when all are there
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,19 +15,26 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_strings
 from caliber_pipeline.core.schemas import arrow_from_frame, frame_from_arrow
-from caliber_pipeline.stores.shards import remove_leftovers, shard_path, temporary_path
+from caliber_pipeline.stores.shards import (
+    is_local,
+    open_dataset,
+    remove_leftovers,
+    shard_path,
+    staging_folder,
+    temporary_path,
+    write_whole,
+)
 
 ROWS_PER_SHARD: Final = 16_384  # what is lost at most when a shard is interrupted, where nothing else keeps it
 MAX_SHARDS: Final = 512  # files that are open at once while records are put into shards; systems allow 1,024
 _PLAN: Final = "plan.json"
+_COMPLETE: Final = "complete"
 _FLUSH_BYTES: Final = 64 << 20
-
-Work = Callable[[pd.DataFrame], pd.DataFrame]
-"""From the records of a shard to the rows of its result."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,15 @@ class ShardProgress:
     n_done: int
     n_rows: int
 
+    def after(self, n_rows: int) -> "ShardProgress":
+        """One more shard is done, of so many rows."""
+        return ShardProgress(self.n_shards, self.n_done + 1, self.n_rows + n_rows)
+
 
 class ShardedWork:
-    """The shards of one piece of work, in a folder of its own."""
+    """The shards of one piece of work, in a folder of its own or below an object store's prefix."""
 
-    def __init__(self, folder: Path, key: str, *, n_shards: int) -> None:
+    def __init__(self, folder: UPath, key: str, *, n_shards: int) -> None:
         """Open the folder, as new or as an earlier run left it.
 
         Args:
@@ -61,26 +72,15 @@ class ShardedWork:
         """
         self.folder = folder
         self.n_shards = n_shards
-        self._plan = {"key": key, "n_shards": n_shards}
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            plan = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            _write_text(folder / _PLAN, json.dumps(self._plan))
-        else:
-            if plan != self._plan:
-                raise InputError(f"{folder}: holds the shards of other records or criteria; name another folder")
+        self._input = folder / "input"
+        self.output = folder / "output"
         for part in (self._input, self.output):
-            part.mkdir(exist_ok=True)
-
-    @property
-    def output(self) -> Path:
-        """The folder of the results: a Parquet data set, complete when every shard is done."""
-        return self.folder / "output"
-
-    @property
-    def _input(self) -> Path:
-        return self.folder / "input"
+            part.mkdir(parents=True, exist_ok=True)
+        plan, text = folder / _PLAN, json.dumps({"key": key, "n_shards": n_shards})
+        if not plan.exists():
+            write_whole(plan, lambda path: path.write_text(text, encoding="utf-8"))
+        elif plan.read_text(encoding="utf-8") != text:
+            raise InputError(f"{folder}: holds the shards of other records or criteria; name another folder")
 
     def partition(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Put records into their shards, unless an earlier run has; memory does not grow with their number.
@@ -88,78 +88,54 @@ class ShardedWork:
         Args:
             batches: The records; a column `record_id` decides on the shard.
         """
-        is_complete = self._input / "complete"
-        if is_complete.exists():
+        complete = self._input / _COMPLETE
+        if complete.exists():
             return
-        writers: dict[int, pq.ParquetWriter] = {}
-        pending: list[pa.RecordBatch] = []
+        staged = Path(self._input.path)
+        if not is_local(self._input):
+            staged = temporary_path(staging_folder(self._input), self.folder.name)
+            staged.mkdir()
         try:
-            for batch in batches:
-                pending.append(batch)
-                if sum(waiting.nbytes for waiting in pending) >= _FLUSH_BYTES:
-                    self._distribute(pa.Table.from_batches(pending), writers)
-                    pending.clear()
-            if pending:
-                self._distribute(pa.Table.from_batches(pending), writers)
+            _distribute_all(batches, staged, self.n_shards)
+            if not is_local(self._input):
+                for path in staged.iterdir():
+                    self._input.fs.put_file(str(path), f"{self._input.path}/{path.name}")
         finally:
-            for writer in writers.values():
-                writer.close()
-        _write_text(is_complete, "")
+            if not is_local(self._input):
+                shutil.rmtree(staged, ignore_errors=True)
+        write_whole(complete, lambda path: path.touch())
 
-    def _distribute(self, table: pa.Table, writers: dict[int, pq.ParquetWriter]) -> None:
-        shards = hash_strings(table.column("record_id")) % np.uint64(self.n_shards)
-        order = np.argsort(shards, kind="stable")
-        ordered = table.take(pa.array(order))
-        ends = np.cumsum(np.bincount(shards.astype(np.int64), minlength=self.n_shards))
-        for shard, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if end > start:
-                if shard not in writers:
-                    path = shard_path(self._input, shard)
-                    writers[shard] = pq.ParquetWriter(path, table.schema, compression="zstd")
-                writers[shard].write_table(ordered.slice(start, end - start))
+    def shards(self) -> list[int]:
+        """The shards that have records."""
+        return _numbers(self._input)
 
-    def open_shards(self) -> list[int]:
-        """The shards that have records and no result yet."""
-        numbers = (int(path.stem.removeprefix("part-")) for path in self._input.glob("part-*.parquet"))
-        return sorted(number for number in numbers if not shard_path(self.output, number).exists())
-
-    def progress(self) -> ShardProgress:
-        """How far the work is, by what lies in the folder."""
-        done = list(self.output.glob("part-*.parquet"))
-        n_rows = sum(pq.read_metadata(path).num_rows for path in done)
-        return ShardProgress(len(list(self._input.glob("part-*.parquet"))), len(done), n_rows)
+    def shards_done(self) -> list[int]:
+        """The shards that have a result."""
+        return _numbers(self.output)
 
     def load_input(self, shard: int) -> pd.DataFrame:
         """The records of a shard, in the order of their ids."""
-        table = pq.read_table(shard_path(self._input, shard))
-        return frame_from_arrow(table.sort_by("record_id"))
+        return frame_from_arrow(open_dataset(_part(self._input, shard)).to_table().sort_by("record_id"))
 
-    def do_shard(self, shard: int, work: Work, schema_name: str) -> int:
-        """Do the work of a shard and store what comes of it; returns its number of rows.
+    def load_output(self, shard: int, columns: list[str] | None = None) -> pd.DataFrame:
+        """What became of a shard's records.
+
+        Raises:
+            FileNotFoundError: nothing yet.
+        """
+        return frame_from_arrow(open_dataset(_part(self.output, shard)).to_table(columns=columns))
+
+    def save_output(self, shard: int, result: pd.DataFrame, schema_name: str) -> None:
+        """Store what became of a shard's records, in place of what may be there.
 
         Raises:
             SchemaError: the result breaks the schema declared under `schema_name`.
         """
-        result = work(self.load_input(shard))
         table = arrow_from_frame(result, schema_name)
-        path = shard_path(self.output, shard)
-        remove_leftovers(path)
-        temporary = temporary_path(self.output, path.name)
-        try:
-            pq.write_table(table, temporary, compression="zstd")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return len(result)
-
-    def run(self, work: Work, schema_name: str, on_progress: Callable[[ShardProgress], None] | None = None) -> None:
-        """Do all shards that are not done, one after the other."""
-        progress = self.progress()
-        for shard in self.open_shards():
-            n_rows = self.do_shard(shard, work, schema_name)
-            progress = ShardProgress(progress.n_shards, progress.n_done + 1, progress.n_rows + n_rows)
-            if on_progress is not None:
-                on_progress(progress)
+        path = _part(self.output, shard)
+        if is_local(path):
+            remove_leftovers(Path(path.path))
+        write_whole(path, lambda staged: pq.write_table(table, staged, compression="zstd"))
 
 
 def count_shards(n_rows: int) -> int:
@@ -170,7 +146,38 @@ def count_shards(n_rows: int) -> int:
     return n_shards
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = temporary_path(path.parent, path.name)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105 as pathlib's, without its return value
+def _part(folder: UPath, shard: int) -> UPath:
+    return folder / shard_path(Path(), shard).name
+
+
+def _numbers(folder: UPath) -> list[int]:
+    if not is_local(folder):
+        folder.fs.invalidate_cache(folder.path)  # other machines write there too
+    return sorted(int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.parquet"))
+
+
+def _distribute_all(batches: Iterable[pa.RecordBatch], folder: Path, n_shards: int) -> None:
+    writers: dict[int, pq.ParquetWriter] = {}
+    pending: list[pa.RecordBatch] = []
+    try:
+        for batch in batches:
+            pending.append(batch)
+            if sum(waiting.nbytes for waiting in pending) >= _FLUSH_BYTES:
+                _distribute(pa.Table.from_batches(pending), folder, n_shards, writers)
+                pending.clear()
+        if pending:
+            _distribute(pa.Table.from_batches(pending), folder, n_shards, writers)
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+def _distribute(table: pa.Table, folder: Path, n_shards: int, writers: dict[int, pq.ParquetWriter]) -> None:
+    shards = hash_strings(table.column("record_id")) % np.uint64(n_shards)
+    ordered = table.take(pa.array(np.argsort(shards, kind="stable")))
+    ends = np.cumsum(np.bincount(shards.astype(np.int64), minlength=n_shards))
+    for shard, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        if end > start:
+            if shard not in writers:
+                writers[shard] = pq.ParquetWriter(shard_path(folder, shard), table.schema, compression="zstd")
+            writers[shard].write_table(ordered.slice(start, end - start))

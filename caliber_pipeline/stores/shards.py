@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from caliber_pipeline.core.schemas import frame_from_arrow
+from caliber_pipeline.settings import LOCAL_PROTOCOLS
 
 ATTRS_KEY: Final = (
     b"PANDAS_ATTRS"  # where pandas itself keeps `DataFrame.attrs`, so that a plain read_parquet shows them
@@ -179,7 +180,38 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def is_local(path: UPath) -> bool:
     """Whether the path is one of this machine's file systems."""
-    return path.protocol in {"", "file", "local"}
+    return path.protocol in LOCAL_PROTOCOLS
+
+
+def open_dataset(path: UPath) -> ds.Dataset:
+    """The rows of a Parquet file, or of a folder of them.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if is_local(path):
+        return ds.dataset(path.path, format="parquet")
+    if not path.fs.exists(path.path):
+        raise FileNotFoundError(str(path))
+    return ds.dataset(path.path, filesystem=path.fs, format="parquet")
+
+
+def write_whole(path: UPath, write: Callable[[Path], object]) -> None:
+    """Have a file written under a temporary name and put in its place, in one step.
+
+    Args:
+        path: Its place, in a folder that exists.
+        write: Writes the file to the path that it is given.
+    """
+    staged = temporary_path(staging_folder(path.parent), path.name)
+    try:
+        write(staged)
+        if is_local(path):
+            staged.replace(path.path)
+        else:
+            path.fs.put_file(str(staged), path.path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def staging_folder(folder: UPath) -> Path:

@@ -11,13 +11,12 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
 from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.core.schemas import arrow_from_frame, frame_from_arrow
-from caliber_pipeline.stores.shards import ATTRS_KEY, ShardWriter, is_local, shard_path
+from caliber_pipeline.stores.shards import ATTRS_KEY, ShardWriter, open_dataset, shard_path
 
 _SCAN_ROWS: Final = 65_536
 
@@ -57,7 +56,7 @@ class TableStore:
         Raises:
             FileNotFoundError: there is none.
         """
-        frame = frame_from_arrow(_dataset(path).to_table())
+        frame = frame_from_arrow(open_dataset(path).to_table())
         frame.attrs = _load_attrs(path)
         return frame
 
@@ -82,7 +81,7 @@ class TableStore:
     def count(self, name: str, version: str | None = None) -> int:
         """How many rows a table has, by its files' footers; 0 where it is not stored."""
         path = self.path(name, version)
-        return int(_dataset(path).count_rows()) if path.exists() else 0
+        return int(open_dataset(path).count_rows()) if path.exists() else 0
 
     def stored_schema(self, name: str, version: str | None = None) -> pa.Schema:
         """The columns of a table as they are stored.
@@ -90,7 +89,7 @@ class TableStore:
         Raises:
             MissingStepError: it is not stored.
         """
-        return _dataset(self._existing(name, version)).schema
+        return open_dataset(self._existing(name, version)).schema
 
     def scan(
         self,
@@ -111,7 +110,7 @@ class TableStore:
         Raises:
             MissingStepError: it is not stored.
         """
-        dataset = _dataset(self._existing(name, version))
+        dataset = open_dataset(self._existing(name, version))
         names = None if columns is None else list(columns)
         for fragment in dataset.get_fragments():
             # a scan of the whole data set reads ahead: its memory would grow with the number of files
@@ -128,7 +127,7 @@ class TableStore:
         where: pc.Expression | None = None,
     ) -> pd.DataFrame:
         """The rows and columns of a table that fit a condition, the others never in memory; arguments as of `scan`."""
-        dataset = _dataset(self._existing(name, version))
+        dataset = open_dataset(self._existing(name, version))
         schema = dataset.schema if columns is None else pa.schema([dataset.schema.field(column) for column in columns])
         batches = self.scan(name, version, columns=columns, where=where)
         frame = frame_from_arrow(pa.Table.from_batches(batches, schema=schema.remove_metadata()))
@@ -149,14 +148,6 @@ class TableStore:
     def load_versions(self, name: str) -> dict[str, pd.DataFrame]:
         """Every stored version of a table."""
         return {version: self.load_path(self.path(name, version)) for version in self.versions(name)}
-
-
-def _dataset(path: UPath) -> ds.Dataset:
-    if is_local(path):
-        return ds.dataset(path.path, format="parquet")
-    if not path.fs.exists(path.path):
-        raise FileNotFoundError(str(path))
-    return ds.dataset(path.path, filesystem=path.fs, format="parquet")
 
 
 def _load_attrs(path: UPath) -> dict[Any, str]:

@@ -90,7 +90,7 @@ def test_new_labels_that_contradict_the_judge_raise_the_alarm(certified: Project
     assert "no_drift" in failed_checks(result)
     queue = certified.tables.require("relabel_queue", "v001")
     assert queue[["record_id", "reason"]].to_numpy().tolist() == [["r2", "annotators tie"]]
-    form = pd.read_csv(certified.settings.output / "relabel_queue" / "v001.csv")
+    form = pd.read_csv(certified.settings.local_output / "relabel_queue" / "v001.csv")
     assert form.columns.tolist() == ["record_id", "query", "output", "reference", "annotator", "score", "notes"]
 
 

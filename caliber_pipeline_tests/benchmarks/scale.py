@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from upath import UPath
 
 COPIES: Final = ("polars", "duckdb", "pyarrow")
 _BATCH: Final = 100_000
@@ -107,21 +108,15 @@ def ingest(source: Path, target: Path, _: int) -> Callable[[], object]:
 def judge_recorded(source: Path, target: Path, _: int) -> Callable[[], object]:
     from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.judges.recorded import RecordedJudge
-    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask, judge_in_shards
     from caliber_pipeline.stores.tables import TableStore
     from caliber_pipeline_tests.judges.scripted import make_records
 
     tables = TableStore(str(source))
     attrs = tables.load_attrs("records") or {}
-    return lambda: judge_in_shards(
-        RecordedJudge(),
-        tables.scan("records", columns=JUDGED_COLUMNS),
-        Criteria(criteria="Be right."),
-        make_records({}),
-        target,
-        n_records=tables.count("records"),
-        records_fingerprint=attrs["records_fingerprint"],
-    )
+    criteria, fingerprint = Criteria(criteria="Be right."), attrs["records_fingerprint"]
+    task = ShardedTask(criteria, make_records({}), UPath(target), tables.count("records"), fingerprint)
+    return lambda: judge_in_shards(RecordedJudge(), tables.scan("records", columns=JUDGED_COLUMNS), task)
 
 
 def copy_verdicts(source: Path, target: Path, _: int) -> Callable[[], object]:

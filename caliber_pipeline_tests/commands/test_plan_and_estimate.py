@@ -64,7 +64,7 @@ def output(tmp_path: Path) -> Path:
         frame.attrs = {**attrs}
         project.tables.save(frame, project.tables.path(name, version), name)
     project.criteria_files.add_as("v001", criteria)
-    return settings.output
+    return settings.local_output
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:

@@ -21,6 +21,7 @@ class BatchConfig:
         n_answered: Lines that are answered in a batch that expires or is cancelled.
         fails: A line whose record holds this text fails with a 500.
         breaks: A line whose record holds this text gets a reply without a verdict.
+        max_open: Batches that may be under way at once; a further one fails for want of room.
     """
 
     n_looks: int = 2
@@ -28,6 +29,7 @@ class BatchConfig:
     n_answered: int = 3
     fails: str = "\0"
     breaks: str = "\0"
+    max_open: int = 1_000
 
 
 @dataclass
@@ -39,6 +41,8 @@ class BatchServer:
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
     n_single: int = 0
+    max_open: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, method: str, path: str, headers: str, body: bytes) -> tuple[int, bytes]:
         parts = path.partition("?")[0].removeprefix("/v1/").split("/")
@@ -66,12 +70,20 @@ class BatchServer:
     def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = f"batch-{len(self.batches)}"
         self.looks[name] = 0
-        self.batches[name] = {**asked, "id": name, "object": "batch", "status": "validating", "created_at": 1}
-        return self.batches[name]
+        batch = {**asked, "id": name, "object": "batch", "status": "validating", "created_at": 1}
+        n_open = 1 + sum(other["status"] in {"validating", "in_progress"} for other in self.batches.values())
+        if n_open > self.config.max_open:
+            self._end(batch, "failed")
+        else:
+            self.max_open = max(self.max_open, n_open)
+        self.batches[name] = batch
+        return batch
 
     def _look(self, name: str) -> dict[str, Any]:
         batch = self.batches[name]
         self.looks[name] += 1
+        if batch["status"] == "failed":
+            return batch
         if self.looks[name] <= self.config.n_looks:
             batch["status"] = "in_progress"
         elif batch["status"] in {"validating", "in_progress"}:
@@ -81,7 +93,8 @@ class BatchServer:
     def _end(self, batch: dict[str, Any], status: str) -> None:
         batch["status"] = status
         if status == "failed":
-            batch["errors"] = {"object": "list", "data": [{"code": "token_limit", "message": "too many tokens queued"}]}
+            fault = {"code": "token_limit_exceeded", "message": "too many tokens queued"}
+            batch["errors"] = {"object": "list", "data": [fault]}
             return
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
         answered = lines if status == "completed" else lines[: self.config.n_answered]
@@ -127,7 +140,8 @@ def batch_server(config: BatchConfig | None = None) -> Iterator[BatchServer]:
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, content = server.answer(self.command, self.path, str(self.headers), body)
+            with server.lock:
+                status, content = server.answer(self.command, self.path, str(self.headers), body)
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

@@ -14,19 +14,21 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 from ray.cluster_utils import Cluster
+from upath import UPath
 
+from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
-from caliber_pipeline.judges.ray_shards import RayWorkers, judge_in_shards_on_ray
-from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
+from caliber_pipeline.judges.ray_shards import build_share, judge_in_shards_on_ray
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask
 from caliber_pipeline.stores import sharded_work
 from caliber_pipeline.stores.sharded_work import ShardProgress
 from caliber_pipeline_tests.judges.scripted import make_task
 
 
-def build_judge(url: str, seen: Path, n_workers: int) -> OpenAIJudge:
+def build_judge(url: str, seen: Path, n_workers: int, budget: Budget | None) -> OpenAIJudge:
     (seen / str(os.getpid())).touch()
-    return OpenAIJudge(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16 // n_workers))
+    return build_share(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16), n_workers, budget)
 
 
 def main(url: str, folder: str, n: int, *, kills: bool) -> None:
@@ -52,12 +54,8 @@ def main(url: str, folder: str, n: int, *, kills: bool) -> None:
     output = judge_in_shards_on_ray(
         functools.partial(build_judge, url, seen),
         records.to_batches(max_chunksize=100),
-        task.criteria,
-        task.examples,
-        Path(folder) / "shards",
-        n_records=n,
-        records_fingerprint="f",
-        workers=RayWorkers(n_workers=2),
+        ShardedTask(task.criteria, task.examples, UPath(folder) / "shards", n, "f"),
+        n_workers=2,
         on_progress=kill_one,
     )
     seconds = time.perf_counter() - started

@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+from upath import UPath
 
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
-from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask, judge_in_shards
 from caliber_pipeline.stores import sharded_work
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.scripted import make_task
@@ -19,16 +20,8 @@ def main(url: str, folder: Path, n: int) -> Path:
     records = pa.table({name: pa.array(task.records[name], from_pandas=True) for name in JUDGED_COLUMNS})
     judge = OpenAIJudge(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16))
     with VerdictCache(folder / "verdicts.sqlite") as cache:
-        return judge_in_shards(
-            judge,
-            records.to_batches(max_chunksize=100),
-            task.criteria,
-            task.examples,
-            folder / "shards",
-            n_records=n,
-            records_fingerprint="f",
-            cache=cache,
-        )
+        sharded = ShardedTask(task.criteria, task.examples, UPath(folder / "shards"), n, "f")
+        return Path(judge_in_shards(judge, records.to_batches(max_chunksize=100), sharded, cache=cache).path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Ray beside this machine alone: the same verdicts, and nothing lost when a worker is killed."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
-from caliber_pipeline.judges.ray_shards import _import_ray, build_share
+from caliber_pipeline.judges.ray_shards import Ledger, build_share, import_ray
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
 from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
@@ -78,9 +79,28 @@ def test_workers_share_the_limits_of_one_endpoint() -> None:
         input_price=1.0,
         output_price=1.0,
     )
-    share = build_share(settings, 4)._settings
-    assert (share.max_concurrency, share.requests_per_minute, share.max_cost_usd) == (16, 150, 0.5)
-    assert share.tokens_per_minute is None
+    share = build_share(settings, 4, None)._settings
+    assert (share.max_concurrency, share.requests_per_minute, share.tokens_per_minute) == (16, 150, None)
+
+
+def test_what_a_lost_worker_had_set_aside_is_spent_and_nobody_waits_for_it() -> None:
+    async def use(ledger: Ledger) -> None:
+        await ledger.begin(0, "first")
+        assert await ledger.reserve(0, "first", 60)
+        await ledger.begin(1, "other")
+        waiting = asyncio.create_task(ledger.reserve(1, "other", 50))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await ledger.begin(0, "second")  # the first attempt's worker is gone: its 60 may have been paid
+        assert not await waiting  # 60 + 50 exceed 100
+        await ledger.settle(0, "first", 60, 1)
+        assert await ledger.reserve(1, "other", 40)
+        await ledger.settle(1, "other", 40, 7)
+        assert await ledger.reserve(0, "second", 30)
+        await ledger.end(0, "second")
+        assert await ledger.spent() == 67
+
+    asyncio.run(use(Ledger(100)))
 
 
 def test_batches_and_ray_are_not_combined(tmp_path: Path) -> None:
@@ -92,4 +112,4 @@ def test_batches_and_ray_are_not_combined(tmp_path: Path) -> None:
 def test_without_ray_the_backend_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="pip install 'caliber-pipeline"):
-        _import_ray()
+        import_ray()

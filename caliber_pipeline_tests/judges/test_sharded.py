@@ -11,18 +11,24 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
 from caliber_pipeline.core.schemas import JUDGE_SCORES
 from caliber_pipeline.judges import sharded
+from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits, StillUnderWayError
+from caliber_pipeline.judges.openai_judge import OpenAIJudge
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge
-from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, judge_in_shards
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask, judge_in_shards
 from caliber_pipeline.stores import sharded_work
 from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
+from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
 from caliber_pipeline_tests.judges import sharded_judging_process
+from caliber_pipeline_tests.judges.batch_server import BatchConfig, BatchServer, batch_server
 from caliber_pipeline_tests.judges.scripted import ScriptedJudge, make_records, verdict
 
 CRITERIA = Criteria(criteria="be right")
@@ -36,19 +42,18 @@ def batches(ids: list[str], size: int = 7) -> list[pa.RecordBatch]:
     return cut
 
 
-def judge(judge_: ScriptedJudge, ids: list[str], folder: Path, seen: list[ShardProgress] | None = None) -> pd.DataFrame:
+def judge(
+    judge_: ScriptedJudge | BatchJudge,
+    ids: list[str],
+    folder: Path,
+    seen: list[ShardProgress] | None = None,
+    cache: VerdictCache | None = None,
+) -> pd.DataFrame:
     on_progress = None if seen is None else seen.append
-    output = judge_in_shards(
-        judge_,
-        batches(ids),
-        CRITERIA,
-        NONE,
-        folder,
-        n_records=len(ids),
-        records_fingerprint="f",
-        on_progress=on_progress,
-    )
-    return pd.read_parquet(output, dtype_backend="pyarrow").sort_values("record_id", ignore_index=True)
+    task = ShardedTask(CRITERIA, NONE, UPath(folder), len(ids), "f")
+    output = judge_in_shards(judge_, batches(ids), task, on_progress=on_progress, cache=cache)
+    frame: pd.DataFrame = pd.read_parquet(output.path, dtype_backend="pyarrow")
+    return frame.sort_values("record_id", ignore_index=True)
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +106,51 @@ def test_a_shard_that_the_spending_cap_cut_short_is_not_finished(tmp_path: Path)
     assert found["record_id"].tolist() == IDS
 
 
+def test_a_record_whose_call_failed_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    failing = ScriptedJudge({"r050": [verdict("r050", status="failed", llm_score=None, failure_reason="HTTP 500")]})
+    first = judge(failing, IDS, tmp_path)
+    assert first["status"].value_counts().to_dict() == {"scored": 99, "failed": 1}
+    seen: list[ShardProgress] = []
+    second = ScriptedJudge()
+    found = judge(second, IDS, tmp_path, seen)
+    assert second.asked == ["r050"]
+    assert [(progress.n_done, progress.n_shards, progress.n_rows) for progress in seen] == [(16, 16, 100)]
+    pd.testing.assert_frame_equal(found, judge(ScriptedJudge(), IDS, tmp_path / "undisturbed"))
+
+
+def test_the_batches_of_many_shards_are_under_way_at_once(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(n_looks=2)) as server, VerdictCache(tmp_path / "c.sqlite") as cache:
+        judged = judge(_batch_judge(server, tmp_path), IDS, tmp_path / "shards", cache=cache)
+        assert (len(server.batches), server.n_single) == (16, 0)
+        assert server.max_open > 1
+    assert judged["status"].tolist() == ["scored"] * 100
+
+
+def test_a_run_that_does_not_wait_sends_all_and_the_next_takes_what_has_ended(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(n_looks=2)) as server, VerdictCache(tmp_path / "c.sqlite") as cache:
+        batched = _batch_judge(server, tmp_path)
+        batched.waits = False
+        for _ in range(2):
+            with pytest.raises(StillUnderWayError, match="16 of 16 shards wait"):
+                judge(batched, IDS, tmp_path / "shards", cache=cache)
+        judged = judge(batched, IDS, tmp_path / "shards", cache=cache)
+        assert (len(server.batches), server.n_single) == (16, 0)
+    assert judged["status"].tolist() == ["scored"] * 100
+
+
+def test_batches_that_the_provider_has_no_room_for_wait_for_the_others(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(n_looks=1, max_open=3)) as server:
+        judged = judge(_batch_judge(server, tmp_path), IDS, tmp_path / "shards")
+        assert server.max_open == 3
+        assert server.n_single == 0
+    assert judged["status"].tolist() == ["scored"] * 100
+
+
+def _batch_judge(server: BatchServer, folder: Path) -> BatchJudge:
+    settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url)
+    return BatchJudge(OpenAIJudge(settings), settings, folder / "batches", limits=BatchLimits(poll_every_s=0.05))
+
+
 def test_half_written_inputs_and_results_are_made_again(tmp_path: Path) -> None:
     found = judge(ScriptedJudge(), IDS, tmp_path)
     (work,) = tmp_path.iterdir()
@@ -117,22 +167,22 @@ def test_another_judge_or_other_records_have_shards_of_their_own(tmp_path: Path)
     judge(ScriptedJudge(model="other"), IDS, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(InputError, match="other records or criteria"):
-        ShardedWork(next(tmp_path.iterdir()), "another key", n_shards=16)
+        ShardedWork(UPath(next(tmp_path.iterdir())), "another key", n_shards=16)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=st.sets(st.text(min_size=1, max_size=4), max_size=60), size=st.integers(1, 20))
 def test_every_record_is_in_one_shard(tmp_path_factory: pytest.TempPathFactory, ids: set[str], size: int) -> None:
-    work = ShardedWork(tmp_path_factory.mktemp("work"), "k", n_shards=count_shards(len(ids)))
+    work = ShardedWork(UPath(tmp_path_factory.mktemp("work")), "k", n_shards=count_shards(len(ids)))
     work.partition(batches(sorted(ids), size))
-    found = [record_id for shard in work.open_shards() for record_id in work.load_input(shard)["record_id"]]
+    found = [record_id for shard in work.shards() for record_id in work.load_input(shard)["record_id"]]
     assert sorted(found) == sorted(ids)
 
 
 def test_the_shard_of_a_record_is_part_of_what_is_stored(tmp_path: Path) -> None:
-    work = ShardedWork(tmp_path, "k", n_shards=4)
+    work = ShardedWork(UPath(tmp_path), "k", n_shards=4)
     work.partition(batches(["a", "b", "c", "d", "e"]))
-    by_shard = {shard: list(work.load_input(shard)["record_id"]) for shard in work.open_shards()}
+    by_shard = {shard: list(work.load_input(shard)["record_id"]) for shard in work.shards()}
     # another hash would make finished shards of earlier runs useless
     assert by_shard == {0: ["a", "c"], 2: ["d"], 3: ["b", "e"]}
 
