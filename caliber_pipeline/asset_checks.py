@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caliber_pipeline.core.alignment_metrics import metric_value
+from caliber_pipeline.core.annotations import OUTDATED
 from caliber_pipeline.core.judge_scores import MIN_COVERAGE, coverage
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.optimized_criteria import current_champion
@@ -92,6 +93,20 @@ def annotations_are_fresh(project: Project) -> dg.AssetCheckResult:
     untimed = f"; {n_untimed} annotations carry no time" if n_untimed else ""
     what = f"the newest annotation is of {newest:%Y-%m-%d}, {age.days} days ago{untimed}"
     return _warn_unless(age <= MAX_ANNOTATION_AGE, what, age_days=age.days, n_untimed=n_untimed)
+
+
+@dg.asset_check(
+    asset="annotations",
+    description="Every verdict given on the annotation page is on the text that its record has now. What to do: judge "
+    "those records again (`caliber annotate` lists them as not annotated); until then the verdicts do not count.",
+)
+def annotated_texts_are_current(project: Project) -> dg.AssetCheckResult:
+    """Warn where records were changed after people judged them."""
+    rejected = project.tables.require("rejected_annotations")
+    outdated = rejected.loc[rejected["reason"].str.endswith(OUTDATED).astype(bool), "reason"]
+    named = "".join(f"; {reason}" for reason in outdated.head(MAX_NAMED))
+    what = f"{len(outdated)} verdicts are on a text that has changed since{named}"
+    return _warn_unless(outdated.empty, what, n_outdated=len(outdated))
 
 
 @dg.asset_check(
@@ -235,6 +250,7 @@ ALL_CHECKS: Final = [
     judge_coverage,
     enough_groups,
     annotations_are_fresh,
+    annotated_texts_are_current,
     kappa_reaches_target,
     kappa_against_champion,
     sound_decision,

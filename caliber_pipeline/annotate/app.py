@@ -69,6 +69,7 @@ class Change(_Input):
     criteria_version: Name | None = None
     saw_judge: bool = False
     saw_others: bool = False
+    record_fingerprint: Name | None = None
 
 
 class Changes(_Input):
@@ -261,7 +262,10 @@ class Page:
     def _show(self, records: Records, desk: Desk, row: int) -> dict[str, Any]:
         content = records.table.slice(row, 1).to_pylist()[0]
         metadata = dict(content["metadata"] or ())
-        shown: dict[str, Any] = {"id": content["record_id"], "number": row + 1, "texts": {}}
+        fingerprint = records.fingerprint(row)
+        shown: dict[str, Any] = {
+            "id": content["record_id"], "number": row + 1, "fingerprint": fingerprint, "texts": {}
+        }  # fmt: skip
         for name in ("query", "output", "reference"):
             text = content[name]
             if text is not None:
@@ -269,6 +273,11 @@ class Page:
                 shown["texts"][name] = {"raw": text, "nodes": nodes}
         shown["metadata"] = [[name, metadata.get(name)] for name in self._settings.shown_columns if metadata.get(name)]
         state = desk.state(content["record_id"])
+        is_current = state is None or state.is_about(fingerprint)
+        shown["judged_before"] = None
+        if state is not None and not is_current:  # the note may still hold, the verdict is on another text
+            shown["judged_before"] = None if state.status == "open" else state.status
+            state = replace(state, score=None, is_skipped=False)
         shown["state"] = _state(state) if state else None
         return shown
 

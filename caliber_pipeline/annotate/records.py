@@ -18,6 +18,7 @@ from caliber_pipeline.core.annotation_events import AnnotationEvent
 from caliber_pipeline.core.attribution import ABSTAINS
 from caliber_pipeline.core.criteria import parse_criteria
 from caliber_pipeline.core.errors import CriteriaError, InputError
+from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 
 Mask = npt.NDArray[np.bool_]
@@ -73,6 +74,10 @@ class Records:
         except KeyError:
             return None
         return int(row)  # type: ignore[arg-type]  # the ids are unique, so that each has one row
+
+    def fingerprint(self, row: int) -> str:
+        """Of the record's text."""
+        return digest(*(self.table.column(name)[row].as_py() for name in ("query", "output", "reference")))
 
     def verdict(self, record_id: str) -> dict[str, Any] | None:
         """What the judge said of a record; None where it said nothing."""
@@ -271,5 +276,7 @@ class Desk:
                 changes = list(self._states.values())
             for event in changes:
                 if (row := records.row(event.record_id)) is not None:
-                    self._statuses[row] = _STATUS_CODES[self._states[event.record_id].status]
+                    state = self._states[event.record_id]
+                    is_current = state.is_about(records.fingerprint(row))
+                    self._statuses[row] = _STATUS_CODES[state.status if is_current else "open"]
             return self._statuses.copy()

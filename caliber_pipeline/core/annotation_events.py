@@ -31,6 +31,7 @@ EVENTS: Final = pa.schema(
         pa.field("inclusion_probability", pa.float64()),
         pa.field("saw_judge", pa.bool_(), nullable=False),
         pa.field("saw_others", pa.bool_(), nullable=False),
+        pa.field("record_fingerprint", pa.string()),
         pa.field("created_at", UTC_TIMESTAMP, nullable=False),
     ]
 )
@@ -53,6 +54,7 @@ class AnnotationEvent:
         inclusion_probability: With which the record was sampled, (0, 1]; None where it was not.
         saw_judge: The judge's verdict was on the screen.
         saw_others: Other people's verdicts were on the screen.
+        record_fingerprint: Of the record's text that was on the screen; None where that is not known.
         created_at: When; None for the time at which the store receives it.
     """
 
@@ -68,6 +70,7 @@ class AnnotationEvent:
     inclusion_probability: float | None = None
     saw_judge: bool = False
     saw_others: bool = False
+    record_fingerprint: str | None = None
     created_at: datetime | None = None
 
     @property
@@ -76,6 +79,10 @@ class AnnotationEvent:
         if self.score is not None:
             return "accepted" if self.score == 1 else "rejected"
         return "skipped" if self.is_skipped else "open"
+
+    def is_about(self, fingerprint: str) -> bool:
+        """Whether the text that was judged is the one of this fingerprint, as far as is known."""
+        return self.record_fingerprint in {None, fingerprint}
 
 
 EVENT_FIELDS: Final = tuple(field.name for field in fields(AnnotationEvent))

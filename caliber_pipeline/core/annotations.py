@@ -23,6 +23,7 @@ from caliber_pipeline.core.schemas import ANNOTATIONS, UTC_TIMESTAMP, conform_ta
 
 GOLD: Final = "gold"
 UNNAMED: Final = "unnamed"
+OUTDATED: Final = "had another text when it was judged; judge it again"
 FINGERPRINTED = ("record_id", "annotator", "score", "notes", "severity", "inclusion_probability", "is_gold")
 
 

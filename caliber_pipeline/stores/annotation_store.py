@@ -22,7 +22,7 @@ from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.schemas import ANNOTATIONS, conform_table, frame_from_arrow
 
 _BUSY_TIMEOUT_S: Final = 60.0
-_LAYOUT_VERSION: Final = "1"
+_LAYOUT_VERSION: Final = "2"
 _LOCK_KEY: Final = 0x63616C69  # of PostgreSQL's advisory lock that lets one writer in at a time
 _TICK: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # also stands for an imported annotation without a time
@@ -45,6 +45,7 @@ _EVENTS: Final = sa.Table(
     sa.Column("inclusion_probability", sa.Double),
     sa.Column("saw_judge", sa.Boolean, nullable=False),
     sa.Column("saw_others", sa.Boolean, nullable=False),
+    sa.Column("record_fingerprint", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),  # microseconds since 1970 UTC: equal on every database
     sa.Index("annotation_events_by_pair", "record_id", "annotator", "created_at", "seq"),
     sa.Index("annotation_events_by_annotator", "annotator", "seq"),
@@ -183,6 +184,10 @@ class AnnotationStore:
 
     def annotations(self) -> pd.DataFrame:
         """Each person's latest verdict per record, in the `annotations` schema; skipped and undone ones have none."""
+        return self.annotations_with_texts()[0]
+
+    def annotations_with_texts(self) -> tuple[pd.DataFrame, pd.Series]:
+        """The same, and per row the fingerprint of the record's text that was judged, null where not known."""
         with self._reading() as connection:
             table = _table(connection.execute(_latest(sa.true())), EVENTS)
         judged = table.filter(table.column("score").is_valid())
@@ -190,8 +195,9 @@ class AnnotationStore:
         timed = pc.if_else(pc.equal(at, pa.scalar(_EPOCH, at.type)), pa.scalar(None, at.type), at)
         judged = judged.set_column(judged.column_names.index("created_at"), "created_at", timed)
         judged = judged.append_column("is_gold", pa.array([False] * judged.num_rows, pa.bool_()))
+        judged = judged.sort_by([("record_id", "ascending"), ("annotator", "ascending")])
         conformed = conform_table(judged.select(ANNOTATIONS.names), ANNOTATIONS, "annotations")
-        return frame_from_arrow(conformed.sort_by([("record_id", "ascending"), ("annotator", "ascending")]))
+        return frame_from_arrow(conformed), frame_from_arrow(judged.select(["record_fingerprint"])).iloc[:, 0]
 
     def history(self) -> pd.DataFrame:
         """Every event that was ever stored, in the layout EVENTS, oldest first."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caliber_pipeline.core.annotations import annotations_from_records, combine_annotations, parse_annotations
+from caliber_pipeline.core.annotations import OUTDATED, annotations_from_records, combine_annotations, parse_annotations
 from caliber_pipeline.core.columns import ANNOTATION_ALIASES, require_text, resolve_columns
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.records import parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
 from caliber_pipeline.settings import Settings
@@ -64,8 +66,8 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     """The stored records that annotations are about, the others never in memory.
 
     Returns:
-        record_id, human_score, human_notes and ratings of the records that the records file has a verdict on, and of
-        those that the annotations file or the annotation store names.
+        record_id, texts, human_score, human_notes and ratings of the records that the records file has a verdict on,
+        and of those that the annotations file or the annotation store names.
     """
     named: list[pa.Array] = []
     if settings.annotations_file is not None:
@@ -81,7 +83,7 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     is_named = pc.field("record_id").isin(pc.unique(pa.chunked_array(named, pa.string())))
     return tables.select(
         "records",
-        columns=["record_id", "human_score", "human_notes", "ratings"],
+        columns=["record_id", "query", "output", "reference", "human_score", "human_notes", "ratings"],
         where=pc.field("human_score").is_valid() | is_rated | is_named,
     )
 
@@ -98,7 +100,9 @@ def load_annotated(tables: TableStore) -> pd.DataFrame:
 
 
 def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
-    """Read the annotations of a project: those that came with the records, and those of the annotations file.
+    """Read the annotations of a project: those of the records, of the annotations file and of the annotation store.
+
+    A verdict in the store on a record whose text was another one is rejected: it says nothing about the text there is.
 
     Raises:
         InputError: the file as a whole cannot be used.
@@ -118,11 +122,16 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
         return Loaded(table, rejected, fingerprint)
     with store:
         place = store.last_seq()  # before the rows are read: what comes meanwhile is read again, never missed
-        stored = store.annotations()
-    is_known = stored["record_id"].isin(records["record_id"])
-    unknown = _unknown_records(stored[~is_known])
-    both = combine_annotations(table, stored[is_known]).drop_duplicates(ignore_index=True)
-    return Loaded(both, pd.concat([rejected, unknown], ignore_index=True), f"{fingerprint}:{place}", place)
+        stored, judged_texts = store.annotations_with_texts()
+    texts = dict(zip(records["record_id"], content_hashes(records), strict=True))
+    reasons = [
+        _why_unusable(id_, None if pd.isna(judged) else judged, texts)
+        for id_, judged in zip(stored["record_id"], judged_texts, strict=True)
+    ]
+    is_usable = pd.Series([reason is None for reason in reasons], index=stored.index, dtype=bool)
+    unusable = _reject_stored(stored[~is_usable], [reason for reason in reasons if reason is not None])
+    both = combine_annotations(table, stored[is_usable]).drop_duplicates(ignore_index=True)
+    return Loaded(both, pd.concat([rejected, unusable], ignore_index=True), f"{fingerprint}:{place}", place)
 
 
 def input_fingerprint(settings: Settings, path: Path) -> str:
@@ -175,12 +184,16 @@ def find_missing_input(settings: Settings) -> str | None:
     return None
 
 
-def _unknown_records(stored: pd.DataFrame) -> pd.DataFrame:
-    """Annotations in the store of records that are not, or no longer, among the project's."""
-    ids = stored["record_id"].tolist()
-    reasons = [f"record_id '{id_}' is not among the records" for id_ in ids]
+def _why_unusable(record_id: str, judged: str | None, texts: Mapping[str, str]) -> str | None:
+    """Why an annotation in the store is of no use to the records that there are now; None where it is."""
+    if record_id not in texts:
+        return f"record_id '{record_id}' is not among the records"
+    return None if judged in {None, texts[record_id]} else f"record '{record_id}' {OUTDATED}"
+
+
+def _reject_stored(stored: pd.DataFrame, reasons: list[str]) -> pd.DataFrame:
     raws = [" ".join(row) for row in stored[["record_id", "annotator", "score"]].astype(str).to_numpy()]
-    return frame_from_arrow(rejected_rows("annotation store", [None] * len(ids), reasons, raws))
+    return frame_from_arrow(rejected_rows("annotation store", [None] * len(raws), reasons, raws))
 
 
 def rejected_of(rows: RawRows, is_rejected: pa.Array, reasons: pa.Array) -> pa.Table:

@@ -175,6 +175,40 @@ def test_a_reload_in_the_middle_of_a_note_loses_nothing(server: PageServer, open
     assert stored(server, "ada") == {"r00": (1, None), "r01": (0, "half a thought")}
 
 
+def test_a_record_whose_text_changes_is_open_again_and_says_so(
+    server: PageServer, open_page: Open, assets: Path
+) -> None:
+    page = open_page(server, "ada")
+    page.keyboard.press("r")
+    page.keyboard.type("the date is wrong")
+    page.keyboard.press("Enter")
+    page.keyboard.press("a")
+    at(page, "r02")
+    saved(page)
+    write_records(assets, 30, TEXTS | {"r00": {"output": "The date is 7 May."}})
+    page.keyboard.press("u")  # back to r01, whose text is the same
+    at(page, "r01")
+    saved(page)
+    page.goto(server.url)
+    expect(page.locator("#progress-text")).to_have_text("0 of 30")
+    page.keyboard.press("f")
+    page.select_option("#filter", "all")
+    page.select_option("#filter", "open")
+    at(page, "r00")
+    expect(page.locator("#changed")).to_have_text(
+        "You rejected this record when its text was another. Please judge it as it is now."
+    )
+    expect(page.locator("#note")).to_have_value("the date is wrong")
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    at(page, "r01")
+    expect(page.locator("#changed")).to_be_hidden()
+    saved(page)
+    last = server.store.state("r00", "ada")
+    assert last is not None
+    assert (last.status, last.notes) == ("accepted", "the date is wrong")
+
+
 def test_work_goes_on_while_the_server_is_away_and_arrives_once_it_is_back(server: PageServer, open_page: Open) -> None:
     page = open_page(server, "ada")
     page.keyboard.press("a")

@@ -6,9 +6,11 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from caliber_pipeline.asset_checks import annotated_texts_are_current
 from caliber_pipeline.automation import annotations_sensor
 from caliber_pipeline.core.annotation_events import AnnotationEvent, find_reason_to_wait
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
@@ -54,6 +56,32 @@ def test_verdicts_of_the_page_and_of_files_are_read_alike(planted: Project) -> N
     assert of_eve[["record_id", "score", "notes"]].to_numpy().tolist() == [["r1", 0, "no"], ["r2", 0, "no"]]
     assert loaded.rejected["reason"].tolist() == ["record_id 'not-a-record' is not among the records"]
     assert loaded.store_place == 3
+
+
+def test_a_verdict_on_another_text_is_no_verdict_on_the_text_there_is(
+    planted: Project, instance: dg.DagsterInstance
+) -> None:
+    records = load_records(planted.settings).table.set_index("record_id", drop=False)
+    now, then = content_hashes(records.loc[["r1", "r2"]])
+    assert now != then
+    events = [
+        AnnotationEvent(
+            event_id=name, record_id="r1", annotator=name, action="annotate", score=1, record_fingerprint=text
+        )
+        for name, text in (("of-now", now), ("of-then", then), ("of-none", None))
+    ]
+    with AnnotationStore(planted.settings.annotation_store_url) as store:
+        store.append(events)
+    run(planted, instance, "ingest")
+    annotations, rejected = (planted.tables.require(name) for name in ("annotations", "rejected_annotations"))
+    annotators = annotations.loc[annotations["record_id"] == "r1", "annotator"].tolist()
+    assert annotators == ["ann", "of-none", "of-now"]
+    assert rejected["reason"].tolist() == ["record 'r1' had another text when it was judged; judge it again"]
+    assert rejected["raw"].tolist() == ["r1 of-then 1"]
+    check = annotated_texts_are_current(planted)
+    assert isinstance(check, dg.AssetCheckResult)
+    assert not check.passed
+    assert "1 verdicts are on a text that has changed since; record 'r1'" in str(check.description)
 
 
 def test_a_file_that_was_also_imported_into_the_store_counts_once(planted: Project) -> None:

@@ -55,6 +55,7 @@ function change(record, action, values) {
     record_id: record.id,
     action,
     ...stored,
+    record_fingerprint: record.fingerprint,
     criteria_version: sawCriteria ? overview.criteria.version : null,
     saw_judge: keeper.get(`saw:judge:${record.id}`, false),
     saw_others: keeper.get(`saw:others:${record.id}`, false),
@@ -269,6 +270,9 @@ function show() {
   );
   hideRevealed();
   showState(record);
+  const before = stateOf(record).status === "open" ? record.judged_before : null;
+  byId("changed").hidden = !before;
+  byId("changed").textContent = before ? `You ${before} this record when its text was another. Please judge it as it is now.` : "";
 }
 
 function showState(record) {
