@@ -1,4 +1,5 @@
 import io
+import json
 
 import pytest
 
@@ -43,8 +44,9 @@ def test_full_says_what_it_needs() -> None:
 @pytest.mark.slow
 def test_full_asks_the_environments_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
     analysis = '{"summary": "Too lenient.", "findings": [], "recommendations": ["be strict"]}'
-    proposal = '{"suggestions": [], "criteria": "Score 0 where the answer invents anything, otherwise 1."}'
-    replies = {"Rewrite the criteria": proposal, "What do they have in common": analysis}
+    text = "Score 0 where the answer invents anything, otherwise 1."
+    proposal = json.dumps({"suggestions": [], "criteria": text, "kept_clauses": [], "new_clauses": []})
+    replies = {"State general rules": proposal, "What do they have in common": analysis}
     with loopback(LoopbackConfig(replies=replies, reject_if="team")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "k")
@@ -53,7 +55,7 @@ def test_full_asks_the_environments_language_model(monkeypatch: pytest.MonkeyPat
 
     assert code == 0
     assert "Too lenient." in text
-    assert "Rewritten by custom/gpt-4o from" in text
+    assert "Rewritten by custom/gpt-4o: " in text
 
 
 def test_its_records_are_annotated_on_both_sides() -> None:

@@ -215,7 +215,6 @@ class Calibration:
         row.attrs.update(_ATTRS)
         proposed = None
         if proposal is not None:
-            model = self._bench.model
             champion = self._versions[decision.champion]
-            proposed = OptimizationResult.from_proposal(champion, proposal, model.name if model else None)
+            proposed = OptimizationResult.from_proposal(champion, proposal, self._bench.model)
         return CalibrationRound(version, criteria, result, row, proposed)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from caliber_pipeline.core.proposals import Proposal
+    from caliber_pipeline.judges.language_model import LanguageModel
 
 BASE: Final = "base"
 
@@ -73,16 +74,17 @@ class OptimizationResult:
         return {**vars(self), "version": self.version.model_dump(mode="json"), "suggestions": suggestions}
 
     @classmethod
-    def from_proposal(cls, original: Criteria, proposal: Proposal, model: str | None = None) -> OptimizationResult:
-        """What a strategy proposed in place of criteria."""
+    def from_proposal(cls, original: Criteria, proposal: Proposal, model: LanguageModel | None) -> OptimizationResult:
+        """What a strategy proposed in place of criteria, asking a language model where it is one that asks."""
+        asked = model.name if model is not None and proposal.strategy in _ASKING else None
         return cls(
             original.full_text,
             proposal.criteria.full_text,
             proposal.criteria,
             proposal.all_changes,
-            proposal.summary,
+            f"{f'Rewritten by {asked}: ' if asked else ''}{proposal.summary}",
             proposal.strategy,
-            model,
+            asked,
             proposal.n_invented_ids,
         )
 
@@ -161,12 +163,13 @@ class PromptOptimizer(Asking):
         )
         choice = await choose_next([strategy], request, records.iloc[:0], _try_nothing)
         if choice.proposal is not None:
-            return OptimizationResult.from_proposal(original, choice.proposal, model.name if model else None)
+            return OptimizationResult.from_proposal(original, choice.proposal, model)
         if choice.candidates:
             raise ReplyError(choice.reason or "no proposal can be used")
         return _unchanged(original, "The errors give no new clause and no new example: note why people decided so.")
 
 
+_ASKING: Final = ("rewrite", "gepa")
 _IDS: Final = ("pattern_ids", "record_ids")
 
 
