@@ -228,8 +228,7 @@ class Page:
         return {
             "progress": self._progress(session, records),
             "filters": [
-                {"key": key, "label": label, "count": int(desk.matching(records, key, "").sum())}
-                for key, label in chosen
+                {"key": key, "label": label, "count": len(desk.matching(records, key, ""))} for key, label in chosen
             ],
             "has_judge": records.judge is not None,
             "criteria": {"version": records.criteria_version, "text": records.criteria_text},
@@ -244,18 +243,19 @@ class Page:
                 raise RefusedError(404, "there is no such record any more")
             desk.counts(records)
             return {"records": [self._show(records, desk, row)], "n_matching": 1}
-        mask = desk.matching(records, query.get("filter", "open"), query.get("q", "").strip()[:200])
-        rows = np.flatnonzero(mask)
-        place = records.row(query.get("from", ""))
+        filter_ = query.get("filter", "open")
+        rows = desk.matching(records, filter_, query.get("q", "").strip()[:200])
+        places = records.places(filter_)
+        last = records.row(query.get("from", ""))
         n = min(max(int(query.get("n", "10")), 1), MAX_RECORDS) if query.get("n", "10").isdigit() else MAX_RECORDS
         if query.get("direction") == "previous":
-            end = len(rows) if place is None else int(np.searchsorted(rows, place))
+            end = len(rows) if last is None else int(np.searchsorted(places[rows], places[last]))
             chosen = np.roll(rows, -end)[::-1][:n]  # backwards from the place on, around the start
         else:
-            start = 0 if place is None else int(np.searchsorted(rows, place, side="right"))
+            start = 0 if last is None else int(np.searchsorted(places[rows], places[last], side="right"))
             chosen = np.roll(rows, -start)[:n]
         return {
-            "records": [self._show(records, desk, int(row)) for row in chosen if row != place],
+            "records": [self._show(records, desk, int(row)) for row in chosen if row != last],
             "n_matching": len(rows),
         }
 

@@ -30,17 +30,19 @@ _JUDGE_COLUMNS: Final = ("record_id", "status", "llm_score", "llm_reasoning", "c
 
 @dataclass(frozen=True)
 class Queue:
-    """A named choice of records.
+    """A named choice of records, in an order of its own.
 
     Attributes:
         label: What it is called on the page.
-        is_in: Per record whether it belongs.
+        places: Per record its place in the queue; -1 where it is not in it.
         inclusion_probability: Per record, NaN where it was not sampled.
+        is_open_only: What the person has judged or skipped leaves it.
     """
 
     label: str
-    is_in: Mask
+    places: npt.NDArray[np.int64]
     inclusion_probability: npt.NDArray[np.float64] | None = None
+    is_open_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,11 @@ class Records:
         """Of the record's text."""
         return digest(*(self.table.column(name)[row].as_py() for name in ("query", "output", "reference")))
 
+    def places(self, filter_: str) -> npt.NDArray[np.int64]:
+        """Per record its place in the order in which a filter shows the records."""
+        queue = self.queues.get(filter_)
+        return np.arange(len(self)) if queue is None else queue.places
+
     def verdict(self, record_id: str) -> dict[str, Any] | None:
         """What the judge said of a record; None where it said nothing."""
         if self.judge is None:
@@ -89,7 +96,7 @@ class Records:
     def inclusion_probability(self, row: int) -> float | None:
         """With which the record was sampled, by the first queue that knows."""
         for queue in self.queues.values():
-            if queue.inclusion_probability is not None and queue.is_in[row]:
+            if queue.inclusion_probability is not None and queue.places[row] >= 0:
                 value = float(queue.inclusion_probability[row])
                 return None if np.isnan(value) else value
         return None
@@ -179,7 +186,7 @@ class Assets:
             ("abstained", "Judge abstained", _abstained(judge, relabel)),
         ):
             if table is not None and table.num_rows:
-                found.append((key, _queue(label, index, table)))
+                found.append((key, _queue(label, index, table, is_open_only=key == "plan")))
         for pattern in patterns.to_pylist() if patterns is not None else []:
             members = pa.table({"record_id": pa.array(pattern["record_ids"], pa.string())})
             found.append((f"pattern-{pattern['pattern_id']}", _queue(pattern["name"], index, members)))
@@ -196,16 +203,16 @@ def _abstained(judge: pa.Table | None, relabel: pa.Table | None) -> pa.Table:
     return pa.table({"record_id": pa.array(ids, pa.string())})
 
 
-def _queue(label: str, index: pd.Index, table: pa.Table) -> Queue:
+def _queue(label: str, index: pd.Index, table: pa.Table, *, is_open_only: bool = False) -> Queue:
     rows = index.get_indexer(table.column("record_id").to_pylist())
-    is_in = np.zeros(len(index), dtype=np.bool_)
-    is_in[rows[rows >= 0]] = True
+    places = np.full(len(index), -1, dtype=np.int64)
+    places[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
     if "inclusion_probability" not in table.column_names:
-        return Queue(label, is_in)
+        return Queue(label, places, None, is_open_only)
     probabilities = np.full(len(index), np.nan)
     values = table.column("inclusion_probability").to_numpy()
     probabilities[rows[rows >= 0]] = values[rows >= 0]
-    return Queue(label, is_in, probabilities)
+    return Queue(label, places, probabilities, is_open_only)
 
 
 @lru_cache(maxsize=16)
@@ -244,8 +251,8 @@ class Desk:
         counts = np.bincount(self._refresh(records), minlength=len(_STATUS_CODES)).tolist()
         return dict(zip(_STATUS_CODES, counts, strict=True))
 
-    def matching(self, records: Records, filter_: str, text: str) -> Mask:
-        """Which records a filter and a search show.
+    def matching(self, records: Records, filter_: str, text: str) -> npt.NDArray[np.int64]:
+        """The rows of the records that a filter and a search show, in their order.
 
         Raises:
             InputError: there is no such filter.
@@ -258,10 +265,12 @@ class Desk:
         elif filter_ in _STATUS_CODES:
             mask = statuses == _STATUS_CODES[filter_]
         elif filter_ in records.queues:
-            mask = records.queues[filter_].is_in
+            queue = records.queues[filter_]
+            mask = (queue.places >= 0) & ((statuses == _STATUS_CODES["open"]) | (not queue.is_open_only))
         else:
             raise InputError(f"no filter '{filter_[:60]}'; choose another")
-        return mask & _matches(records, text) if text else mask
+        rows = np.flatnonzero(mask & _matches(records, text) if text else mask)
+        return rows[np.argsort(records.places(filter_)[rows], kind="stable")]
 
     def _refresh(self, records: Records) -> npt.NDArray[np.int8]:
         with self._lock:

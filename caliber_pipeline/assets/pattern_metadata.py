@@ -35,7 +35,6 @@ def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.float32], patterns: p
         "n_patterns": len(themes),
         "n_unclustered": int(patterns.loc[is_unclustered, "count"].sum()),
         "n_unstable_patterns": int(is_unstable.sum()),
-        "names": list(themes["name"].astype(str)),
     }
     points = map_notes(notes, vectors, patterns)
     for polarity, own in themes.groupby("polarity"):

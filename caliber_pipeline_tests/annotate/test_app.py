@@ -278,14 +278,15 @@ def test_records_come_in_order_around_the_end_and_backwards(site: Site, ada: Bro
 
 def test_filters_show_what_the_person_did_and_what_the_pipeline_asks_for(site: Site, ada: Browser) -> None:
     write_judge_and_patterns(site.assets)
-    plan = pa.table({"record_id": ["r08", "not-there"], "inclusion_probability": [0.25, 0.5]})
+    planned = ["r20", "r08", "not-there", "r11"]
+    plan = pa.table({"record_id": planned, "inclusion_probability": [1.0, 0.25, 0.5, 0.75]})
     pq.write_table(plan, site.assets / "label_plan.parquet")
     ada.judge("ada", "r00", 1)
     ada.judge("ada", "r01", None, action="skip", is_skipped=True)
     overview = ada.get("/api/overview").json()
     assert {f["key"]: (f["label"], f["count"]) for f in overview["filters"]} == {
         "open": ("Not annotated", 28), "done": ("Annotated", 1), "skipped": ("Skipped", 1), "all": ("All records", 30),
-        "plan": ("To label next", 1), "relabel": ("To relabel", 2), "abstained": ("Judge abstained", 2),
+        "plan": ("To label next", 3), "relabel": ("To relabel", 2), "abstained": ("Judge abstained", 2),
         "pattern-p1": ("Too vague", 2),
     }  # fmt: skip
     assert ids(ada, filter="done") == ["r00"]
@@ -295,7 +296,12 @@ def test_filters_show_what_the_person_did_and_what_the_pipeline_asks_for(site: S
     assert ids(ada, filter="pattern-p1") == ["r03", "r04"]
     assert ids(ada, filter="open", n="2") == ["r02", "r03"]
     assert ada.get("/api/records", params={"filter": "none"}).status_code == 400
+    # the plan's own order: it is random, so that a part of it is a sample too
+    assert ids(ada, filter="plan") == ["r20", "r08", "r11"]
+    assert ids(ada, filter="plan", **{"from": "r08"}) == ["r11", "r20"]
+    assert ids(ada, filter="plan", direction="previous", **{"from": "r08"}) == ["r20", "r11"]
     ada.judge("ada", "r08", 0)
+    assert ids(ada, filter="plan", **{"from": "r08"}) == ["r11", "r20"]
     assert site.store.annotations().set_index("record_id")["inclusion_probability"]["r08"] == 0.25
 
 

@@ -139,6 +139,7 @@ async function fetchRecords(direction, n) {
 
 function belongs(record) {
   const { status } = stateOf(record);
+  if (view.filter === "plan") return status === "open"; // what is judged leaves the plan
   if (view.filter === "done") return status === "accepted" || status === "rejected";
   return !["open", "skipped"].includes(view.filter) || status === view.filter;
 }
