@@ -49,5 +49,5 @@ def test_the_image_installs_what_the_project_declares() -> None:
     copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
     root = DEPLOY.parents[1]
     assert [name for name in copied if not (root / name).exists()] == []
-    assert lines.index("USER caliber") < next(i for i, line in enumerate(lines) if line.startswith("CMD"))
-    assert any('".[deploy,postgres]"' in line for line in lines)
+    assert lines.index("USER 1000") < next(i for i, line in enumerate(lines) if line.startswith("CMD"))
+    assert any('".[deploy,postgres,ray,s3]"' in line for line in lines)
