@@ -3,15 +3,25 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import caliber_pipeline as cp
 from caliber_pipeline_tests.api.clause_judge import ClauseJudge, make_flawed_rows
+from caliber_pipeline_tests.api.scripted_model import ScriptedModel
 from caliber_pipeline_tests.api.word_encoder import WordEncoder
+from caliber_pipeline_tests.core.test_calibrated_judge import document
+
+
+def test_uses_every_public_name() -> None:
+    used = set(re.findall(r"\bcp\.(\w+)", Path(__file__).read_text(encoding="utf-8")))
+
+    assert sorted(set(cp.__all__) - used) == []
 
 
 def quiet_console() -> cp.ConsoleCaliberRenderer:
@@ -194,7 +204,7 @@ def test_errors() -> None:
         cp.UploadHandler().from_records([])
     with pytest.raises(cp.JudgeError):
         cp.EvaluationRunner(cp.EvaluationConfig(llm_provider="nobody")).run_sync(make_flawed_rows(2))
-    assert issubclass(cp.InputError, cp.CaliberError)
+    assert all(issubclass(e, cp.CaliberError) for e in (cp.InputError, cp.ReplyError, cp.SchemaError, cp.CriteriaError))
 
 
 class OneTitle:
@@ -202,6 +212,26 @@ class OneTitle:
 
     def select_new(self, learnings: Sequence[cp.LearningArtifact]) -> list[cp.LearningArtifact]:
         return list({learning.title: learning for learning in learnings}.values())
+
+
+class OneTheme:
+    """A clusterer of one's own."""
+
+    async def cluster(self, evidence: Sequence[cp.EvidenceItem]) -> cp.PatternDiscoveryResult:
+        return await cp.PatternDiscovery(encoder=WordEncoder()).discover_from_evidence(evidence)
+
+
+async def use_writers() -> None:
+    clusterer: cp.EvidenceClusterer = OneTheme()
+    found = await clusterer.cluster([cp.EvidenceItem("e1", "the date is wrong"), cp.EvidenceItem("e2", "wrong date")])
+    enrichment = cp.Enrichment(n_missed=2, n_caught=0, share_other_missed=0.1, q_value=0.01)
+    theme = cp.ThemeEvidence("dates", "wrong dates", {"e1": "the date is wrong"}, enrichment=enrichment)
+    written = await cp.KeywordWriter().write(theme)
+    model = ScriptedModel(lambda *_: "no JSON")
+    with pytest.raises(cp.ReplyError):
+        await cp.LLMWriter(model).write(theme)
+    assert found.total_analyzed == 2
+    assert isinstance(written, cp.LearningArtifact)
 
 
 async def use_evidence(tmp_path: Path) -> None:
@@ -242,4 +272,91 @@ def test_steps_and_session(tmp_path: Path) -> None:
     asyncio.run(use_steps_of_their_own())
     asyncio.run(use_session(tmp_path))
     asyncio.run(use_evidence(tmp_path))
+    asyncio.run(use_writers())
     assert asyncio.run(evaluate(cp.EvaluationConfig(llm_provider="recorded"))).metrics.n == 8
+
+
+def test_agreement_and_attribution() -> None:
+    rows = [{**row, "rater1_score": 1, "rater2_score": i % 4 // 2} for i, row in enumerate(make_flawed_rows(60))]
+    upload = cp.UploadHandler().from_records([{**row, "judgment": None, "notes": None} for row in rows])
+    session = cp.CalibrationSession()
+    session.upload(cp.UploadHandler().from_records(rows))
+    result = session.evaluate_sync("be right", llm_provider="recorded")
+    metrics: pd.DataFrame = cp.compute_alignment_metrics(result.scored, seed=1)
+    kappa: float | None = cp.metric_value(metrics, "all", "cohen_kappa")
+    annotations: pd.DataFrame = session.annotation_manager.table()
+    verdicts = result.judge_scores.assign(split="dev")
+    people: pd.DataFrame = cp.compute_people_metrics(annotations, verdicts)
+    wrong = result.scored[result.scored["llm_score"] != result.scored["human_score"]]
+    members = pd.DataFrame({"record_id": [], "pattern_id": []}, dtype="string[pyarrow]")
+    attributed: pd.DataFrame = cp.attribute_misalignments(wrong, result.scored, members)
+    texts = wrong.merge(result.texts, on="record_id")
+    misaligned = pd.concat([texts.reset_index(drop=True), attributed.reset_index(drop=True)], axis=1)
+    queue: pd.DataFrame = cp.build_relabel_queue(result.scored, upload.table, misaligned, abstained=("r001",))
+
+    assert kappa == result.metrics.cohen_kappa == 0.0
+    assert cp.interpret_kappa(kappa) == "slight"
+    assert cp.ConfusionMatrix(3, 4, 1, 2).accuracy == 0.7
+    assert "kappa" in cp.label_verdict(metrics, "dev")
+    assert cp.metric_value(people, "dev", "human_human_kappa") == 0.0
+    assert set(attributed) == {"attribution", "attribution_reason"}
+    assert cp.ask_owner(misaligned.assign(pattern_id=None, pattern_name=None)) == []
+    assert "r001" in set(queue["record_id"])
+
+
+def test_annotators() -> None:
+    annotations = cp.UploadHandler().from_records(
+        [
+            {
+                "id": i,
+                "query": f"q{i}",
+                "output": "a",
+                **{f"rater{k}_score": int(i % 3 > 0 or k == i % 7) for k in (1, 2, 3)},
+            }
+            for i in range(60)
+        ]
+    )
+    session = cp.CalibrationSession()
+    session.upload(annotations)
+    ratings = cp.build_ratings(session.annotation_manager.table())
+    alpha: float = float(cp.krippendorff_alpha(ratings.n_accepts, ratings.n_raters))
+    fitted = cp.fit_dawid_skene(ratings)
+    tested = cp.run_alt_test(ratings, np.array([float(i % 3 > 0) for i in range(60)]))
+    described: pd.DataFrame = cp.describe_annotators(session.annotation_manager.table())
+
+    assert 0.5 < alpha < 1
+    assert fitted is not None
+    assert tested is not None
+    assert set(described["annotator"]) == {"(all)", "rater1", "rater2", "rater3"}
+
+
+def test_estimates_and_plans() -> None:
+    human, llm, unlabeled = [1, 0] * 30, [1, 0, 1, 1] * 15, [1, 1, 0, 1] * 200
+    sampled: cp.RateEstimate = cp.estimate_from_random_sample(human, llm, unlabeled)
+    shifted: cp.RateEstimate = cp.estimate_under_label_shift(human, llm, unlabeled)
+    abstention: cp.Abstention = cp.find_threshold([0.9] * 60 + [0.5] * 60, [True] * 60 + [False] * 60)
+    drift: cp.DriftTest = cp.run_drift_test([1] * 50 + [0] * 50, 0.95)
+    split: cp.DriftSplit = cp.split_drift([1] * 40, [1] * 20 + [0] * 20, [1] * 20 + [0] * 20)
+    probabilities = cp.sampling_probabilities([0.1, 0.5, 0.9, 0.4], 2)
+
+    assert sampled.ci_low <= sampled.value <= sampled.ci_high
+    assert shifted.n_labels == 60
+    assert abstention.threshold is not None
+    assert cp.select_abstained([0.95, 0.1], abstention).tolist() == [False, True]
+    assert drift.is_alarm
+    assert split.judge.value < 0
+    assert cp.draw_sample(probabilities, seed=1).shape == (4,)
+    assert cp.power_of_gain(200, 0.1, 0.2) > 0.5
+    assert cp.labels_for_gain(0.1, 0.2) is not None
+    assert cp.labels_for_half_width([0.4, 0.4, 0.1, 0.1], 0.1) > 50
+
+
+def test_the_exported_judge() -> None:
+    abstention = cp.Abstention(0.8, 0.5, n_calibration=60, n_decided=30, n_errors=0, risk_bound=0.09)
+    exported = document(abstention=vars(abstention))
+    with pytest.warns(UserWarning, match="the certificate does not hold"):
+        judge: cp.CalibratedJudge = cp.CalibratedJudge(exported, judge=ClauseJudge())
+    scored: pd.DataFrame = judge.score([{"query": "q", "output": "a"}])
+
+    assert list(scored["llm_score"]) == [1]
+    assert judge.criteria == "Score 1 if right"
