@@ -248,7 +248,8 @@ def _figures(cells: Floats) -> dict[str, Floats]:
     """All figures that have an interval, and the two gains whose smaller one is lift."""
     figures = point_metrics(cells)
     figures["standardised_kappa"] = kappa_from_rates(figures["recall"], figures["specificity"], STANDARD_PREVALENCE)
-    gains = {name: (cells[..., won] - cells[..., lost]) / cells.sum(axis=-1) for name, (won, lost) in GAINS.items()}
+    with np.errstate(invalid="ignore"):  # without the only unit nothing is left
+        gains = {name: (cells[..., won] - cells[..., lost]) / cells.sum(axis=-1) for name, (won, lost) in GAINS.items()}
     return figures | gains
 
 

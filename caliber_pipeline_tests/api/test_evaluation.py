@@ -260,3 +260,13 @@ class _Watcher(ScriptedJudge):
             time.sleep(self.pause_s)
             self.on_record()
             yield batch
+
+
+@pytest.mark.parametrize("scores", [[(1, 1)], [(1, 1), (0, 0)], [(1, 0), (1, 0)], [(1, 1), (1, 0), (0, 0)]])
+def test_a_handful_of_records_of_one_group_has_figures_without_a_warning(scores: list[tuple[int, int]]) -> None:
+    rows = [{"id": i, "query": "q", "output": "o", "judgment": j, "score": s} for i, (j, s) in enumerate(scores)]
+
+    result = EvaluationRunner(EvaluationConfig(llm_provider="recorded")).run_sync(rows)
+
+    low, high = result.interval("accuracy") or (0.0, 0.0)
+    assert 0 <= low <= high <= 1
