@@ -5,14 +5,17 @@ import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.scored import load_records
+from caliber_pipeline.core.abstention import learn_abstention, list_abstained
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import build_relabel_queue
+from caliber_pipeline.core.judge_scores import join_labels
 from caliber_pipeline.resources import Project
 
 
 @stage(
     partitions_def=criteria_versions,
-    description="Records whose annotators tie, and labels in doubt; also as CSV, to be filled in as annotations.",
+    description="Records whose annotators tie, labels in doubt, and what the judge abstains on; also as CSV, to be "
+    "filled in as annotations.",
     group="discovery",
     kinds={"csv"},
 )
@@ -20,8 +23,11 @@ def relabel_queue(
     context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame, misalignments: pd.DataFrame
 ) -> dg.Output[pd.DataFrame]:
     """Collect what people should judge again."""
-    records = load_records(project, misalignments)
-    queue = build_relabel_queue(resolve_labels(annotations), records, misalignments)
+    records, labels = load_records(project, misalignments), resolve_labels(annotations)
+    scored = join_labels(project.tables.require("judge_scores", context.partition_key), labels, records)
+    abstention = learn_abstention(scored)
+    abstained = list_abstained(scored, abstention)
+    queue = build_relabel_queue(labels, records, misalignments, abstained)
     path = project.tables.path("relabel_queue", context.partition_key).with_suffix(".csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -29,5 +35,10 @@ def relabel_queue(
         form.assign(annotator="", score="", notes="").to_csv(file, index=False)
     return dg.Output(
         with_attrs(queue, misalignments),
-        metadata={"n_records": len(queue), "file_to_annotate": dg.MetadataValue.path(str(path))},
+        metadata={
+            "n_records": len(queue),
+            "n_abstained": len(abstained),
+            "judge_may_decide": abstention.in_words,
+            "file_to_annotate": dg.MetadataValue.path(str(path)),
+        },
     )

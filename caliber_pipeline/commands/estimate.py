@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> None:
     """
     from caliber_pipeline.champion import judge_others, load_champion
     from caliber_pipeline.commands.run import build_settings
-    from caliber_pipeline.core.abstention import find_threshold, select_calibration
+    from caliber_pipeline.core.abstention import learn_abstention
     from caliber_pipeline.resources import Project
 
     project = Project.from_settings(build_settings(arguments))
@@ -65,11 +65,7 @@ def execute(arguments: argparse.Namespace) -> None:
     verdicts = judge_others(project, champion, records)
     judged = verdicts[verdicts["llm_score"].notna()]
     estimate = _estimate(champion, judged, is_random=arguments.random_sample)
-    calibration = select_calibration(champion.scored)
-    abstention = find_threshold(
-        calibration["confidence"].to_numpy(dtype=float, na_value=float("nan")),
-        (calibration["llm_score"] == calibration["human_score"]).to_numpy(dtype=bool),
-    )
+    abstention = learn_abstention(champion.scored)
     n_abstained = _write_abstained(arguments.abstained_to, records, verdicts, abstention)
     result = {
         "criteria_version": champion.version,
@@ -93,17 +89,13 @@ def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tu
 
 
 def _estimate(champion: "Champion", judged: "pd.DataFrame", *, is_random: bool) -> "RateEstimate":
-    from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.estimation import estimate_from_random_sample, estimate_under_label_shift
 
     labelled = champion.held_out
-    if is_random and labelled["weight"].nunique() > 1:
-        raise InputError(
-            "the labels were sampled with unequal probabilities and are no random sample; use --label-shift"
-        )
     estimator = estimate_from_random_sample if is_random else estimate_under_label_shift
     human, llm = (labelled[name].to_numpy(dtype=float) for name in ("human_score", "llm_score"))
-    return estimator(human, llm, judged["llm_score"].to_numpy(dtype=float), labelled["group"].to_numpy(dtype=object))
+    groups, others = labelled["group"].to_numpy(dtype=object), judged["llm_score"].to_numpy(dtype=float)
+    return estimator(human, llm, others, groups, weights=labelled["weight"].to_numpy(dtype=float, na_value=1.0))
 
 
 def _write_abstained(
@@ -113,7 +105,8 @@ def _write_abstained(
 
     is_abstained = select_abstained(verdicts["confidence"].to_numpy(dtype=float, na_value=float("nan")), abstention)
     if path is not None:
-        form = records.loc[is_abstained, ["record_id", "query", "output", "reference"]]
+        is_listed = records["record_id"].isin(verdicts.loc[is_abstained, "record_id"])
+        form = records.loc[is_listed, ["record_id", "query", "output", "reference"]]
         path.parent.mkdir(parents=True, exist_ok=True)
         form.assign(annotator="", score="", notes="").to_csv(path, index=False)
     return int(is_abstained.sum())

@@ -27,8 +27,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--gain", type=float, default=0.05, metavar="D", help="gain in accuracy to confirm (default: 0.05)")
     add("--discordance", type=float, metavar="R", help="share of records that only one version gets right")
     add("--power", type=float, default=0.8, metavar="P", help="probability to confirm the gain (default: 0.8)")
-    add("--budget", type=int, metavar="N", help="choose about N records to label next")
-    add("--to", type=Path, metavar="FILE", help="write the chosen records as CSV, to be filled in as annotations")
+    add("--budget", type=int, metavar="N", help="choose about N records to label next, for `caliber annotate`")
+    add("--to", type=Path, metavar="FILE", help="write them as CSV too, to be filled in as annotations")
     add("--seed", type=int, default=0, help="of the choice (default: 0)")
     add("--output", type=Path, metavar="DIR", help=f"the project's output (default: {DEFAULT_OUTPUT})")
     add("--judge", choices=JUDGES, help="who judges the candidates; must be the champion's judge")
@@ -103,26 +103,34 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
 
 
 def _choose(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
-    """Draw among the unlabelled records, by what the judge is unsure of."""
+    """Draw among the unlabelled records by what the judge is unsure of; the annotation page reads the stored plan."""
     from caliber_pipeline.champion import judge_others
     from caliber_pipeline.core.errors import InputError
-    from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
+    from caliber_pipeline.core.planning import plan_labels
 
+    tables = project.tables
+    earlier = tables.load("label_plan")
+    n_open = 0 if earlier is None else int((~earlier["record_id"].isin(champion.labels["record_id"])).sum())
     candidates = champion.records[~champion.records["record_id"].isin(champion.labels["record_id"])]
     candidates = candidates.sort_values("record_id", ignore_index=True)
     if candidates.empty:
         raise InputError("every record is labelled; add records first")
     verdicts = judge_others(project, champion, candidates)
-    # without a confidence nothing is known: as unsure as a coin
-    uncertainty = 1 - verdicts["confidence"].to_numpy(dtype=float, na_value=0.5)
-    probabilities = sampling_probabilities(uncertainty, arguments.budget)
-    drawn = draw_sample(probabilities, seed=arguments.seed)
-    chosen = candidates.loc[drawn, ["record_id", "query", "output", "reference"]]
+    plan = plan_labels(
+        verdicts["record_id"].tolist(),
+        verdicts["confidence"].to_numpy(dtype=float, na_value=float("nan")),
+        arguments.budget,
+        criteria_version=champion.version,
+        seed=arguments.seed,
+    )
+    tables.save_plan(plan)
     if arguments.to is not None:
-        form = chosen.assign(annotator="", score="", notes="", inclusion_probability=probabilities[drawn])
+        form = plan.merge(candidates[["record_id", "query", "output", "reference"]], on="record_id")
+        form = form.drop(columns="criteria_version").assign(annotator="", score="", notes="")
         arguments.to.parent.mkdir(parents=True, exist_ok=True)
         form.to_csv(arguments.to, index=False)
-    return {"n": len(chosen), "n_candidates": len(candidates), "record_ids": [str(i) for i in chosen["record_id"]]}
+    record_ids = [str(record_id) for record_id in plan["record_id"]]
+    return {"n": len(plan), "n_candidates": len(candidates), "n_left_of_earlier": n_open, "record_ids": record_ids}
 
 
 def _in_words(plan: dict[str, Any]) -> str:
@@ -142,5 +150,11 @@ def _in_words(plan: dict[str, Any]) -> str:
             f"{plan['power']:.0%}; with the labels there are it is {plan['power_now']:.0%}."
         )
     if chosen := plan.get("chosen"):
-        lines.append(f"To label next: {chosen['n']} of {chosen['n_candidates']} unlabelled records.")
+        lines.append(
+            f"To label next: {chosen['n']} of {chosen['n_candidates']} unlabelled records, the unsure ones more often; "
+            "`caliber annotate` shows them ('To label next').\nEach carries the probability with which it was chosen, "
+            "and counts for as many. Label all: until then figures lean towards the labels that were there before."
+        )
+        if chosen["n_left_of_earlier"]:
+            lines.append(f"{chosen['n_left_of_earlier']} records of the plan before were not labelled; it is replaced.")
     return "\n".join(lines) + "\n"

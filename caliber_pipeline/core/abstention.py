@@ -40,6 +40,16 @@ class Abstention:
     risk_bound: float | None
     reason: str | None = None
 
+    @property
+    def in_words(self) -> str:
+        """What the judge may decide alone, or why nothing."""
+        if self.threshold is None:
+            return f"nothing alone: {self.reason}"
+        return (
+            f"what it is sure of by {self.threshold:g} or more, {self.share_decided:.0%} of {self.n_calibration} "
+            f"calibration records: {self.n_errors} errors in {self.n_decided}, at most {self.risk_bound:.1%}"
+        )
+
 
 def labels_needed(alpha: float = ALPHA, delta: float = DELTA) -> int:
     """Error-free labels with which a disagreement of at most alpha is shown at confidence 1 - delta: 22 at 0.1, 0.1."""
@@ -99,6 +109,25 @@ def find_threshold(
     last = np.flatnonzero(in_sequence)[n_passed - 1]
     strictest = int(np.argmax(n_decided == n_decided[last]))  # of the thresholds that decide the same records
     return _found(strictest, n_decided, n_errors, n, delta)
+
+
+def learn_abstention(scored: pd.DataFrame) -> Abstention:
+    """From which confidence on a judge may decide alone, from its verdicts with labels as `join_labels` gives them."""
+    part = select_calibration(scored)
+    agrees = (part["llm_score"] == part["human_score"]).to_numpy(dtype=bool)
+    return find_threshold(part["confidence"].to_numpy(dtype=np.float64, na_value=np.nan), agrees)
+
+
+def list_abstained(scored: pd.DataFrame, abstention: Abstention) -> tuple[str, ...]:
+    """The judged records that need a person more: the judge leaves them to people, and fewer than two have judged them.
+
+    None where nothing is guaranteed: then the judge decides nothing, and a list of everything would help nobody.
+    """
+    if abstention.threshold is None:
+        return ()
+    is_open = scored["llm_score"].notna() & ~scored["is_example"] & (scored["n_annotators"] < 2)
+    unsure = select_abstained(scored["confidence"].to_numpy(dtype=np.float64, na_value=np.nan), abstention)
+    return tuple(map(str, scored.loc[is_open.to_numpy(dtype=bool) & unsure, "record_id"]))
 
 
 def select_abstained(confidence: npt.ArrayLike, abstention: Abstention) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from caliber_pipeline.core.abstention import Abstention, find_threshold, select_calibration
+from caliber_pipeline.core.abstention import learn_abstention
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_row
 from caliber_pipeline.core.criteria import Criteria
@@ -119,13 +119,6 @@ def build_document(
         abstention=asdict(abstention),
         certificate=certificate,
     )
-
-
-def learn_abstention(scored: pd.DataFrame) -> Abstention:
-    """From which confidence on the judge may decide alone, learned on records that no decision rested on."""
-    calibration = select_calibration(scored)
-    confidence = calibration["confidence"].to_numpy(dtype="float64", na_value=float("nan"))
-    return find_threshold(confidence, (calibration["llm_score"] == calibration["human_score"]).to_numpy(dtype=bool))
 
 
 def render_document(document: JudgeDocument) -> str:

@@ -52,6 +52,7 @@ def estimate_from_random_sample(
     llm_unlabeled: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
     *,
+    weights: npt.ArrayLike | None = None,
     confidence: float = CONFIDENCE,
 ) -> RateEstimate:
     """Prediction-powered estimate; assumes that the labelled records are a random sample of production.
@@ -66,6 +67,8 @@ def estimate_from_random_sample(
         llm: The judge's verdicts on them.
         llm_unlabeled: The judge's verdicts on the others.
         groups: Groups of the labelled records, where records of a group are alike.
+        weights: Of the labelled records, 1 / inclusion probability where they were sampled actively: Zrnic & Candès
+            (2024), Active statistical inference, ICML.
         confidence: Of the interval.
 
     Raises:
@@ -74,16 +77,21 @@ def estimate_from_random_sample(
     labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
     _require(labels, others)
     n, n_others = labels.size, others.size
-    spread = float(np.concatenate([judged, others]).var(ddof=1))
+    shares = _normalised(weights, n)
+    both, amounts = np.append(judged, others), np.append(shares, np.ones(n_others))
+    spread = _variance(both, amounts) * both.size / (both.size - 1)
     weight = 0.0
     if spread > 0:
-        weight = float(np.clip(np.cov(labels, judged, ddof=0)[0, 1] / ((1 + n / n_others) * spread), 0.0, 1.0))
+        n_effective = n / float((shares**2).mean())  # Kish's
+        covariance = float(np.cov(labels, judged, aweights=shares, ddof=0)[0, 1])
+        weight = float(np.clip(covariance / ((1 + n_effective / n_others) * spread), 0.0, 1.0))
     rectified = labels - weight * judged
-    value = float(np.clip(rectified.mean() + weight * others.mean(), 0.0, 1.0))
+    value = float(np.clip(np.average(rectified, weights=shares) + weight * others.mean(), 0.0, 1.0))
     of_others = weight**2 * float(others.var()) / n_others
-    of_labels = float(rectified.var()) / n
-    design_effect = _design_effect(rectified, groups)
-    n_equivalent = _equivalent_size(value, design_effect * _smoothed_variance(labels, judged, weight) + of_others, n)
+    of_labels = _variance(rectified, shares) / n
+    design_effect = _design_effect(rectified, groups, shares)
+    smoothed = design_effect * _smoothed_variance(labels, judged, weight, shares) + of_others
+    n_equivalent = _equivalent_size(value, smoothed, n)
     low, high = proportion_interval(value * n_equivalent, n_equivalent, confidence=confidence)
     return RateEstimate(
         assumption=RANDOM_SAMPLE,
@@ -105,6 +113,7 @@ def estimate_under_label_shift(
     llm_unlabeled: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
     *,
+    weights: npt.ArrayLike | None = None,
     confidence: float = CONFIDENCE,
 ) -> RateEstimate:
     """Correct the judge's rate by its TPR and TNR; assumes that these are in production what they are on the labels.
@@ -118,15 +127,16 @@ def estimate_under_label_shift(
     """
     labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
     _require(labels, others)
-    design_effect = _design_effect((labels != judged).astype(np.float64), groups)
-    n_accepts, n_rejects = labels.sum() / design_effect, (1 - labels).sum() / design_effect
+    shares = _normalised(weights, labels.size)
+    design_effect = _design_effect((labels != judged).astype(np.float64), groups, shares)
+    accepts, rejects = shares * labels / design_effect, shares * (1 - labels) / design_effect
+    n_accepts, n_rejects = float(accepts.sum()), float(rejects.sum())
     if min(labels.sum(), (1 - labels).sum()) < MIN_OF_EACH:
         raise InputError(
             f"{labels.sum():.0f} accepts and {(1 - labels).sum():.0f} rejects among the labels; "
             f"label at least {MIN_OF_EACH} of each, better 30"
         )
-    hits = float((labels * judged).sum()) / design_effect
-    correct_rejects = float(((1 - labels) * (1 - judged)).sum()) / design_effect
+    hits, correct_rejects = float(accepts @ judged), float(rejects @ (1 - judged))
     youden = hits / n_accepts + correct_rejects / n_rejects - 1
     if youden < MIN_YOUDEN:
         raise InputError(
@@ -172,32 +182,36 @@ def _require(labels: Floats, others: Floats) -> None:
         raise InputError("no unlabelled record has a verdict; judge some first")
 
 
-def _variance_of_mean(values: Floats, groups: npt.ArrayLike | None) -> float:
-    """Variance of a mean; by the sums over groups where there are groups: Cochran (1977), Sampling Techniques, 9A."""
-    if groups is None:
-        return float(values.var() / values.size)
-    _, places = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.bincount(places, weights=values - values.mean())
-    return float((sums**2).sum() / values.size**2 * sums.size / max(sums.size - 1, 1))
+def _normalised(weights: npt.ArrayLike | None, n: int) -> Floats:
+    """Weights of mean 1."""
+    given = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    return np.asarray(given / given.mean())
 
 
-def _design_effect(values: Floats, groups: npt.ArrayLike | None) -> float:
-    """How many times larger groups make the variance of a mean, never below 1."""
-    if groups is None:
-        return 1.0
-    single = _variance_of_mean(values, None)
-    return max(1.0, _variance_of_mean(values, groups) / single) if single > 0 else 1.0
+def _variance(values: Floats, weights: Floats) -> float:
+    return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
 
 
-def _smoothed_variance(labels: Floats, judged: Floats, weight: float) -> float:
+def _design_effect(values: Floats, groups: npt.ArrayLike | None, weights: Floats) -> float:
+    """How many times larger groups and weights make the variance of a mean, never below 1.
+
+    From the sums over groups: Cochran (1977), Sampling Techniques, 6.4 (a ratio) and 9A.
+    """
+    places = np.arange(values.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums = np.bincount(places, weights=weights * (values - np.average(values, weights=weights)))
+    variance = float((sums**2).sum()) * (1.0 if groups is None else sums.size / max(sums.size - 1, 1))
+    single = _variance(values, weights) * values.size
+    return max(1.0, variance / single) if single > 0 else 1.0
+
+
+def _smoothed_variance(labels: Floats, judged: Floats, weight: float, shares: Floats) -> float:
     """Variance of the mean of label less weighted verdict, with half a record more of each of the four kinds.
 
     Without them a judge that happens to err nowhere on few labels would be taken for one that never errs.
     """
     values = np.append(labels - weight * judged, [1 - weight, 0.0, -weight, 1.0])
-    amounts = np.append(np.ones(labels.size), np.full(4, JEFFREYS))
-    mean = np.average(values, weights=amounts)
-    return float(np.average((values - mean) ** 2, weights=amounts) / amounts.sum())
+    amounts = np.append(shares, np.full(4, JEFFREYS))
+    return _variance(values, amounts) / float(amounts.sum())
 
 
 def _corrected_variance(

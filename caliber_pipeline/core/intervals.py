@@ -231,7 +231,7 @@ def metric_intervals(
     narrowed = 1 - LIFT_ERROR_SHARES[not sample.is_simple] * (1 - confidence)
     if sample.is_simple:
         pairs = (sample.cells[list(pair)] for pair in GAINS.values())
-        gains = [_as_interval(paired_difference_interval(*pair, n, confidence=narrowed)) for pair in pairs]
+        gains = [_as_interval(paired_difference_interval(won, lost, n, confidence=narrowed)) for won, lost in pairs]
     else:
         gains = [interval(name, narrowed) for name in GAINS]
     intervals["lift"] = min(low for low, _ in gains), min(high for _, high in gains)

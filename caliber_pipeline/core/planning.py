@@ -1,13 +1,17 @@
 """How many labels a statement about a judge needs, and which records to label next."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
 
 from caliber_pipeline.core.agreement import Floats, point_metrics
 from caliber_pipeline.core.intervals import normal_quantile
+from caliber_pipeline.core.schemas import LABEL_PLAN, conform_table, frame_from_arrow
 
 # An interval of 0.4 spans two of Landis & Koch's bands at most: a wider one cannot tell fair from substantial.
 DECISIVE_HALF_WIDTH: Final = 0.2
@@ -144,6 +148,31 @@ def draw_sample(probabilities: Floats, *, seed: int) -> npt.NDArray[np.bool_]:
     drawn = np.zeros(probabilities.size, dtype=np.bool_)
     drawn[order] = np.diff(steps, prepend=0.0) >= 1
     return drawn
+
+
+def plan_labels(
+    record_ids: Sequence[str], confidence: npt.ArrayLike, budget: int, *, criteria_version: str, seed: int
+) -> pd.DataFrame:
+    """Which of the unlabelled records to label next, in a random order: labels of a part are then a sample too.
+
+    Args:
+        record_ids: The unlabelled records.
+        confidence: Of the champion's verdict on each; without one nothing is known, and it counts as a coin's.
+        budget: How many labels one can afford, on average.
+        criteria_version: The champion.
+        seed: Of the choice.
+
+    Returns:
+        A frame of the `LABEL_PLAN` schema.
+    """
+    surest = np.nan_to_num(np.asarray(confidence, dtype=np.float64), nan=0.5)
+    probabilities = sampling_probabilities(1 - surest, budget)
+    drawn = np.flatnonzero(draw_sample(probabilities, seed=seed))
+    order = np.random.default_rng(seed).permutation(drawn)
+    chosen = {"record_id": np.asarray(record_ids, dtype=object)[order], "inclusion_probability": probabilities[order]}
+    return frame_from_arrow(
+        conform_table(pa.table({**chosen, "criteria_version": [criteria_version] * len(order)}), LABEL_PLAN, "plan")
+    )
 
 
 def missing_labels(half_width: float, n: int, *, wanted: float = DECISIVE_HALF_WIDTH) -> int:

@@ -179,6 +179,14 @@ ANNOTATOR_AGREEMENT: Final = pa.schema(
     ]
 )
 
+LABEL_PLAN: Final = pa.schema(
+    [
+        _required("record_id", pa.string(), "A record that people should label next"),
+        _required("inclusion_probability", pa.float64(), "Probability (0, 1] with which it was chosen"),
+        _required("criteria_version", pa.string(), "The champion whose confidence told what to ask"),
+    ]
+)
+
 DRIFT: Final = pa.schema(
     [
         _required("criteria_version", pa.string(), "The version that was evaluated again"),

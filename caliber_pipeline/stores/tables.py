@@ -4,7 +4,7 @@ A table is one file while it is small and a folder of shards when it is large; p
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from caliber_pipeline.core.errors import MissingStepError
-from caliber_pipeline.core.schemas import arrow_from_frame, frame_from_arrow
+from caliber_pipeline.core.schemas import LABEL_PLAN, arrow_from_frame, conform_table, frame_from_arrow
 from caliber_pipeline.stores.shards import ATTRS_KEY, ShardWriter, open_dataset, shard_path
 
 _SCAN_ROWS: Final = 65_536
@@ -41,11 +41,19 @@ class TableStore:
         Raises:
             SchemaError: the frame breaks its schema; what was stored before stays.
         """
-        table = arrow_from_frame(frame, name)
+        self._write(arrow_from_frame(frame, name), frame.attrs, path)
+
+    def save_plan(self, plan: pd.DataFrame) -> None:
+        """Write which records to label next; it replaces the plan before."""
+        table = conform_table(pa.Table.from_pandas(plan, preserve_index=False), LABEL_PLAN, "label_plan")
+        self._write(table, {}, self.path("label_plan"))
+
+    @staticmethod
+    def _write(table: pa.Table, attrs: Mapping[Any, Any], path: UPath) -> None:
         writer = ShardWriter(path, table.schema)
         try:
             writer.add(table)
-            writer.finish(frame.attrs).place(path)
+            writer.finish(attrs).place(path)
         finally:
             writer.discard()
 

@@ -5,6 +5,7 @@ import pytest
 from caliber_pipeline.core.abstention import (
     find_threshold,
     labels_needed,
+    list_abstained,
     select_abstained,
     select_calibration,
 )
@@ -77,13 +78,33 @@ def test_calibration_takes_one_record_per_group_of_half_of_test() -> None:
     assert shuffled["record_id"].tolist() == part["record_id"].tolist()
 
 
+def test_what_two_people_judged_or_nothing_is_guaranteed_for_needs_no_third() -> None:
+    scored = pd.DataFrame(
+        {
+            "record_id": ["sure", "unsure", "judged by two", "example", "failed"],
+            "llm_score": pd.array([1, 1, 1, 1, None], dtype="int8[pyarrow]"),
+            "confidence": pd.array([0.95, 0.6, 0.6, 0.6, None], dtype="float64[pyarrow]"),
+            "is_example": [False, False, False, True, False],
+            "n_annotators": [1, 1, 2, 1, 1],
+        }
+    )
+    found = find_threshold(np.full(30, 0.9), np.ones(30))
+
+    assert list_abstained(scored, found) == ("unsure",)
+    assert list_abstained(scored, find_threshold([], [])) == ()
+    assert found.in_words == (
+        "what it is sure of by 0.9 or more, 100% of 30 calibration records: 0 errors in 30, at most 7.4%"
+    )
+    assert find_threshold([], []).in_words.startswith("nothing alone: the judge gives no confidences")
+
+
 def test_a_calibration_part_is_set_aside_only_for_a_judge_that_tells_how_sure_it_is() -> None:
     records = pd.DataFrame({"record_id": [f"r{i}" for i in range(40)], "split": ["test", "dev"] * 20})
     records["group"] = records["record_id"]
     verdicts = pd.DataFrame({"record_id": ["r0", "r1"], "confidence": pd.array([None, None], "float64[pyarrow]")})
 
     silent = assign_splits(verdicts, records)
-    telling = assign_splits(verdicts.assign(confidence=[0.9, None]), records)
+    telling = assign_splits(verdicts.assign(confidence=[0.9, np.nan]), records)
 
     assert silent["split"].tolist() == records["split"].tolist()
     assert set(telling["split"]) == {"dev", "test", "calibration"}

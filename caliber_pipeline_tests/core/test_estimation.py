@@ -8,6 +8,7 @@ from caliber_pipeline.core.estimation import (
     estimate_from_random_sample,
     estimate_under_label_shift,
 )
+from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
 
 HUMAN = np.array([1, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1])
 JUDGE = np.array([1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1])
@@ -52,6 +53,32 @@ def test_copies_of_labels_in_groups_add_nothing() -> None:
     copied = estimate_from_random_sample(np.tile(HUMAN, 4), np.tile(JUDGE, 4), OTHERS, groups)
 
     assert copied.ci_high - copied.ci_low > 0.85 * (single.ci_high - single.ci_low)
+
+
+def test_weights_undo_active_sampling() -> None:
+    # Of 30 accepts one in three was sampled, of 10 rejects each: weighted, people accept 30 / 40, as the judge does.
+    human, weights = np.repeat([1, 0], [10, 10]), np.repeat([3.0, 1.0], 10)
+    others = np.repeat([1, 0], [750, 250])
+
+    weighted = estimate_from_random_sample(human, human, others, weights=weights)
+
+    assert weighted.value == pytest.approx(0.75)
+    assert estimate_from_random_sample(human, human, others, weights=7 * weights) == weighted
+
+
+def test_weights_of_one_change_nothing() -> None:
+    for estimate in (estimate_from_random_sample, estimate_under_label_shift):
+        assert estimate(HUMAN, JUDGE, OTHERS, weights=np.ones(len(HUMAN))) == estimate(HUMAN, JUDGE, OTHERS)
+
+
+def test_label_shift_weighs_errors_by_what_they_stand_for() -> None:
+    # TPR: 20 hits that stand for 4 each and 10 misses for 2 each: 80 / 100; TNR 10 of 10 rejects.
+    human, judge = np.repeat([1, 1, 0], [20, 10, 10]), np.repeat([1, 0, 0], [20, 10, 10])
+    weights = np.repeat([4.0, 2.0, 1.0], [20, 10, 10])
+
+    estimate = estimate_under_label_shift(human, judge, np.repeat([1, 0], [400, 600]), weights=weights)
+
+    assert estimate.value == pytest.approx(0.4 / 0.8)
 
 
 def test_label_shift_of_a_worked_example() -> None:
@@ -107,6 +134,36 @@ def test_both_intervals_cover(n: int, prevalence: float, rates: tuple[float, flo
             shifted.append(_covers(estimate_under_label_shift(human, judge, production(0.7)), 0.7))
         except InputError:
             assert n < 1000  # too few rejects, or rates that look like chance
+
+    assert np.mean(random) >= 0.935
+    assert np.mean(shifted) >= 0.935
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 200, 1000])
+@pytest.mark.parametrize("prevalence", [0.5, 0.9])
+def test_both_intervals_cover_from_active_samples(n: int, prevalence: float) -> None:
+    """4,000 times, n labels of 10 n records, the unsure ones more often; the judge is right as often as it says."""
+    rng, levels = np.random.default_rng(n), np.linspace(0.5, 0.98, 9)
+
+    def population(size: int, share: float) -> tuple[Floats, Floats, Floats]:
+        human, confidence = (rng.random(size) < share).astype(np.float64), rng.choice(levels, size)
+        return human, np.where(rng.random(size) < confidence, human, 1 - human), confidence
+
+    random, shifted = [], []
+    for _ in range(4000):
+        human, judge, confidence = population(10 * n, prevalence)
+        probabilities = sampling_probabilities(1 - confidence, n)
+        drawn = draw_sample(probabilities, seed=int(rng.integers(1 << 31)))
+        labels, weights = (human[drawn], judge[drawn]), 1 / probabilities[drawn]
+        production = population(2000, prevalence)[1]
+        random.append(_covers(estimate_from_random_sample(*labels, production, weights=weights), prevalence))
+        try:
+            estimate = estimate_under_label_shift(*labels, population(2000, 0.7)[1], weights=weights)
+        except InputError:
+            assert n < 1000
+        else:
+            shifted.append(_covers(estimate, 0.7))
 
     assert np.mean(random) >= 0.935
     assert np.mean(shifted) >= 0.935

@@ -11,6 +11,7 @@ from caliber_pipeline.core.planning import (
     labels_for_gain,
     labels_for_half_width,
     missing_labels,
+    plan_labels,
     plausible_shares,
     power_of_gain,
     sampling_probabilities,
@@ -112,6 +113,21 @@ def test_what_would_be_drawn_more_than_surely_is_drawn_surely() -> None:
     probabilities = sampling_probabilities([1, 0, 0, 0, 0], 2)
 
     assert probabilities == pytest.approx([1, 0.25, 0.25, 0.25, 0.25])
+
+
+def test_a_plan_names_what_it_chose_in_a_random_order_and_with_which_probability() -> None:
+    ids = [f"r{i:03d}" for i in range(200)]
+    confidence = np.where(np.arange(200) < 100, 0.9, np.nan)
+
+    plan = plan_labels(ids, confidence, 40, criteria_version="v001", seed=1)
+
+    assert len(plan) == 40
+    assert not plan["record_id"].is_monotonic_increasing
+    # a fifth of 40 labels evenly over 200, the rest in the ratio of 0.1 to 0.5 (a coin's, where nothing is known)
+    expected = [
+        (8 / 2 + 32 / 6) / 100 if record_id < "r100" else (8 / 2 + 32 * 5 / 6) / 100 for record_id in plan["record_id"]
+    ]
+    assert plan["inclusion_probability"].tolist() == pytest.approx(expected)
 
 
 def test_impossible_floors_and_uncertainties_are_refused() -> None:
