@@ -23,6 +23,9 @@ N_ANNOTATORS = 20
 DURATION_S = 30.0
 N_RECORDS = 5_000
 THINKING_S = 0.1  # far less than a person needs: ten verdicts a second each, two hundred in all
+MAX_P95_MS = 200
+MAX_OTHERS = 0.1  # share of the machine's time that other programs may take before waiting says nothing of the page
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -33,15 +36,16 @@ class Annotator:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The real command in a process of its own."""
+def served(tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
+    """The real command in a process of its own: its URL, store and process id."""
     write_records(tmp_path / "out", N_RECORDS)
     program = [sys.executable, "-m", "caliber_pipeline.cli", "annotate", "--assets", str(tmp_path / "out")]
     process = subprocess.Popen(
         [*program, "--port", "0", "--no-open"], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
     )
     assert process.stderr is not None
-    yield process.stderr.readline().split(" at ")[1].split()[0], tmp_path / "out" / "annotations.sqlite"
+    url = process.stderr.readline().split(" at ")[1].split()[0]
+    yield url, tmp_path / "out" / "annotations.sqlite", process.pid
     process.terminate()
     process.communicate(timeout=20)
 
@@ -69,6 +73,14 @@ def _csrf(page: str) -> str:
     return str(re.findall(r'name="csrf-token" content="(\w+)"', page)[0])
 
 
+def used_s(server: int) -> tuple[float, float]:
+    """Processor time since the start: of the whole machine, and of the server and this test."""
+    busy = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    machine = sum(int(ticks) for i, ticks in enumerate(busy) if i not in {3, 4})  # but for idle and waiting for disks
+    own = Path(f"/proc/{server}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return machine * TICK_S, sum(map(int, own)) * TICK_S + time.process_time()
+
+
 async def annotate_together(url: str) -> list[Annotator]:
     annotators = [Annotator(f"annotator-{i:02d}", [], set()) for i in range(N_ANNOTATORS)]
     until = time.monotonic() + DURATION_S
@@ -77,14 +89,17 @@ async def annotate_together(url: str) -> list[Annotator]:
 
 
 def test_twenty_annotators_lose_and_double_nothing_and_hardly_wait(
-    served: tuple[str, Path], record_property: Callable[[str, object], None]
+    served: tuple[str, Path, int], record_property: Callable[[str, object], None]
 ) -> None:
-    url, path = served
-    load_before = os.getloadavg()[0]
+    url, path, server = served
+    start, before = time.monotonic(), used_s(server)
     annotators = asyncio.run(annotate_together(url))
+    machine, own = (after - earlier for after, earlier in zip(used_s(server), before, strict=True))
+    others = (machine - own) / ((time.monotonic() - start) * (os.cpu_count() or 1))
     latencies = np.concatenate([annotator.latencies for annotator in annotators])
     p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]) * 1000
     figures = f"{len(latencies)} verdicts in {DURATION_S:g} s; ms: p50 {p50:.0f}, p95 {p95:.0f}, p99 {p99:.0f}"
+    figures += f"; other programs took {others:.0%} of the machine"
     record_property("load", figures)
     print(figures)  # noqa: T201 shown by pytest -s
     with AnnotationStore(path) as store:
@@ -93,6 +108,6 @@ def test_twenty_annotators_lose_and_double_nothing_and_hardly_wait(
     assert set(history[["annotator", "record_id", "event_id"]].itertuples(index=False, name=None)) == sent
     assert len(history) == len(sent) == len(latencies)
     assert len(current) == len({(name, record) for name, record, _ in sent})
-    if load_before > 2 * (os.cpu_count() or 1):
-        pytest.skip(f"nothing lost or doubled; the machine is too busy ({load_before:.0f}) to judge waiting: {figures}")
-    assert p95 < 200
+    if p95 >= MAX_P95_MS and others > MAX_OTHERS:
+        pytest.skip(f"nothing lost or doubled, but the machine was not the page's alone: {figures}")
+    assert p95 < MAX_P95_MS
