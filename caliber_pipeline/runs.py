@@ -165,11 +165,18 @@ def describe_estimate(project: Project, version: str) -> str:
     with project.open_verdict_cache() as cache:
         remaining, n_known = find_open(judge, task, cache)
     estimate = judge.estimate(remaining, n_known)
-    cost = "price unknown" if estimate.cost_usd is None else f"about {estimate.cost_usd:.4f} USD"
-    return (
+    text = (
         f"{version}: {judge.provider}/{judge.model}, {estimate.n_records} records ({n_known} known already), "
         f"{estimate.n_calls} calls, about {estimate.prompt_tokens} tokens sent and {estimate.completion_tokens} "
-        f"received, {cost}; each further version takes about as much"
+        "received"
+    )
+    each = judge.estimate(task).cost_usd
+    if estimate.cost_usd is None or each is None:
+        return f"{text}, price unknown; each further version takes about as much"
+    n_more = project.settings.max_iterations
+    return (
+        f"{text}, about {estimate.cost_usd:.4f} USD; with the {n_more} proposals that may follow "
+        f"{estimate.cost_usd + n_more * each:.4f} USD, what writes them not counted"
     )
 
 

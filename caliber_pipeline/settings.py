@@ -1,9 +1,10 @@
 """Where things lie and how the loop runs: the settings that the environment, the command line and Dagster share."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 from upath import UPath
@@ -16,6 +17,7 @@ DEFAULT_CRITERIA_DIR: Final = Path("data/criteria")
 DEFAULT_INPUT_DIR: Final = Path("data/input")
 LOCAL_PROTOCOLS: Final = frozenset({"", "file", "local"})
 CACHE_FOLDER: Final = ".cache"
+_SECRET: Final = re.compile("key|token|secret|sig|password|auth", re.IGNORECASE)
 PREFIX: Final = "CALIBER_"
 STRATEGIES: Final = ("rules", "examples", "rewrite", "gepa")
 JUDGES: Final = ("local", "recorded", "openai")
@@ -102,6 +104,8 @@ class Settings(BaseModel):
     def _has_no_password_in_url(cls, options: dict[str, str | int | float]) -> dict[str, str | int | float]:
         if "@" in urlsplit(str(options.get("base_url", ""))).netloc:
             raise ValueError("base_url holds a user or password, which settings show; put the key into CALIBER_API_KEY")
+        if secret := find_secret(str(options.get("base_url", ""))):
+            raise ValueError(f"base_url holds {secret}, which settings show; put the key into CALIBER_API_KEY")
         return options
 
     @property
@@ -176,6 +180,12 @@ class Settings(BaseModel):
     def uses_own_input(self) -> bool:
         """Whether the records are those of the project's own input folder."""
         return self.records is None or self.records.resolve() == _find_input("records").resolve()
+
+
+def find_secret(url: str) -> str | None:
+    """A parameter in the URL's query that looks like a key, in words; None where there is none."""
+    names = (name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    return next((f"'{name}' in its query" for name in names if _SECRET.search(name)), None)
 
 
 def parse_columns(pairs: list[str]) -> dict[str, str]:

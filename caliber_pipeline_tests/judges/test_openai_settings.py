@@ -77,6 +77,7 @@ def test_azure_takes_its_endpoint_and_version_from_its_own_variables() -> None:
         ({"max_cost_usd": -1.0}, "max_cost_usd is -1.0; it must not be below 0"),
         ({"requests_per_minute": 0.0}, "requests_per_minute is 0.0; it must be above 0"),
         ({"transport": "pigeon"}, "transport is 'pigeon'"),
+        ({"base_url": "https://h/v1?api-version=1&key=canary"}, "base URL 'https://h/v1' holds 'key' in its query"),
         ({"base_url": "https://u:canary@h/v1?k=canary"}, "base URL 'https://h/v1' holds a user or password; leave"),
         ({"base_url": "https://canary@h/v1"}, "put the key into CALIBER_API_KEY"),
     ],
@@ -177,7 +178,7 @@ def test_urls_are_shown_without_user_password_and_query() -> None:
 
 def test_no_repr_holds_a_key() -> None:
     environ = {"OPENAI_API_KEY": "canary-1", "GROQ_API_KEY": "canary-2", "CALIBER_API_KEY": "canary-3"}
-    settings = OpenAIJudgeSettings.from_env(environ, model="m", base_url="http://h/v1?key=canary-4")
+    settings = OpenAIJudgeSettings.from_env(environ, model="m", base_url="http://h/v1?tenant=canary-4")
     judge = OpenAIJudge(settings)
     assert "canary" not in repr(judge)
     assert "canary" not in str(judge.identity)
