@@ -28,13 +28,14 @@ def drift(
     records, labels = load_records(project, judge_scores), resolve_labels(annotations)
     scored = join_labels(judge_scores, labels, records)
     certificate = core.find_certificate(project.tables.load("calibration_history"), version)
-    audited, anchors = scored.iloc[:0], None
+    audited, anchors, n_undated = scored.iloc[:0], None, 0
     if certificate is not None:
         before, audited = core.split_by_time(scored, annotations, certificate.certified_at)
+        n_undated = core.count_undated(before, annotations)
         chosen = core.select_anchors(before, project.settings.drift_anchors if len(audited) else 0)
         with one_line_failures():
             anchors = judge_again(project, version, chosen, records, labels)
-    row = core.build_row(version, certificate, core.agreement_of(audited), anchors)
+    row = core.build_row(version, certificate, core.agreement_of(audited), anchors, n_undated=n_undated)
     state = row.iloc[0]
     numbers = {name: float(state[name]) for name in ("agreement", "evidence") if not pd.isna(state[name])}
     return dg.Output(

@@ -212,6 +212,12 @@ def split_by_time(
     return judged[~is_new], audited.sort_values(["labelled_at", "record_id"], ignore_index=True)
 
 
+def count_undated(rows: pd.DataFrame, annotations: pd.DataFrame) -> int:
+    """How many of the rows have no label that carries a time."""
+    dated = annotations.loc[annotations["created_at"].notna(), "record_id"]
+    return int((~rows["record_id"].isin(dated)).sum())
+
+
 def select_anchors(before: pd.DataFrame, n: int) -> pd.DataFrame:
     """Up to n frozen records of dev and test to judge again: always the same ones, by a stable hash."""
     held_out = before[before["split"] != "train"]
@@ -230,6 +236,8 @@ def build_row(
     certificate: Certificate | None,
     audited: npt.NDArray[np.bool_],
     anchors: Anchors | None = None,
+    *,
+    n_undated: int = 0,
 ) -> pd.DataFrame:
     """The one row of the `drift` table of a version.
 
@@ -238,16 +246,18 @@ def build_row(
         certificate: None where there is nothing to hold it against.
         audited: Agreement on the audited records, in their order.
         anchors: Agreement on the anchors as certified, and judged again; None where they were not.
+        n_undated: Judged records whose labels carry no time.
     """
     row: dict[str, object] = dict.fromkeys(DRIFT.names)
     row |= {"criteria_version": version, "n_audited": len(audited), "n_anchors": 0, "is_alarm": False}
+    row["n_undated"] = n_undated
     if certificate is None:
         row["summary"] = "first evaluation: no certificate to hold it against"
         return _as_frame(row)
     test = run_drift_test(audited, certificate.agreement)
     row |= {"certified": test.certified, "certified_at": certificate.certified_at, "is_alarm": test.is_alarm}
     row |= {"agreement": test.agreement, "evidence": test.evidence, "alarm_at": test.alarm_at}
-    row["summary"] = _summarise(test)
+    row["summary"] = _summarise(test, n_undated)
     if anchors is not None and len(audited):
         split = split_drift(*anchors, audited)
         row |= {
@@ -260,7 +270,12 @@ def build_row(
     return _as_frame(row)
 
 
-def _summarise(test: DriftTest) -> str:
+def _summarise(test: DriftTest, n_undated: int) -> str:
+    if not test.n and n_undated:
+        return (
+            f"nothing to test: {n_undated} labels carry no time, so that none is known to be newer than the "
+            "certificate; give created_at with the annotations, or annotate on the page, which keeps it"
+        )
     if not test.n:
         return "no record was labelled since the certificate"
     found = (

@@ -193,6 +193,7 @@ DRIFT: Final = pa.schema(
         _optional("certified", pa.float64(), "Agreement to hold: the lower end of the certificate's interval"),
         _optional("certified_at", UTC_TIMESTAMP, "When the version won; null without a certificate"),
         _required("n_audited", pa.int64(), "Records labelled since"),
+        _required("n_undated", pa.int64(), "Records whose labels carry no time (created_at), which count as older"),
         _optional("agreement", pa.float64(), "Agreement of judge and people on these"),
         _optional("evidence", pa.float64(), "How many times likelier they are under worse agreement"),
         _required("is_alarm", pa.bool_(), "The evidence reached 20 at some record"),

@@ -261,3 +261,52 @@ def test_the_alternative_annotator_test_says_what_it_lacks() -> None:
     assert len(run_alt_test(ratings_of(thin), np.ones(40)).by_annotator) == 3
     assert short.winning_rate is None
     assert short.reason == "0 annotators share 30 judged records with others; the test needs 3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 200, 1000])
+@pytest.mark.parametrize("prevalence", [0.5, 0.9])
+def test_intervals_of_agreement_among_people_cover(n: int, prevalence: float) -> None:
+    """4,000 samples: two annotators who are right in nine of ten, a third where they differ, a judge as good as one."""
+    rng = np.random.default_rng(n)
+
+    def sample(size: int) -> tuple[Floats, Floats]:
+        truth = rng.random(size) < prevalence
+        first, second, third, judge = (np.where(rng.random(size) < 0.9, truth, ~truth) for _ in range(4))
+        scores = np.column_stack([first, second, third]).astype(np.float64)
+        scores[first == second, 2] = NAN
+        scores[rng.random(size) < 0.5, 2] = NAN  # so that ties are left
+        return scores, judge.astype(np.float64)
+
+    def figures(size: int) -> dict[str, Figure]:
+        scores, judge = sample(size)
+        return by_name(people_figures(ratings_of(scores), judge))
+
+    truths = {name: figure.value for name, figure in figures(2_000_000).items() if figure.ci_low is not None}
+    covered = dict.fromkeys(truths, 0)
+    known = dict.fromkeys(truths, 0)
+    for _ in range(4000):
+        for name, figure in figures(n).items():
+            if name in truths and figure.ci_low is not None and figure.ci_high is not None:
+                known[name] += 1
+                covered[name] += figure.ci_low <= (truths[name] or 0.0) <= figure.ci_high
+
+    assert set(truths) == {
+        "krippendorff_alpha", "human_human_kappa", "judge_annotator_kappa", "judge_consensus_kappa",
+        "judge_consensus_kappa_with_ties",
+    }  # fmt: skip
+    assert {name: hits / known[name] for name, hits in covered.items() if hits / known[name] < 0.935} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_intervals_of_an_annotators_bias_cover(n: int) -> None:
+    """4,000 samples: two annotators, one of whom accepts what the other doubts."""
+    rng = np.random.default_rng(n)
+    covered = 0
+    for _ in range(4000):
+        base, eager = rng.random(n) < 0.8, rng.random(n) < 0.3
+        row = annotator_biases(ratings_of(np.column_stack([base | eager, base]))).iloc[0]
+        covered += row["ci_low"] <= 0.06 <= row["ci_high"]  # 0.2 * 0.3
+
+    assert covered / 4000 >= 0.935

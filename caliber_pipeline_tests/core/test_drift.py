@@ -6,6 +6,7 @@ from caliber_pipeline.core.drift import (
     Certificate,
     agreement_of,
     build_row,
+    count_undated,
     evidence_of_drift,
     find_certificate,
     run_drift_test,
@@ -184,6 +185,21 @@ def test_anchors_are_held_out_and_always_the_same() -> None:
     assert len(anchors) == 10
     again = select_anchors(scored.sample(frac=1, random_state=0), 10)
     assert sorted(again["record_id"]) == sorted(anchors["record_id"])
+
+
+def test_labels_without_a_time_are_said_to_test_nothing() -> None:
+    annotations = pd.DataFrame({"record_id": ["r0", "r2", "r2"], "created_at": [None, None, "2026-01-01"]}).assign(
+        created_at=lambda frame: pd.to_datetime(frame["created_at"], utc=True)
+    )
+    certificate = Certificate(0.9, pd.Timestamp("2026-01-01", tz="UTC"))
+
+    n = count_undated(scored_of(4), annotations)
+    row = build_row("v001", certificate, np.zeros(0, dtype=bool), n_undated=n).iloc[0]
+
+    assert n == 3
+    assert row["n_undated"] == 3
+    assert row["summary"].startswith("nothing to test: 3 labels carry no time")
+    assert pd.isna(row["agreement"])
 
 
 def test_the_row_says_what_was_found() -> None:
