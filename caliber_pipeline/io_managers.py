@@ -100,18 +100,20 @@ def table_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 def column_lineage(name: str) -> dict[str, dg.MetadataValue]:
-    """Where the columns of a table come from, in Dagster's terms, and as a table that its open-source UI shows too."""
+    """Where the columns of a table come from, in Dagster's terms, which Dagster+ draws, and as a table for every UI."""
     origins = COLUMN_LINEAGE[name]
     sources = {
         column: [dg.TableColumnDep(asset_key=table, column_name=source) for table, source in columns]
         for column, columns in origins.items()
     }
     rows = [
-        [column, ", ".join(f"{table}.{source}" for table, source in columns)] for column, columns in origins.items()
+        dg.TableRecord({"column": column, "made from": ", ".join(f"{table}.{source}" for table, source in columns)})
+        for column, columns in origins.items()
     ]
+    schema = dg.TableSchema([dg.TableColumn("column"), dg.TableColumn("made from")])
     return {
         "dagster/column_lineage": dg.MetadataValue.column_lineage(dg.TableColumnLineage(deps_by_column=sources)),
-        "column_sources": dg.MetadataValue.md(render_table(["column", "made from"], rows)),
+        "column_sources": dg.MetadataValue.table(rows, schema),
     }
 
 

@@ -9,6 +9,7 @@ from caliber_pipeline.assets.exporting import export_judge
 from caliber_pipeline.core.calibrated_judge import render_card, render_document
 from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.core.optimized_criteria import current_champion
+from caliber_pipeline.io_managers import column_lineage
 from caliber_pipeline.resources import Project
 
 
@@ -39,5 +40,6 @@ def calibrated_judge(project: Project) -> dg.MaterializeResult[None]:
             "file": dg.MetadataValue.path(str(folder / "calibrated_judge.json")),
             "criteria_version": champion,
             "model_card": dg.MetadataValue.md(card),
+            **column_lineage("calibrated_judge"),
         }
     )

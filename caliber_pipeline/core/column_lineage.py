@@ -1,4 +1,4 @@
-"""Which columns each stored column is made from, from the records to the calibrated judge."""
+"""Which columns each stored column is made from, from the records to the fields of the calibrated judge."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -93,6 +93,13 @@ COLUMN_LINEAGE: Final[Mapping[str, Mapping[str, tuple[Column, ...]]]] = MappingP
         "calibration_history": {
             **_same("optimized_criteria", "base", "decision", "decision_reason", "champion", "stop_reason"),
             **_all_from(_VERSION, *(f"{split}_{name}" for split in ("all", "dev") for name in ("n", "cohen_kappa"))),
+        },
+        "calibrated_judge": {
+            **_all_from((("optimized_criteria", "champion"),), "criteria_version", "criteria", "definition"),
+            "examples": (*_TEXTS, *_LABELS, *_NOTES, ("optimized_criteria", "example_ids")),
+            **_same("judge_scores", "provider", "model"),
+            "abstention": (*_LABELS, *_VERDICTS, ("judge_scores", "confidence"), ("records", "split")),
+            "certificate": (*_GATE, *_VERSION, ("optimized_criteria", "decision"), ("optimized_criteria", "kappa")),
         },
     }
 )

@@ -171,9 +171,9 @@ def find_store_place(settings: Settings) -> int | None:
 
 
 def combined_input_fingerprint(settings: Settings) -> str:
-    """Identifies all input files of a project, and how they are read."""
+    """Identifies all input files of a project, and how they are read; short, as it is shown as a run's tag."""
     paths = [path for path in (settings.records_file, settings.annotations_file) if path is not None]
-    return hashlib.sha256("".join(input_fingerprint(settings, path) for path in paths).encode()).hexdigest()
+    return hashlib.sha256("".join(input_fingerprint(settings, path) for path in paths).encode()).hexdigest()[:16]
 
 
 def find_missing_input(settings: Settings) -> str | None:
