@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from caliber_pipeline.api.faults import describe_fault
 from caliber_pipeline.api.fields import Item, index_by_id, parse_score
 from caliber_pipeline.api.records import (
     GOLD,
@@ -106,7 +109,7 @@ class AnnotationManager:
             clock: The time, for the annotations' dates.
 
         Raises:
-            InputError: ids repeat, or an annotation is for an unknown record.
+            InputError: ids repeat, a record has no query or no output, or an annotation is for an unknown record.
         """
         self._records = [_as_record(record) for record in records]
         self._index_of = {record_id: i for i, record_id in enumerate(index_by_id(self._records))}
@@ -186,7 +189,7 @@ class AnnotationManager:
                 "record_id": record_id,
                 "score": parse_score(score, what=f"the score of '{record_id}'"),
                 "notes": notes,
-                "annotator": (annotator or "").strip() or GOLD,
+                "annotator": str(annotator or "").strip() or GOLD,
                 "severity": severity,
                 "created_at": self._clock(),
                 "criteria_version": criteria_version,
@@ -388,4 +391,7 @@ def _as_record(record: Item) -> UploadedRecord:
     for name in ("human_score", "llm_score"):
         if known.get(name) is not None:
             known[name] = parse_score(known[name], what=f"{name} of '{row['record_id']}'")
-    return UploadedRecord.model_validate({**known, "metadata": other})
+    try:
+        return UploadedRecord.model_validate({**known, "metadata": other})
+    except ValidationError as error:
+        raise InputError(f"record '{row['record_id']}': {describe_fault(error)}") from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.examples import resolve_examples
+from caliber_pipeline.api.faults import make_criteria
 from caliber_pipeline.api.fields import Item
 from caliber_pipeline.api.judging import find_judge, open_judge
 from caliber_pipeline.api.records import annotations_from, annotations_table, rows_from_records
@@ -98,7 +99,9 @@ def build_config(
     """What to ask under criteria that are a text, or a version that brings its clauses and examples along."""
     if isinstance(examples, SelectionResult):
         examples = examples.examples
-    if isinstance(criteria, str):
+    if isinstance(examples, str):
+        raise InputError(f"examples is the text {examples!r}; give a list of records or of record ids")
+    if not isinstance(criteria, Criteria):
         return EvaluationConfig(criteria, model_name, llm_provider, system_prompt, tuple(examples or ()))
     shown = examples if examples is not None else [example.record_id for example in criteria.examples]
     return EvaluationConfig(
@@ -156,8 +159,8 @@ def _evaluate(
     if labels["human_score"].isna().all():
         raise MissingStepError("no record has a label: annotate records first, or upload some with a human_score")
     examples, refs, quoted = resolve_examples(config.examples, records, labels)
-    criteria = Criteria(
-        criteria=config.criteria + quoted,
+    criteria = make_criteria(
+        config.criteria + quoted if quoted else config.criteria,
         system_prompt=config.system_prompt,
         examples=refs,
         clauses=tuple(config.clauses),

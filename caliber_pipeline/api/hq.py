@@ -230,9 +230,11 @@ class CaliberHQ:
         return _frame(self._rows(result))
 
     async def _evaluate(self, on_progress: OnProgress | None) -> EvaluationResult:
+        if not self._items:
+            raise MissingStepError("the dataset has no items; give it at least one")
         labels = self._manager.get_annotations_dict()
         missing = [str(item.id) for item in self._items if str(item.id) not in labels]
-        if missing or not labels:
+        if missing:
             named = f", e.g. {missing[:5]}" if len(missing) > 5 else f": {missing}"
             raise MissingStepError(
                 f"{len(missing)} items have no judgment{named}; annotate them first, or leave them out"

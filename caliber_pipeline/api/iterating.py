@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from caliber_pipeline.api.faults import make_criteria
 from caliber_pipeline.api.frames import frame_from_json, frame_to_json
 from caliber_pipeline.api.optimization import OptimizationResult
 from caliber_pipeline.api.results import EvaluationResult
@@ -159,7 +160,7 @@ def first_version(
     """What iterating starts with: a version that a person wrote, without a base."""
     if criteria is None:
         criteria = evaluation.criteria if evaluation is not None else DEFAULT_CRITERIA
-    first = Criteria(criteria=criteria) if isinstance(criteria, str) else criteria
+    first = criteria if isinstance(criteria, Criteria) else make_criteria(criteria)
     update: dict[str, object] = {"base": None, "round": 0, "author": "person"}
     if system_prompt is not None:
         update["system_prompt"] = system_prompt

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from caliber_pipeline.api.asking import Asking
+from caliber_pipeline.api.faults import make_criteria
 from caliber_pipeline.api.fields import Item
 from caliber_pipeline.api.judged_items import evidence_frames, parse_judged
 from caliber_pipeline.api.results import EvaluationResult
@@ -126,7 +127,7 @@ class PromptOptimizer(Asking):
             ReplyError: it gave no usable criteria.
         """
         judged = parse_judged(results)
-        original = criteria if isinstance(criteria, Criteria) else Criteria(criteria=criteria)
+        original = criteria if isinstance(criteria, Criteria) else make_criteria(criteria)
         if system_prompt is not None:
             original = original.model_copy(update={"system_prompt": system_prompt})
         if all(record.aligned for record in judged):

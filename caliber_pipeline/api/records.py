@@ -103,6 +103,13 @@ class Annotation(BaseModel):
     def _blank_is_none(cls, notes: str | None) -> str | None:
         return notes.strip() or None if notes else None
 
+    @field_validator("notes", "annotator")
+    @classmethod
+    def _is_text(cls, text: str | None) -> str | None:
+        if text is not None:
+            text.encode()  # half of a surrogate pair could not be stored
+        return text
+
     @property
     def human_score(self) -> int:
         """The score."""

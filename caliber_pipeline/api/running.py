@@ -19,7 +19,7 @@ async def run_in_thread(work: Callable[[OnProgress], T], on_progress: OnProgress
     """Run blocking work beside the event loop.
 
     Progress is reported on the event loop's thread, in order, and before the result is there. Cancelling stops the
-    work at its next report.
+    work at its next report, and so does an error of `on_progress`, which is raised.
 
     Args:
         work: Takes a function to report progress with.
@@ -27,17 +27,31 @@ async def run_in_thread(work: Callable[[OnProgress], T], on_progress: OnProgress
     """
     loop = asyncio.get_running_loop()
     is_cancelled = threading.Event()
+    errors: list[Exception] = []
+
+    def deliver(done: int, total: int) -> None:
+        if on_progress is None or errors:
+            return
+        try:
+            on_progress(done, total)
+        except Exception as error:  # noqa: BLE001 - raised below, where the caller waits
+            errors.append(error)
+            is_cancelled.set()
 
     def report(done: int, total: int) -> None:
         if is_cancelled.is_set():
             raise _StoppedError
-        if on_progress is not None:
-            loop.call_soon_threadsafe(on_progress, done, total)
+        loop.call_soon_threadsafe(deliver, done, total)
 
     try:
-        return await asyncio.to_thread(work, report)
+        result = await asyncio.to_thread(work, report)
+    except _StoppedError:
+        raise errors[0] from None
     finally:
         is_cancelled.set()
+    if errors:
+        raise errors[0]
+    return result
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -24,7 +24,7 @@ from caliber_pipeline.api.running import OnProgress, run_sync
 from caliber_pipeline.api.selection import DEFAULT_COUNT, ExampleSelector, SelectionResult
 from caliber_pipeline.api.session_storage import SessionStorage
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,12 +208,18 @@ class CalibrationSession(SessionStorage):
 
         Raises:
             MissingStepError: there are no records, or none is annotated.
+            InputError: a strategy is unknown, or a number out of its range.
+            JudgeError: judge or language model cannot work.
         """
         from caliber_pipeline.api.calibrating import Bench, Calibration
         from caliber_pipeline.core.optimized_criteria import LoopSettings
         from caliber_pipeline.strategies import build_strategies
 
         upload = self._need_annotations("iterate")
+        if max_iterations < 0 or not -1 < kappa_target <= 1:
+            raise InputError(
+                f"max_iterations is {max_iterations}, kappa_target {kappa_target}; give 0 or more, and up to 1"
+            )
         start = first_version(criteria, system_prompt, self.get_evaluation_result())
         judge = self._open_judge(llm_provider, model_name)
         model = open_language_model(llm_provider, model_name)

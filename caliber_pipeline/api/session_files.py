@@ -67,8 +67,15 @@ def export_content(content: SessionContent, upload: UploadResult, directory: Pat
     """Write records.csv, annotations.csv where people judged beside what came with the records, and the criteria.
 
     Raises:
-        InputError: a criteria file of another content is there already.
+        InputError: a criteria file of another content is there already, or nothing can be written.
     """
+    try:
+        return _export(content, upload, directory)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written to ({error.strerror})") from error
+
+
+def _export(content: SessionContent, upload: UploadResult, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     written = [_write_records(upload, directory / "records.csv")]
     came_along = {a.record_id: a for a in upload.annotations if a.annotator == GOLD}

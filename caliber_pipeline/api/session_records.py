@@ -58,7 +58,7 @@ class SessionRecords:
             encoder: Text to vectors for patterns and 'local'; None takes the packaged one.
             cache: Where verdicts are kept; None keeps them in memory.
         """
-        self._content = SessionContent(session_id) if session_id else SessionContent()
+        self._content = SessionContent(str(session_id)) if session_id else SessionContent()
         self._judge = judge
         self._encoder = encoder
         self._cache = cache
@@ -78,7 +78,7 @@ class SessionRecords:
     @property
     def state(self) -> SessionState:
         """Which step is next."""
-        if self._content.upload is None:
+        if not self._content.manager.records:
             return SessionState.UPLOAD
         if self._still_valid(self._content.evaluation) is not None:
             return SessionState.COMPLETE
@@ -190,6 +190,9 @@ class SessionRecords:
     def _need_upload(self, step: str) -> UploadResult:
         if self._content.upload is None:
             raise MissingStepError(f"cannot {step} yet: upload records first (upload_csv, upload_records, …)")
+        if not self._content.upload.total_count:
+            first = self._content.upload.validation_warnings[0]
+            raise MissingStepError(f"cannot {step} yet: upload records first; none of those given is one ({first})")
         return self._content.upload
 
     def _need_annotations(self, step: str) -> UploadResult:

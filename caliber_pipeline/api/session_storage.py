@@ -42,7 +42,11 @@ class SessionStorage(SessionRecords):
         return cls.from_dict(state, judge=judge)
 
     def save(self, path: str | Path) -> Path:
-        """Write the session to a JSON file, whole or not at all."""
+        """Write the session to a JSON file, whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         from caliber_pipeline.api.session_data import save_json
 
         return save_json(self.to_dict(), Path(path))
@@ -94,7 +98,7 @@ class SessionStorage(SessionRecords):
 
         Raises:
             MissingStepError: there are no records.
-            InputError: a criteria file is there already.
+            InputError: other criteria are there already, or nothing can be written.
         """
         from caliber_pipeline.api.session_files import export_content
 

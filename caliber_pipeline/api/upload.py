@@ -118,6 +118,8 @@ class UploadHandler:
 
     def from_dataframe(self, df: pd.DataFrame, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Take a frame's rows; arguments and errors as `from_csv`."""
+        if not hasattr(df, "columns"):
+            raise InputError(f"dataframe: got a {type(df).__name__}; give a pandas DataFrame")
         repeated = sorted({str(name) for name in df.columns[df.columns.duplicated()]})
         if repeated:
             raise InputError(f"{len(repeated)} column names repeat, e.g. {repeated[:3]}; rename the repeats")
@@ -128,10 +130,10 @@ class UploadHandler:
         self, records: Iterable[Mapping[str, Any]], column_mapping: Mapping[str, str] | None = None
     ) -> UploadResult:
         """Take dicts, which need not have the same keys; arguments and errors as `from_csv`."""
-        rows = list(records)
-        other = next((row for row in rows if not isinstance(row, Mapping)), None)
-        if other is not None:
-            raise InputError(f"records: a record is a {type(other).__name__}; give a list of dicts")
+        rows = list(records) if isinstance(records, Iterable) else [records]
+        others = {type(row).__name__ for row in rows if not isinstance(row, Mapping)}
+        if others:
+            raise InputError(f"records: got {', '.join(sorted(others))} among the records; give a list of dicts")
         names = list(dict.fromkeys(name for row in rows for name in row))
         columns = {_name(name): [row.get(name) for row in rows] for name in names}
         return self._from_columns(columns, column_mapping, "records")
@@ -174,7 +176,7 @@ class UploadHandler:
         parsed = parse_records(rows.table, rows.lines, source=rows.source, mapping=our_names_first(mapping, names))
         rejected = _rejected(rows, parsed.is_rejected, parsed.reasons.to_pylist())
         if rejected and self._is_strict:
-            raise InputError(f"{_describe(rows.source, rejected[0])}; mend the row, or leave strict mode to reject it")
+            raise InputError(f"{_describe(rows.source, rejected[0])}; mend or drop the row")
         # columns of bytes that are no text come as binary columns without values
         left_out = tuple(name for name in names if pa.types.is_binary(rows.table.schema.field(name).type))
         return UploadResult(parsed.table, tuple(rejected), rows.source, left_out)

@@ -74,6 +74,13 @@ class Criteria(_Frozen):
             raise ValueError("criteria is blank")
         return text.strip()
 
+    @field_validator("criteria", "system_prompt")
+    @classmethod
+    def _is_text(cls, text: str | None) -> str | None:
+        if text is not None:
+            text.encode()  # half of a surrogate pair could be neither sent nor stored
+        return text
+
     @property
     def fingerprint(self) -> str:
         """sha256 over the content; equal for files that differ only in layout or comments."""

@@ -136,10 +136,8 @@ def build_task(request: ProposalRequest, kind: Kind, max_shown: int = MAX_SHOWN)
         f"The judge's criteria:\n{request.champion.criteria}",
         _numbered(request),
         f"Errors of the judge, {len(shown)} of {len(errors)}, taken from every pattern ({_sizes(errors)}). "
-        f"{AS_DATA}\n{render_lines(shown.to_dict('records'))}",
-        f"Records that it gets right and must go on getting right:\n{render_lines(right.to_dict('records'))}"
-        if len(right)
-        else "",
+        f"{AS_DATA}\n{_render(shown)}",
+        f"Records that it gets right and must go on getting right:\n{_render(right)}" if len(right) else "",
         _earlier(request),
         f"{_TASKS[kind]}\nState general rules: copy no text and no name from a record. Say for each new clause and "
         f"each suggestion which shown records it comes from. At most {MAX_CLAUSES} clauses in all; keep it short.",
@@ -221,6 +219,11 @@ def _earlier(request: ProposalRequest) -> str:
 def _sizes(errors: pd.DataFrame) -> str:
     names = errors["pattern_name"].fillna("no pattern").astype(str)
     return ", ".join(f"{redact(str(name))}: {n}" for name, n in names.value_counts(sort=True).items()) or "none"
+
+
+def _render(rows: pd.DataFrame) -> str:
+    plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return render_lines({str(name): value for name, value in row.items()} for row in plain)
 
 
 def _select_right(request: ProposalRequest, max_shown: int) -> pd.DataFrame:

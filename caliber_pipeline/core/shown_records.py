@@ -1,10 +1,8 @@
 """Records as a language model is shown them, and which of the ids in its reply are theirs."""
 
 import json
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
-
-import pandas as pd
 
 from caliber_pipeline.core.sanitizer import redact
 
@@ -23,8 +21,8 @@ _SHOWN: Final = {
 }
 
 
-def render_lines(records: Iterable[Mapping[Hashable, Any]] | Iterable[Mapping[str, Any]]) -> str:
-    """One line of JSON per record: what there is of texts, verdicts and notes, sanitized and cut."""
+def render_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """One line of JSON per record: what there is of texts, verdicts and notes, sanitized and cut; None is left out."""
     return "\n".join(json.dumps(_shown(record), ensure_ascii=False) for record in records)
 
 
@@ -35,8 +33,8 @@ def keep_known(record_ids: Iterable[str], known: Collection[str]) -> tuple[tuple
     return kept, len(distinct) - len(kept)
 
 
-def _shown(record: Mapping[Any, Any]) -> dict[str, object]:
-    given = {key: record[name] for name, key in _SHOWN.items() if name in record and not pd.isna(record[name])}
+def _shown(record: Mapping[str, Any]) -> dict[str, object]:
+    given = {key: record[name] for name, key in _SHOWN.items() if record.get(name) is not None}
     return {
         key: redact(value)[:MAX_CHARS] if isinstance(value, str) and key != "record_id" else value
         for key, value in given.items()

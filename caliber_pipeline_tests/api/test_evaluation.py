@@ -13,8 +13,9 @@ from caliber_pipeline.api.records import Annotation
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult, compare
 from caliber_pipeline.api.upload import UploadHandler
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA
-from caliber_pipeline.core.errors import InputError, JudgeError, MissingStepError
+from caliber_pipeline.core.errors import CriteriaError, InputError, JudgeError, MissingStepError
 from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline_tests.api.clause_judge import make_flawed_rows
 from caliber_pipeline_tests.judges.scripted import ScriptedJudge, verdict
 
 RECORDED = EvaluationConfig("be right", llm_provider="recorded")
@@ -270,3 +271,28 @@ def test_a_handful_of_records_of_one_group_has_figures_without_a_warning(scores:
 
     low, high = result.interval("accuracy") or (0.0, 0.0)
     assert 0 <= low <= high <= 1
+
+
+def test_an_error_of_the_progress_callback_reaches_the_caller() -> None:
+    def fail(done: int, total: int) -> None:
+        raise LookupError(f"{done} of {total}")
+
+    with pytest.raises(LookupError, match="2 of 2"):
+        EvaluationRunner(EvaluationConfig(llm_provider="recorded")).run_sync(make_flawed_rows(2), on_progress=fail)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "message"),
+    [
+        ("  ", "criteria: criteria is blank"),
+        ("\ud800", "criteria: Input should be a valid string"),
+        (None, "criteria: Input should be a valid string"),
+    ],
+)
+def test_criteria_that_are_none_are_named_in_one_line(criteria: str | None, message: str) -> None:
+    config = EvaluationConfig(criteria, llm_provider="recorded")  # type: ignore[arg-type]  # a slip of the caller
+
+    with pytest.raises(CriteriaError, match=message) as caught:
+        EvaluationRunner(config).run_sync(make_flawed_rows(2))
+
+    assert "\n" not in str(caught.value)

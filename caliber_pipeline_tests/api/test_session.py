@@ -440,3 +440,33 @@ def test_criteria_may_be_a_version() -> None:
     result = make_session().evaluate_sync(Criteria(criteria="be right", system_prompt="judge"))
 
     assert (result.config.criteria, result.config.system_prompt) == ("be right", "judge")
+
+
+def test_an_upload_without_a_record_is_no_upload() -> None:
+    session = CalibrationSession()
+    uploaded = session.upload_records([{"query": "", "output": "a"}])
+
+    assert len(uploaded.rejected) == 1
+    assert session.state.value == "upload"
+    with pytest.raises(MissingStepError, match=r"none of those given is one \(records: line 1: query is blank\)"):
+        session.annotate("r0", 1)
+
+
+def test_odd_calls_have_one_clear_line(tmp_path: Path) -> None:
+    session = make_session(unlabelled())
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("got NoneType among the records", lambda: session.upload_records(None)),  # type: ignore[arg-type]
+        ("got a list; give a pandas DataFrame", lambda: session.upload_dataframe([])),  # type: ignore[arg-type]
+        ("the annotation of 'r1': notes: 'utf-8' codec", lambda: session.annotate("r1", 1, "\ud800")),
+        ("examples is the text 'r1'", lambda: session.evaluate_sync("c", examples="r1")),
+        ("max_iterations is -1", lambda: session.iterate_sync("c", max_iterations=-1)),
+        ("cannot be written", lambda: session.save(tmp_path)),
+        ("cannot be written to", lambda: session.export(tmp_path / "file")),
+    ]
+    (tmp_path / "file").touch()
+    session.annotate("r0", 1)
+    for message, call in calls:
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert CalibrationSession(5).session_id == "5"  # type: ignore[arg-type]

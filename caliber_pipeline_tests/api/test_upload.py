@@ -119,7 +119,7 @@ def test_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         handler.from_records([{"a": "q", "b": "a"}], column_mapping={"query": "frage"})
     with pytest.raises(InputError, match=r"no column for output.*column_mapping=\{'output': 'COLUMN'\}"):
         handler.from_records([{"query": "q"}])
-    with pytest.raises(InputError, match="records: a record is a str; give a list of dicts"):
+    with pytest.raises(InputError, match="records: got str among the records; give a list of dicts"):
         handler.from_records(["query"])  # type: ignore[list-item]
     with pytest.raises(InputError, match="there are no rows"):
         handler.from_records([])
