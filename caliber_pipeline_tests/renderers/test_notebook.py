@@ -100,10 +100,12 @@ def test_shows_the_figures() -> None:
 def test_plots_kappa_over_versions() -> None:
     svg = plot_kappa(ROUNDS)
 
-    assert re.findall(r"<title>(.*?)</title>", svg) == ["v001: 0.200, baseline", "v003: 0.700, promoted"]
-    assert "v002" in svg
+    figures, decisions = (text.split() for text in re.findall(r"textLength='\d+'>(.*?)<", svg))
+    assert figures == ["v001", "0.20", "v002", "n/a", "v003", "0.70"]
+    assert decisions == ["baseline", "rejected", "promoted"]
+    assert svg.count("h0") == 2  # what is undefined has no dot
     assert check(plot_kappa([Round("<b>", "rejected", {"dev": -0.5})])).text.count("<b>") >= 1
-    assert "polyline" not in plot_kappa([])
+    assert "h0" not in plot_kappa([])
 
 
 def test_uses_no_colour_that_only_one_theme_can_show() -> None:
