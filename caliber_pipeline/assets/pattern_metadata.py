@@ -1,5 +1,6 @@
 """What the UI shows of patterns and enrichment."""
 
+import textwrap
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from caliber_pipeline.renderers.pictures import embed_picture
 
 MAX_SHOWN = 20  # patterns per map and rows per table
 BAR_LENGTH = 12  # characters
+MAX_EXAMPLE_CHARS = 90  # so that a row stays low
 
 
 def encode_notes(encoder: Encoder, notes: pd.DataFrame) -> NDArray[np.float32]:
@@ -71,7 +73,7 @@ def _rows(patterns: pd.DataFrame) -> list[dict[str, Any]]:
             "share": "█" * max(1, round(BAR_LENGTH * row["count"] / most)),
             "stability": None if pd.isna(row["stability"]) else float(row["stability"]),
             "": "unstable" if row["is_unstable"] else "",
-            "an example": next(iter(row["examples"]), None),
+            "an example": textwrap.shorten(next(iter(row["examples"]), ""), MAX_EXAMPLE_CHARS, placeholder=" …"),
         }
         for row in patterns.to_dict("records")
     ]
