@@ -17,6 +17,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, MissingStepError
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
+from caliber_pipeline.encoders.ray_encoder import RayEncoder
 from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.language_model import LanguageModel
@@ -26,7 +27,7 @@ from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge
 from caliber_pipeline.judges.providers import PROVIDERS
-from caliber_pipeline.judges.ray_shards import BuildJudge, build_share, import_ray, judge_in_shards_on_ray
+from caliber_pipeline.judges.ray_shards import BuildJudge, build_share, judge_in_shards_on_ray
 from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, OnProgress, ShardedTask, judge_in_shards
 from caliber_pipeline.settings import Settings
@@ -34,12 +35,14 @@ from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 from caliber_pipeline.stores.ingest import is_ingested
 from caliber_pipeline.stores.pattern_fits import PatternFits
+from caliber_pipeline.stores.ray_map import import_ray
 from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline.strategies import Strategy, build_strategies
 from caliber_pipeline.strategies.gepa import JudgeCriteria
 
 ALL_SCORES: Final = "all_scores"
+_RAY_CHUNK: Final = 1_000_000  # texts encoded by the same actors, before their vectors are kept
 _BUDGETS: Final[dict[str, Budget]] = {}  # Dagster copies resources; all copies of a project spend from one budget
 
 
@@ -112,8 +115,14 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def build_encoder(self, on_progress: Callable[[int, int], None] | None = None) -> CachedEncoder:
         """The encoder, behind the embedding cache of this output."""
+        settings, cache = self.settings, EmbeddingCache(self.cache_folder / "embeddings.sqlite")
         encoder = SentenceTransformerEncoder(on_progress=on_progress)
-        return CachedEncoder(encoder, EmbeddingCache(self.cache_folder / "embeddings.sqlite"))
+        if settings.backend == "local":
+            return CachedEncoder(encoder, cache)
+        connect = partial(connected_ray, settings.ray_address)
+        sent = SentenceTransformerEncoder()  # the callback stays here
+        shared = RayEncoder(sent, settings.ray_workers, connect, on_progress=on_progress)
+        return CachedEncoder(shared, cache, chunk=_RAY_CHUNK)
 
     def build_judge(
         self,

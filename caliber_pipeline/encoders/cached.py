@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 
-_CHUNK: Final = 4096  # texts between two writes to the cache: what a run that dies loses at most
+CHUNK: Final = 4096  # texts between two writes to the cache: what a run that dies loses at most
 
 
 class CachedEncoder:
     """Encodes what the cache lacks, each distinct text once, and keeps it before going on."""
 
-    def __init__(self, encoder: Encoder, cache: EmbeddingCache) -> None:
-        """Wrap `encoder`; the cache's entries are keyed by its name."""
+    def __init__(self, encoder: Encoder, cache: EmbeddingCache, *, chunk: int = CHUNK) -> None:
+        """Wrap `encoder`; the cache's entries are keyed by its name, and written after every `chunk` texts."""
         self._encoder = encoder
         self._cache = cache
+        self._chunk = chunk
 
     @property
     def name(self) -> str:
@@ -31,8 +32,8 @@ class CachedEncoder:
             return self._encoder.encode([])
         unique = sorted(set(texts), key=lambda text: (len(text), text))
         missing = self._cache.select_missing(self.name, unique)
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
+        for start in range(0, len(missing), self._chunk):
+            chunk = missing[start : start + self._chunk]
             self._cache.save(self.name, chunk, self._encoder.encode(chunk))
         vectors = self._cache.load(self.name, unique)
         position = {text: i for i, text in enumerate(unique)}

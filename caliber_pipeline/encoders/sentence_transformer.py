@@ -65,7 +65,7 @@ class SentenceTransformerEncoder:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give 1 or more")
         self._model_name = model
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._on_progress = on_progress
 
     @cached_property
@@ -102,16 +102,16 @@ class SentenceTransformerEncoder:
             return np.zeros((0, self._dimensions()), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
         vectors = np.empty((len(texts), self._dimensions()), dtype=np.float32)
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
             vectors[rows] = self._model.encode(
                 [texts[i] for i in rows],
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )
             if self._on_progress is not None:
-                self._on_progress(min(start + self._batch_size, len(order)), len(order))
+                self._on_progress(min(start + self.batch_size, len(order)), len(order))
         return vectors
 
     def _dimensions(self) -> int:

@@ -1,7 +1,5 @@
 """Judges shards on a Ray cluster, through Ray Data; output must be where all of its machines see it."""
 
-import logging
-import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +10,13 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
+from caliber_pipeline.core.errors import SpendingCapError
 from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge
 from caliber_pipeline.judges.sharded import OnProgress, ShardedTask, judge_shard, survey
+from caliber_pipeline.stores.ray_map import import_ray, map_on_ray
 from caliber_pipeline.stores.sharded_work import ShardedWork
 
 BuildJudge = Callable[[int, Budget | None], Judge]
@@ -79,63 +78,6 @@ def build_share(settings: OpenAIJudgeSettings, n_workers: int, budget: Budget | 
         tokens_per_minute=part(settings.tokens_per_minute),
     )
     return OpenAIJudge(share, budget)
-
-
-def import_ray() -> Any:  # noqa: ANN401 a module without types
-    """Ray, with its data sets.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless somebody asks for it
-    try:
-        import ray
-        import ray.data
-        import ray.exceptions
-    except ImportError:
-        raise InputError(
-            "the backend 'ray' needs Ray; install the extra: pip install 'caliber-pipeline[ray]'"
-        ) from None
-    return ray
-
-
-def map_on_ray(
-    items: Iterable[dict[str, Any]], worker: type, arguments: tuple[Any, ...], n_workers: int
-) -> Iterator[dict[str, Any]]:
-    """What the workers return for each item, in any order; an item whose worker is lost is given to another.
-
-    Args:
-        items: What there is to do, each for one call.
-        worker: A class whose instances take a batch of one item, as arrays by name, and return such a batch.
-        arguments: Of its constructor.
-        n_workers: Instances, each in a process of its own, made once.
-
-    Raises:
-        CaliberError: a worker raised it.
-    """
-    ray = import_ray()
-    everything = list(items)
-    if not everything:
-        return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    results = ray.data.from_items(everything, override_num_blocks=len(everything)).map_batches(
-        worker,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(n_workers, len(everything)), max_tasks_in_flight_per_actor=1),
-        num_cpus=1,
-    )
-    try:
-        yield from results.iter_rows()
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(found := getattr(cause, "cause", None) or cause, CaliberError):
-                raise found from error
-            cause = cause.__cause__
-        raise
 
 
 def _map_shards(

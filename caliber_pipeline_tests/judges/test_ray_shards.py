@@ -16,9 +16,10 @@ import pytest
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
-from caliber_pipeline.judges.ray_shards import Ledger, build_share, import_ray
+from caliber_pipeline.judges.ray_shards import Ledger, build_share
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.ray_map import import_ray
 from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
 from caliber_pipeline_tests.judges import sharded_judging_process
 
