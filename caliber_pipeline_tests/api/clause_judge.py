@@ -5,7 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from caliber_pipeline.api.session import CalibrationSession
 from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline_tests.api.word_encoder import WordEncoder
 from caliber_pipeline_tests.judges.scripted import ScriptedJudge, batch, verdict
 
 FLAWS = ("date", "price")
@@ -37,3 +39,15 @@ def make_flawed_rows(n: int = 200) -> list[dict[str, Any]]:
         note = NOTES[flaw] + " really" * (i % 3) if flaw else None
         rows.append({**row, "judgment": int(flaw is None), "notes": note, "score": 1})
     return rows
+
+
+def make_session(rows: list[dict[str, Any]] | None = None, judge: ScriptedJudge | None = None) -> CalibrationSession:
+    """A session whose judge and encoder need no model."""
+    session = CalibrationSession("s", judge=judge or ClauseJudge(), encoder=WordEncoder())
+    session.upload_records(rows if rows is not None else make_flawed_rows(40))
+    return session
+
+
+def unlabelled(n: int = 3) -> list[dict[str, Any]]:
+    """Records that nobody judged yet."""
+    return [{"id": f"r{i}", "query": f"q{i}", "output": f"a{i}", "score": 1} for i in range(n)]

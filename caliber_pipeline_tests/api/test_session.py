@@ -3,7 +3,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,19 +14,8 @@ from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.api.session import CalibrationSession
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError, MissingStepError
-from caliber_pipeline_tests.api.clause_judge import BlindJudge, ClauseJudge, make_flawed_rows
+from caliber_pipeline_tests.api.clause_judge import ClauseJudge, make_flawed_rows, make_session, unlabelled
 from caliber_pipeline_tests.api.word_encoder import WordEncoder
-from caliber_pipeline_tests.judges.scripted import ScriptedJudge
-
-
-def make_session(rows: list[dict[str, Any]] | None = None, judge: ScriptedJudge | None = None) -> CalibrationSession:
-    session = CalibrationSession("s", judge=judge or ClauseJudge(), encoder=WordEncoder())
-    session.upload_records(rows if rows is not None else make_flawed_rows(40))
-    return session
-
-
-def unlabelled(n: int = 3) -> list[dict[str, Any]]:
-    return [{"id": f"r{i}", "query": f"q{i}", "output": f"a{i}", "score": 1} for i in range(n)]
 
 
 def state_of(session: CalibrationSession) -> str:
@@ -208,95 +196,6 @@ def test_selects_examples_by_what_it_knows() -> None:
     assert selection.metadata["false_positives_selected"] == 2
     assert selection == session.select_examples(6, seed=3)
     assert session.select_examples(2, "balanced", eval_results=[]).metadata == {"accepts": 1, "rejects": 1}
-
-
-def test_iterates_until_aligned() -> None:
-    session = make_session(make_flawed_rows(200))
-    seen: list[str] = []
-
-    outcome = session.iterate_sync("be right", on_round=lambda each: seen.append(each.version))
-
-    assert outcome.is_aligned
-    assert outcome.champion == "v002"
-    assert [(each.version, each.decision) for each in outcome.rounds] == [("v001", "baseline"), ("v002", "promoted")]
-    assert seen == ["v001", "v002"]
-    # v001 accepts all: kappa 0 on every split; v002 knows both flaws
-    assert outcome.rounds[0].kappa_by_split == dict.fromkeys(("train", "dev", "test", "all"), 0.0)
-    assert outcome.best.kappa_by_split["dev"] == 1.0
-    assert _result(session) is outcome.best.result
-    json.dumps(outcome.to_dict())
-
-
-def test_iterating_with_a_judge_that_learns_nothing_promotes_nothing() -> None:
-    outcome = make_session(make_flawed_rows(200), BlindJudge()).iterate_sync()
-
-    assert outcome.champion == "v001"
-    assert outcome.stop_reason == "no improvement 2 times over v001"
-    assert [each.decision for each in outcome.rounds] == ["baseline", "rejected", "rejected"]
-    assert "test" not in outcome.rounds[1].kappa_by_split
-
-
-def test_rounds_survive_json_and_are_not_paid_for_again(tmp_path: Path) -> None:
-    judge = ClauseJudge()
-    session = make_session(make_flawed_rows(200), judge)
-    outcome = session.iterate_sync("be right")
-    n_asked = len(judge.asked)
-
-    restored = CalibrationSession.load(session.save(tmp_path / "session.json"), judge=judge)
-
-    assert restored.to_dict() == session.to_dict()
-    again = restored.outcome
-    assert again is not None
-    assert (again.champion, again.stop_reason, again.is_aligned) == (outcome.champion, outcome.stop_reason, True)
-    assert again.decisions["p_value"].tolist()[1] == outcome.rounds[1].row["p_value"].iloc[0] < 0.0001
-    restored._encoder = WordEncoder()
-    assert restored.iterate_sync("be right").champion == outcome.champion
-    assert len(judge.asked) == n_asked
-    restored.annotate("r000", 1)
-    assert restored.outcome is None
-
-
-def test_proposals_race_on_train_as_in_the_pipeline() -> None:
-    outcome = make_session(make_flawed_rows(200)).iterate_sync("be right", strategies=["rules", "examples"])
-
-    tried = {candidate["strategy"]: candidate for candidate in outcome.rounds[0].candidates}
-    # the judge reads clauses alone: the rules' proposal is right on all, another choice of examples changes nothing
-    assert tried["rules"]["outcome"] == "chosen"
-    assert tried["rules"]["kappa"] == 1.0
-    assert tried["examples"]["outcome"].startswith("dropped after 16 records: clearly worse than")
-    assert outcome.rounds[0].row["n_calls"].iloc[0] > 200
-    assert outcome.rounds[1].row["n_test_looks"].iloc[0] == 2
-
-
-def test_says_before_anything_is_paid_for_what_a_strategy_lacks() -> None:
-    judge = ClauseJudge()
-    session = make_session(make_flawed_rows(60), judge)
-
-    with pytest.raises(InputError, match=r"unknown strategies \['magic'\]; there are rules, examples, rewrite, gepa"):
-        session.iterate_sync("be right", strategies=["magic"])
-    with pytest.raises(JudgeError, match=r"strategies \['rewrite'\] ask a language model: name its llm_provider"):
-        session.iterate_sync("be right", strategies=["rewrite"])
-    assert judge.asked == []
-
-
-def test_iterating_with_few_labels_says_so() -> None:
-    outcome = make_session(make_flawed_rows(12)).iterate_sync("be right")
-
-    assert outcome.stop_reason.startswith("too few groups: with 12 of the 20 needed")
-    assert [each.decision for each in outcome.rounds] == ["baseline"]
-
-
-def test_iterating_can_only_evaluate() -> None:
-    session = make_session(make_flawed_rows(60))
-    session.evaluate_sync("be kind", system_prompt="you are a judge")
-
-    outcome = session.iterate_sync(max_iterations=0)
-
-    assert len(outcome.rounds) == 1
-    assert (outcome.rounds[0].criteria.criteria, outcome.rounds[0].criteria.system_prompt) == (
-        "be kind",
-        "you are a judge",
-    )
 
 
 def test_takes_criteria_with_clauses_and_examples() -> None:
