@@ -9,7 +9,7 @@ from caliber_pipeline.assets.definition import criteria_versions
 from caliber_pipeline.core.annotation_events import find_reason_to_wait
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CaliberError
-from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale
+from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale, select_untested
 from caliber_pipeline.core.optimized_criteria import current_champion
 from caliber_pipeline.renderers.markdown import render_code
 from caliber_pipeline.resources import Project
@@ -31,6 +31,7 @@ CALIBRATION = (
     "learnings",
     "optimized_criteria",
 )
+TEST = ("judge_scores", "alignment_metrics")
 HISTORY = ("calibration_history", "report", "calibrated_judge")
 
 
@@ -44,6 +45,7 @@ ingest_job = _define_job("ingest", INGEST, "Read the records and the annotations
 calibration_job = _define_job(
     "calibration", CALIBRATION, "Evaluate one criteria version end to end, on the data as ingested."
 )
+test_job = _define_job("test", TEST, "Judge a version that has won on test too; the other verdicts are known.")
 recalibration_job = _define_job(
     "recalibration", INGEST, "Read the input again; the sensor then has the champion and its base evaluated on it."
 )
@@ -65,7 +67,9 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
     champion = current_champion(decided)
     latest = (tables.load_attrs("annotations") or {}).get("ingested_at", "")
     ingestions = {version: decided[version].attrs["ingested_at"] for version in decided}
-    runs = {v: _run_status(instance, evaluation_key(v, c, latest)) for v, c in listing.valid.items()}
+    untested = select_untested(decided, judged, latest)
+    keys = {v: evaluation_key(v, c, latest, on_test=v in untested) for v, c in listing.valid.items()}
+    runs = {v: _run_status(instance, key) for v, key in keys.items()}
     missing_input = find_missing_input(project.settings)
     ingests = [] if missing_input else [run.status for run in _ingest_runs(project, instance)]
     return LoopState(
@@ -77,6 +81,7 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
         invalid=listing.invalid,
         evaluated={version: attrs["criteria_fingerprint"] for version, attrs in judged.items()},
         decided=frozenset(decided),
+        untested=untested,
         stale=select_stale((champion_base(decided, champion), champion), ingestions, latest),
         running=frozenset(v for v, status in runs.items() if status in IN_PROGRESS_RUN_STATUSES),
         failed=frozenset(v for v, status in runs.items() if status in _UNSUCCESSFUL),
@@ -84,9 +89,9 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
     )
 
 
-def evaluation_key(version: str, criteria: Criteria, ingested_at: str) -> str:
+def evaluation_key(version: str, criteria: Criteria, ingested_at: str, *, on_test: bool = False) -> str:
     """Identifies the evaluation of a version on the data as ingested, so that it is requested once."""
-    return f"{version}:{criteria.fingerprint}:{ingested_at}"
+    return f"{version}:{criteria.fingerprint}:{ingested_at}{':test' if on_test else ''}"
 
 
 def _run_status(instance: dg.DagsterInstance, key: str) -> dg.DagsterRunStatus | None:
@@ -173,11 +178,13 @@ def _requests(project: Project, instance: dg.DagsterInstance, plan: LoopPlan) ->
         # tables that were removed by hand are read again: the key counts the runs that this input had before
         key = f"ingest:{what}:{len(_ingest_runs(project, instance))}"
         return [dg.RunRequest(run_key=key, job_name="ingest", tags={INPUT_TAG: what})]
-    if plan.evaluate is None:
+    version = plan.test or plan.evaluate
+    if version is None:
         return []
     ingested_at = (project.tables.load_attrs("annotations") or {})["ingested_at"]
-    key = evaluation_key(plan.evaluate, project.criteria_files.load(plan.evaluate), ingested_at)
-    return [dg.RunRequest(run_key=key, job_name="calibration", partition_key=plan.evaluate)]
+    criteria = project.criteria_files.load(version)
+    key = evaluation_key(version, criteria, ingested_at, on_test=plan.test is not None)
+    return [dg.RunRequest(run_key=key, job_name="test" if plan.test else "calibration", partition_key=version)]
 
 
 def build_recalibration_schedule(cron: str) -> dg.ScheduleDefinition:

@@ -15,6 +15,7 @@ from caliber_pipeline.automation import (
     history_job,
     ingest_job,
     recalibration_job,
+    test_job,
 )
 from caliber_pipeline.io_managers import ParquetIOManager
 from caliber_pipeline.resources import Project
@@ -26,7 +27,7 @@ def build_definitions(settings: Settings, project: Project | None = None) -> dg.
     return dg.Definitions(
         assets=ALL_ASSETS,
         asset_checks=ALL_CHECKS,
-        jobs=[ingest_job, calibration_job, recalibration_job, history_job],
+        jobs=[ingest_job, calibration_job, test_job, recalibration_job, history_job],
         schedules=[build_recalibration_schedule(settings.recalibration_cron)],
         sensors=[
             criteria_sensor,

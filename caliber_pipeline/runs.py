@@ -14,7 +14,8 @@ from caliber_pipeline.assets.judge_scores import build_task
 from caliber_pipeline.automation import evaluation_key, materialization_of, observe_state
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 from caliber_pipeline.core.errors import CaliberError, CriteriaError, InputError
-from caliber_pipeline.core.loop import plan_next
+from caliber_pipeline.core.loop import LoopState, plan_next
+from caliber_pipeline.core.optimized_criteria import may_judge_test
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
@@ -76,18 +77,15 @@ class JobRunner:
             self._run("ingest")
         n_evaluated = 0
         while True:
-            # what failed or was interrupted before is tried again: somebody is here to ask for it
-            state = replace(observe_state(self._project, self._instance), failed=frozenset(), running=frozenset())
+            state = self._observe()
             plan = plan_next(state)
             for version in plan.register:
                 self._instance.add_dynamic_partitions("criteria_version", [version])
                 self._instance.report_runless_asset_event(materialization_of(self._project, version))
-            if plan.evaluate is None:
+            chosen = plan.test or plan.evaluate
+            if chosen is None:
                 break
-            self._report(f"evaluating {plan.evaluate}")
-            ingested_at = (self._project.tables.load_attrs("annotations") or {})["ingested_at"]
-            key = evaluation_key(plan.evaluate, state.criteria[plan.evaluate], ingested_at)
-            self._run("calibration", partition_key=plan.evaluate, tags={RUN_KEY_TAG: key})
+            self._evaluate(chosen, state.criteria[chosen], on_test=plan.test is not None)
             n_evaluated += 1
         for warning in plan.warnings:
             self._report(f"warning: {warning}")
@@ -98,12 +96,27 @@ class JobRunner:
             self._run("history")
 
     def update_history(self) -> None:
-        """Add what was decided to the history.
+        """Judge on test who was promoted since, and add what was decided to the history.
 
         Raises:
-            RunFailedError: the run failed.
+            JudgeError: the judge cannot be had.
+            SpendingCapError: the spending cap ended the run.
+            RunFailedError: a run failed for another reason.
         """
+        state = self._observe()
+        for version in state.untested:
+            self._evaluate(version, state.criteria[version], on_test=True)
         self._run("history")
+
+    def _observe(self) -> LoopState:
+        # what failed or was interrupted before is tried again: somebody is here to ask for it
+        return replace(observe_state(self._project, self._instance), failed=frozenset(), running=frozenset())
+
+    def _evaluate(self, version: str, criteria: Criteria, *, on_test: bool) -> None:
+        self._report(f"evaluating {version}{' on test' if on_test else ''}")
+        ingested_at = (self._project.tables.load_attrs("annotations") or {})["ingested_at"]
+        key = evaluation_key(version, criteria, ingested_at, on_test=on_test)
+        self._run("test" if on_test else "calibration", partition_key=version, tags={RUN_KEY_TAG: key})
 
     def estimate_next(self) -> str:
         """What judging the next version would take; ingests where the input is new, and judges nothing.
@@ -117,8 +130,7 @@ class JobRunner:
         if not is_ingested(project.settings, project.tables):
             self._report("reading records and annotations")
             self._run("ingest")
-        state = replace(observe_state(project, self._instance), failed=frozenset(), running=frozenset())
-        version = plan_next(state).evaluate
+        version = plan_next(self._observe()).evaluate
         return (
             "nothing to judge: every version is evaluated" if version is None else describe_estimate(project, version)
         )
@@ -161,7 +173,10 @@ def describe_estimate(project: Project, version: str) -> str:
     judge = project.build_judge(criteria=criteria, version=version)
     if not isinstance(judge, OpenAIJudge | BatchJudge):
         return f"{version}: judge '{judge.provider}' makes no calls and costs nothing"
-    task = build_task(load_annotated(project.tables), project.tables.require("annotations"), criteria)
+    has_test = may_judge_test(version, criteria, project.tables.load_versions("optimized_criteria"))
+    task = build_task(
+        load_annotated(project.tables), project.tables.require("annotations"), criteria, with_test=has_test
+    )
     with project.open_verdict_cache() as cache:
         remaining, n_known = find_open(judge, task, cache)
     estimate = judge.estimate(remaining, n_known)

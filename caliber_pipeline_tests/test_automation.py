@@ -108,7 +108,7 @@ def test_the_sensor_alone_turns_the_loop_until_aligned(planted: Project, instanc
             break
         ran += requested(outcome)
         assert all(result.success for result in obey(planted, instance, outcome))
-    assert ran == [("ingest", None), ("calibration", "v001"), ("calibration", "v002")]
+    assert ran == [("ingest", None), ("calibration", "v001"), ("calibration", "v002"), ("test", "v002")]
     assert "nothing new among 2 criteria versions" in skip_reason(tick(planted, instance))
     decided = planted.tables.require("optimized_criteria", "v002").iloc[0]
     assert decided["decision"] == "promoted"

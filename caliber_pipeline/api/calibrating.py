@@ -46,7 +46,7 @@ class Bench:
         cache: Where verdicts are kept.
         encoder: Of notes and records.
         model: The language model that proposes; None where rules do.
-        evaluate: Judges the labelled records under criteria.
+        evaluate: Judges the labelled records under criteria, those of test too where told so.
         build_strategies: Who proposes, given the judge that tries proposals.
         settings: When the loop ends.
     """
@@ -57,7 +57,7 @@ class Bench:
     cache: VerdictCache
     encoder: Encoder
     model: LanguageModel | None
-    evaluate: Callable[[Criteria], Awaitable[EvaluationResult]]
+    evaluate: Callable[[Criteria, bool], Awaitable[EvaluationResult]]
     build_strategies: Callable[[TrainJudge], Sequence[Strategy]]
     settings: core.LoopSettings
 
@@ -87,14 +87,18 @@ class Calibration:
         """
         version = FIRST_VERSION
         while True:
-            result = await self._bench.evaluate(self._versions[version])
+            result = await self._bench.evaluate(self._versions[version], version == FIRST_VERSION)
             decision = await asyncio.to_thread(self._decide, version, result)
+            spent = core.measure_effort(result.judge_scores)
+            if decision.decision == "promoted":  # the gate has decided: now test may be looked at
+                result = await self._bench.evaluate(self._versions[version], True)
+                spent = core.add_effort(spent, core.measure_effort(result.judge_scores))
             stop_reason = self._find_stop(version, result, decision)
             choice, judge = None, self._open_train_judge()
             if stop_reason is None:
                 choice = await self._choose(version, result, decision, judge)
                 stop_reason = self._refuse(choice)
-            effort = self._measure(version, result, decision, choice, judge)
+            effort = self._measure(version, result, decision, choice, judge, spent)
             current = self._record(version, result, decision, choice, stop_reason, effort)
             self._rounds[version] = current
             if on_round is not None:
@@ -122,7 +126,8 @@ class Calibration:
         base = core.select_base(version, criteria, list(self._versions), champion)
         comparison, is_simpler = None, False
         if base is not None:
-            comparison = compare_versions(self._rounds[base].result.scored, result.scored)
+            scored = self._rounds[base].result.scored
+            comparison = compare_versions(scored, result.scored, n_all_groups=self._n_groups)
             is_simpler = core.is_simpler(criteria, self._versions[base])
         decision = core.decide_version(version, base, champion, comparison, None, settings, is_simpler=is_simpler)
         strategy = core.strategy_of(version, self._decided)
@@ -139,7 +144,15 @@ class Calibration:
             self._open_train_judge(),
             round_=round_,
             max_examples=bench.judge.max_examples,
+            n_all_groups=self._n_groups,
         )
+
+    @property
+    def _n_groups(self) -> int:
+        """Groups among all labelled records."""
+        labelled = self._labels.loc[self._labels["human_score"].notna(), "record_id"]
+        records = self._bench.records
+        return int(records.loc[records["record_id"].isin(labelled), "group"].nunique())
 
     def _find_stop(self, version: str, result: EvaluationResult, decision: core.Decision) -> str | None:
         champion = self._result(decision.champion, result)
@@ -148,9 +161,10 @@ class Calibration:
         people = compute_people_metrics(self._bench.annotations, with_split)
         metrics = pd.concat([champion.alignment_metrics, people], ignore_index=True)
         alignment = core.measure_alignment(champion.scored, metrics)
-        n_groups = int(result.scored["group"].nunique())
         data, settings = data_fingerprint(_ATTRS), self._bench.settings
-        return core.find_stop(decision, self._versions[version], alignment, n_groups, self._decided, data, settings)
+        return core.find_stop(
+            decision, self._versions[version], alignment, self._n_groups, self._decided, data, settings
+        )
 
     async def _choose(
         self, version: str, result: EvaluationResult, decision: core.Decision, judge: TrainJudge
@@ -165,9 +179,9 @@ class Calibration:
             bench.judge.max_examples,
             core.select_earlier(decision, version, self._versions, self._decided),
         )
-        deciding = result.scored.loc[result.scored["split"] != "train", ["record_id", "human_notes"]]
-        texts = bench.records[["record_id", "query", "output", "reference"]]
-        return await choose_next(bench.build_strategies(judge), request, deciding.merge(texts, on="record_id"), judge)
+        texts = bench.records.loc[bench.records["split"] != "train", ["record_id", "query", "output", "reference"]]
+        deciding = texts.merge(self._labels[["record_id", "human_notes"]], on="record_id")
+        return await choose_next(bench.build_strategies(judge), request, deciding, judge)
 
     def _gather(self, scored: pd.DataFrame) -> TrainEvidence:
         bench = self._bench
@@ -183,15 +197,21 @@ class Calibration:
         return None if twin is None else f"the next proposal would repeat {twin}"
 
     def _measure(
-        self, version: str, result: EvaluationResult, decision: core.Decision, choice: Choice | None, judge: TrainJudge
+        self,
+        version: str,
+        result: EvaluationResult,
+        decision: core.Decision,
+        choice: Choice | None,
+        judge: TrainJudge,
+        spent: tuple[int, float | None],
     ) -> core.Evaluation:
         """What the evaluation cost, and what its figures are worth."""
-        n_calls, cost = core.measure_effort(result.judge_scores)
+        n_calls, cost = spent
         corrected = None
         if decision.decision == "promoted":
             scored = {name: each.result.scored for name, each in self._rounds.items()}
             corrected = core.correct_kappa({**scored, version: result.scored}, version)
-        is_reported = core.is_test_reported(self._versions[version], decision.decision)
+        is_reported = core.is_test_reported(decision.decision)
         n_looks = sum(each.is_test_reported for each in self._rounds.values()) + is_reported
         effort = core.Evaluation(corrected, n_calls, cost, n_looks)
         if choice is None:
@@ -211,7 +231,7 @@ class Calibration:
         proposal = choice.proposal if choice is not None and stop_reason is None else None
         next_name = next_version(list(self._versions)) if proposal else None
         now = datetime.now(UTC)
-        row = core.build_row(version, criteria, decision, result.scored, proposal, next_name, stop_reason, now, effort)
+        row = core.build_row(version, criteria, decision, proposal, next_name, stop_reason, now, effort)
         row.attrs.update(_ATTRS)
         proposed = None
         if proposal is not None:

@@ -122,6 +122,7 @@ async def evaluate_table(
     *,
     cache: VerdictCache | None = None,
     on_progress: OnProgress | None = None,
+    with_test: bool = True,
 ) -> EvaluationResult:
     """Judge the labelled ones of the records.
 
@@ -132,12 +133,13 @@ async def evaluate_table(
         judge: Who is asked.
         cache: Where verdicts are kept.
         on_progress: Called as verdicts arrive.
+        with_test: Whether those of test are judged too.
 
     Raises:
         MissingStepError: no record has a label.
     """
     return await run_in_thread(
-        lambda report: _evaluate(records, annotations, config, judge, cache, report), on_progress
+        lambda report: _evaluate(records, annotations, config, judge, cache, report, with_test=with_test), on_progress
     )
 
 
@@ -148,6 +150,8 @@ def _evaluate(
     judge: Judge,
     cache: VerdictCache | None,
     report: OnProgress,
+    *,
+    with_test: bool,
 ) -> EvaluationResult:
     from caliber_pipeline.core.annotations import resolve_labels
     from caliber_pipeline.core.judge_scores import join_labels, select_judged
@@ -155,7 +159,7 @@ def _evaluate(
     from caliber_pipeline.judges.runner import run_judge
 
     labels = resolve_labels(annotations)
-    judged = select_judged(records, labels, with_ties=True)
+    judged = select_judged(records, labels, with_ties=True, with_test=with_test)
     if labels["human_score"].isna().all():
         raise MissingStepError("no record has a label: annotate records first, or upload some with a human_score")
     examples, refs, quoted = resolve_examples(config.examples, records, labels)

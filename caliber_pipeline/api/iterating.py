@@ -58,8 +58,10 @@ class CalibrationRound:
 
     @property
     def is_test_reported(self) -> bool:
-        """Whether figures on test may be shown: for a person's and for promoted versions only."""
-        return bool(self.row["test_true_positives"].notna().iloc[0])
+        """Whether it was judged on test, as the first version and promoted ones are."""
+        from caliber_pipeline.core.optimized_criteria import is_test_reported
+
+        return is_test_reported(self.decision)
 
     @property
     def candidates(self) -> list[dict[str, Any]]:

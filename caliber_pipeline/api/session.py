@@ -232,9 +232,9 @@ class CalibrationSession(SessionStorage):
                 )
             return model
 
-        async def evaluate(version: Criteria) -> EvaluationResult:
+        async def evaluate(version: Criteria, with_test: bool) -> EvaluationResult:
             config = build_config(version, model_name, llm_provider, None, None)
-            return await self._run_judge(config, on_progress, judge)
+            return await self._run_judge(config, on_progress, judge, with_test=with_test)
 
         bench = Bench(
             records=upload.table,
@@ -318,7 +318,12 @@ class CalibrationSession(SessionStorage):
         return open_judge(provider, model)
 
     async def _run_judge(
-        self, config: EvaluationConfig, on_progress: OnProgress | None, judge: Judge | None = None
+        self,
+        config: EvaluationConfig,
+        on_progress: OnProgress | None,
+        judge: Judge | None = None,
+        *,
+        with_test: bool = True,
     ) -> EvaluationResult:
         upload = self._need_annotations("evaluate")
         judge = judge or self._open_judge(config.llm_provider, config.model_name)
@@ -329,4 +334,5 @@ class CalibrationSession(SessionStorage):
             judge,
             cache=self._open_cache(),
             on_progress=on_progress,
+            with_test=with_test,
         )

@@ -14,7 +14,7 @@ from caliber_pipeline.core.alignment_metrics import (
     seal_test,
 )
 from caliber_pipeline.core.annotations import resolve_labels
-from caliber_pipeline.core.judge_scores import assign_splits, join_labels
+from caliber_pipeline.core.judge_scores import assign_splits, is_test_judged, join_labels
 from caliber_pipeline.core.records import metadata_columns
 from caliber_pipeline.resources import Project
 
@@ -40,7 +40,7 @@ def alignment_metrics(
     verdicts = judge_scores[["record_id", "llm_score", "is_example"]].merge(assign_splits(judge_scores, records))
     metrics = pd.concat([metrics, compute_people_metrics(annotations, verdicts)], ignore_index=True)
     verdict = label_verdict(metrics, "dev")
-    if project.criteria_files.load(context.partition_key).author == "optimizer":
+    if not is_test_judged(judge_scores.attrs):
         metrics = seal_test(metrics)
     metrics = with_attrs(metrics, judge_scores)
     return dg.Output(metrics, metadata={"labels_on_dev": verdict, **_show(project, context.partition_key, metrics)})

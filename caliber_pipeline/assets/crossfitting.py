@@ -1,7 +1,7 @@
 """Cross-fitting of what is stored."""
 
 from caliber_pipeline.assets.proposing import open_train_judge
-from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
+from caliber_pipeline.assets.scored import count_groups, load_annotations, load_records, load_scored
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.gate import Comparison
 from caliber_pipeline.resources import Project
@@ -23,4 +23,5 @@ def compare_cross_fitted(project: Project, base: str, round_: int) -> Comparison
         judge,
         round_=round_,
         max_examples=project.build_judge(criteria=criteria, version=base).max_examples,
+        n_all_groups=count_groups(project, verdicts),
     )

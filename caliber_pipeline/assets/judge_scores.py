@@ -13,8 +13,9 @@ from caliber_pipeline.assets.metadata import show_numbers
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
-from caliber_pipeline.core.judge_scores import resolve_examples, select_judged
+from caliber_pipeline.core.judge_scores import is_test_judged, resolve_examples, select_judged
 from caliber_pipeline.core.loop import describe_change
+from caliber_pipeline.core.optimized_criteria import may_judge_test, measure_effort
 from caliber_pipeline.core.verdicts import JudgingSummary, refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
@@ -31,19 +32,21 @@ _NO_COST: Final = (
 @stage(
     partitions_def=criteria_versions,
     deps=["criteria", "records"],
-    description="One row per labelled record: the judge's verdict under a criteria version, or why there is none.",
+    description="One row per labelled record: the judge's verdict, or why there is none. Test is judged for the first "
+    "version and for promoted ones alone.",
     group="evaluation",
     kinds={"openai"},
 )
 def judge_scores(
     context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame
 ) -> dg.Output[pd.DataFrame]:
-    """Judge the labelled records under one criteria version."""
+    """Judge the labelled records under one criteria version, those of test once it has won."""
     version = context.partition_key
     with one_line_failures():
         criteria = load_unchanged(project, version)
         records = load_annotated(project.tables)
-        task = build_task(records, annotations, criteria)
+        has_test = may_judge_test(version, criteria, project.tables.load_versions("optimized_criteria"))
+        task = build_task(records, annotations, criteria, with_test=has_test)
         judge = project.build_judge(log_progress(context, "texts encoded"), criteria=criteria, version=version)
         progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
         with project.open_verdict_cache() as cache:
@@ -52,20 +55,21 @@ def judge_scores(
             elapsed_s = time.monotonic() - started
         summary = summarize_verdicts(verdicts)
         refuse_capped(summary, f"under '{version}'")
-    evaluated_at = datetime.now(UTC).isoformat()
     n_invented = int(verdicts.attrs.get("n_invented", 0))
     with_attrs(
         verdicts,
         records,
         annotations,
         criteria_fingerprint=criteria.fingerprint,
-        evaluated_at=evaluated_at,
         judge_provider=judge.provider,
         judge_model=judge.model,
+        has_test=str(has_test),
     )
+    verdicts.attrs |= _describe_evaluation(project, version, verdicts)
     return dg.Output(
         verdicts,
         metadata={
+            "is_test_judged": has_test,
             "n_examples": len(task.examples),
             "n_invented": n_invented,
             **_describe(judge, summary),
@@ -74,7 +78,24 @@ def judge_scores(
     )
 
 
-def build_task(records: pd.DataFrame, annotations: pd.DataFrame, criteria: Criteria) -> JudgeTask:
+def _describe_evaluation(project: Project, version: str, verdicts: pd.DataFrame) -> dict[str, str]:
+    """When the version was evaluated; verdicts on test that came after it won belong to the same evaluation."""
+    attrs, before = verdicts.attrs, project.tables.load_attrs("judge_scores", version) or {}
+    same = ("records_fingerprint", "annotations_fingerprint", "criteria_fingerprint")
+    is_same = all(before.get(name) == attrs[name] for name in same)
+    if not is_same or is_test_judged(before) or not is_test_judged(attrs):
+        return {"evaluated_at": datetime.now(UTC).isoformat()}
+    n_calls, cost = measure_effort(verdicts)
+    return {
+        "evaluated_at": before["evaluated_at"],
+        "test_n_calls": str(n_calls),
+        "test_cost_usd": "nan" if cost is None else str(cost),
+    }
+
+
+def build_task(
+    records: pd.DataFrame, annotations: pd.DataFrame, criteria: Criteria, *, with_test: bool = True
+) -> JudgeTask:
     """What the judge is asked: the labelled ones of the records, under the criteria, shown their examples.
 
     Raises:
@@ -82,7 +103,8 @@ def build_task(records: pd.DataFrame, annotations: pd.DataFrame, criteria: Crite
     """
     labels = resolve_labels(annotations)
     examples = resolve_examples(criteria, records, labels)
-    return JudgeTask(select_judged(records, labels, with_ties=True), criteria, examples)
+    judged = select_judged(records, labels, with_ties=True, with_test=with_test)
+    return JudgeTask(judged, criteria, examples)
 
 
 def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float | dg.MetadataValue]:

@@ -18,7 +18,7 @@ from caliber_pipeline.assets.definition import (
 )
 from caliber_pipeline.assets.metadata import Metadata, show_numbers
 from caliber_pipeline.assets.proposing import propose_next
-from caliber_pipeline.assets.scored import load_annotations, load_scored
+from caliber_pipeline.assets.scored import count_groups, load_annotations, load_scored
 from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import Comparison, compare_versions
@@ -92,7 +92,8 @@ def decide_and_propose(
     base = core.select_base(version, criteria, list(listing.valid), champion)
     verdicts = tables.require("judge_scores", version)
     scored = load_scored(project, verdicts)
-    comparison = _compare(project, base, scored, verdicts)
+    n_groups = count_groups(project, verdicts)
+    comparison = _compare(project, base, scored, verdicts, n_groups)
     is_simpler = base is not None and core.is_simpler(criteria, listing.valid[base])
     decision = core.decide_version(version, base, champion, comparison, previous, project.loop, is_simpler=is_simpler)
     strategy = core.strategy_of(version, decided)
@@ -100,7 +101,6 @@ def decide_and_propose(
         version, decision, strategy, project.loop, lambda base: compare_cross_fitted(project, base, criteria.round)
     )
     alignment = _align(project, decision.champion, version, scored, metrics)
-    n_groups = int(scored["group"].nunique())
     data = data_fingerprint(metrics.attrs)
     cost = sum(float(frame["cost_usd"].fillna(0).sum()) for frame in decided.values())
     stop_reason = core.find_stop(decision, criteria, alignment, n_groups, decided, data, project.loop, cost_usd=cost)
@@ -118,7 +118,7 @@ def decide_and_propose(
     if choice is not None and judge is not None:
         evaluation = evaluation.with_proposing(choice.candidates, choice.n_calls + judge.n_calls, judge.cost_usd)
     now = datetime.now(UTC)
-    return core.build_row(version, criteria, decision, scored, proposal, proposed_version, stop_reason, now, evaluation)
+    return core.build_row(version, criteria, decision, proposal, proposed_version, stop_reason, now, evaluation)
 
 
 def _evaluate(
@@ -138,18 +138,19 @@ def _evaluate(
     if decision.decision == "promoted":
         others = {v: load_scored(project, project.tables.require("judge_scores", v)) for v in same_data}
         corrected = core.correct_kappa({**others, version: scored}, version)
-    n_looks = sum(not frame["test_true_positives"].isna().iloc[0] for frame in same_data.values())
     stale = find_stale(load_annotations(project, verdicts), valid, version)
     return core.Evaluation(
         kappa_corrected=corrected,
         n_calls=n_calls,
         cost_usd=cost,
-        n_test_looks=n_looks + core.is_test_reported(valid[version], decision.decision),
+        n_test_looks=core.count_test_looks(decided, data) + core.is_test_reported(decision.decision),
         n_stale_annotations=len(stale),
     )
 
 
-def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts: pd.DataFrame) -> Comparison | None:
+def _compare(
+    project: Project, base: str | None, scored: pd.DataFrame, verdicts: pd.DataFrame, n_groups: int
+) -> Comparison | None:
     """Compare with the base on the same data; None where there is no base that was evaluated."""
     if base is None:
         return None
@@ -163,7 +164,7 @@ def _compare(project: Project, base: str | None, scored: pd.DataFrame, verdicts:
             raise dg.Failure(
                 f"'{base}' was evaluated on other data; run the job 'calibration' for it first", allow_retries=False
             )
-    return compare_versions(load_scored(project, base_verdicts), scored)
+    return compare_versions(load_scored(project, base_verdicts), scored, n_all_groups=n_groups)
 
 
 def _align(

@@ -46,8 +46,8 @@ def build_request(
         earlier=earlier,
     )
     labels = resolve_labels(load_annotations(project, verdicts))
-    texts = records.drop(columns=["human_score", "human_notes"])
-    deciding = scored.loc[scored["split"] != "train", ["record_id", "human_notes"]].merge(texts, on="record_id")
+    texts = records.loc[records["split"] != "train"].drop(columns=["human_score", "human_notes"])
+    deciding = texts.merge(labels[["record_id", "human_notes"]], on="record_id")
     return request, deciding, open_train_judge(project, records, labels)
 
 

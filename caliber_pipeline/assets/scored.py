@@ -37,6 +37,14 @@ def load_scored(project: Project, judge_scores: pd.DataFrame) -> pd.DataFrame:
     return join_labels(judge_scores, labels, load_records(project, judge_scores))
 
 
+def count_groups(project: Project, judge_scores: pd.DataFrame) -> int:
+    """Groups among all labelled records, those of a sealed test among them."""
+    labels = resolve_labels(load_annotations(project, judge_scores))
+    labelled = labels.loc[labels["human_score"].notna(), "record_id"]
+    records = load_records(project, judge_scores)
+    return int(records.loc[records["record_id"].isin(labelled), "group"].nunique())
+
+
 def _changed(name: str) -> dg.Failure:
     return dg.Failure(
         f"the {name} changed after this version was judged; run the job 'calibration' for it again",

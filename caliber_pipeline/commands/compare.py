@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from caliber_pipeline.commands.stored import add_assets_argument, find_version, load_decided, open_project
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from caliber_pipeline.core.gate import Comparison
@@ -50,16 +52,18 @@ def compare_stored(project: "Project", base: str, version: str) -> dict[str, Any
     Raises:
         InputError: they were evaluated on other data.
     """
-    from caliber_pipeline.assets.scored import load_scored
+    from caliber_pipeline.assets.scored import count_groups, load_scored
+    from caliber_pipeline.core.alignment_metrics import SEALED
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.gate import compare_versions, pair_verdicts
+    from caliber_pipeline.core.judge_scores import is_test_judged
     from caliber_pipeline.core.loop import data_fingerprint
 
     verdicts = {name: project.tables.require("judge_scores", name) for name in (base, version)}
     if len({data_fingerprint(frame.attrs) for frame in verdicts.values()}) > 1:
         raise InputError(f"'{base}' and '{version}' were evaluated on other data; run the job 'calibration' for both")
     scored = {name: load_scored(project, frame) for name, frame in verdicts.items()}
-    comparison = compare_versions(scored[base], scored[version])
+    comparison = compare_versions(scored[base], scored[version], n_all_groups=count_groups(project, verdicts[version]))
     paired = pair_verdicts(scored[base], scored[version])
     decided = load_decided(project)
     return {
@@ -68,7 +72,10 @@ def compare_stored(project: "Project", base: str, version: str) -> dict[str, Any
         "comparison": vars(comparison),
         "decision_by_the_gate": _decide(project, comparison, base, version),
         "decision": {name: str(decided[name]["decision"].iloc[0]) for name in (base, version)},
-        "figures": {name: _figures(scored[name], decided[name]) for name in (base, version)},
+        "figures": {name: _figures(scored[name], verdicts[name].attrs) for name in (base, version)},
+        "test_is_null_because": {
+            name: None if is_test_judged(frame.attrs) else SEALED for name, frame in verdicts.items()
+        },
         "fixed": _changed(paired, is_fixed=True),
         "broken": _changed(paired, is_fixed=False),
         "texts": {name: project.criteria_files.load(name).full_text for name in (base, version)},
@@ -90,17 +97,17 @@ def _decide(project: "Project", comparison: "Comparison", base: str, version: st
     return f"{decision}: {reason}"
 
 
-def _figures(scored: "pd.DataFrame", decided: "pd.DataFrame") -> "dict[str, dict[str, float | int | None] | None]":
+def _figures(scored: "pd.DataFrame", attrs: "Mapping[Any, Any]") -> "dict[str, dict[str, float | int | None] | None]":
+    from caliber_pipeline.core.judge_scores import is_test_judged
     from caliber_pipeline.core.optimized_criteria import count_cells
 
     found: dict[str, dict[str, float | int | None] | None] = {}
-    is_sealed = bool(decided["test_true_positives"].isna().iloc[0])
     for split in ("train", "dev", "test"):
         rows = scored[(scored["split"] == split) & scored["llm_score"].notna() & ~scored["is_example"].astype(bool)]
         cells = count_cells(rows)
         shown = {"n": cells.n, "accuracy": cells.accuracy, "cohen_kappa": cells.cohen_kappa}
         shown |= {"false_positives": cells.false_positives, "false_negatives": cells.false_negatives}
-        found[split] = None if split == "test" and is_sealed else shown
+        found[split] = shown if split != "test" or is_test_judged(attrs) else None
     return found
 
 

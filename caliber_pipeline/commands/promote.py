@@ -22,7 +22,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Promote, tell Dagster, and write the history.
+    """Promote, tell Dagster, judge test where that is not done yet, and write the history.
 
     Raises:
         InputError: the version is not evaluated, is champion already, or the reason is blank.
@@ -30,7 +30,8 @@ def execute(arguments: argparse.Namespace) -> None:
     import dagster as dg
 
     from caliber_pipeline.core.errors import InputError
-    from caliber_pipeline.core.optimized_criteria import current_champion, promote_by_hand
+    from caliber_pipeline.core.loop import data_fingerprint
+    from caliber_pipeline.core.optimized_criteria import count_test_looks, current_champion, promote_by_hand
     from caliber_pipeline.instances import open_instance
     from caliber_pipeline.runs import JobRunner
 
@@ -42,7 +43,9 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError(f"'{version}' is champion already")
     if not arguments.reason.strip():
         raise InputError("the reason is blank; say why, in a few words")
-    row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC))
+    others = {name: frame for name, frame in decided.items() if name != version}
+    n_looks = count_test_looks(others, data_fingerprint(decided[version].attrs)) + 1
+    row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC), n_looks)
     tables = project.tables
     tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
     reason = str(row["decision_reason"].iloc[0])

@@ -52,6 +52,7 @@ _UNJUDGED, _EXAMPLE, _N_OUTCOMES = 4, 5, 6
 # By 2 * human_score + llm_score, with _UNJUDGED in the place of a missing llm_score.
 _OUTCOME_BY_SCORES: Final = np.array([1, 2, 3, 0, 4, 4, 4], dtype=np.uint8)
 
+SEALED: Final = "sealed: test is judged for the first version and for promoted ones alone"
 _UNDEFINED: Final = {
     "precision": "the judge accepts none of the records",
     "recall": "people accept none of the records",
@@ -358,9 +359,14 @@ def _coverage(n_judged: int, n_annotated: int) -> Figure:
 
 
 def seal_test(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The metrics with those on test withheld, for a version that has not earned a look at them."""
+    """The metrics of a version that was not judged on test: those on test null, with the reason."""
     sealed = metrics.copy()
     is_test = (sealed["split"] == "test").to_numpy(dtype=bool)
     sealed.loc[is_test, ["value", "ci_low", "ci_high"]] = None
-    sealed.loc[is_test, "reason"] = "sealed: test is reported for versions that people wrote or that were promoted"
+    sealed.loc[is_test, "reason"] = SEALED
     return sealed
+
+
+def is_test_sealed(metrics: pd.DataFrame) -> bool:
+    """Whether a version was not judged on test."""
+    return metric_value(metrics, "test", "n_failed") is None

@@ -89,7 +89,7 @@ def build_document(
         "template_version": TEMPLATE_VERSION,
         "decision": str(decided["decision"]),
         "decision_reason": str(decided["decision_reason"]),
-        "test": None if pd.isna(decided["test_true_positives"]) else _figures(scored, "test"),
+        "test": _figures(scored, "test") if (scored["split"] == "test").any() else None,
         "dev": _figures(scored, "dev"),
         "dev_kappa_corrected": _plain(decided["kappa_corrected"]),
         "n_test_looks": int(decided["n_test_looks"]),

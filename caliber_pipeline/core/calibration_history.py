@@ -7,7 +7,8 @@ from typing import Any, Final
 import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
-from caliber_pipeline.core.alignment_metrics import confusion_matrix, metric_value
+from caliber_pipeline.core.alignment_metrics import confusion_matrix, is_test_sealed, metric_value
+from caliber_pipeline.core.optimized_criteria import is_test_reported
 from caliber_pipeline.core.schemas import CALIBRATION_HISTORY, conform_frame, empty_frame
 
 FIGURES: Final = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
@@ -28,6 +29,7 @@ class CalibrationSummary:
         n_rejected_annotations: Rows of the annotations file that are none.
         n_unclustered: Notes that belong to no pattern.
         output: The folder of the tables.
+        n_stale_annotations: Annotations made under criteria that differ from the champion's in substance.
     """
 
     champion: str
@@ -39,6 +41,7 @@ class CalibrationSummary:
     n_rejected_annotations: int
     n_unclustered: int
     output: str
+    n_stale_annotations: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON takes it."""
@@ -50,21 +53,30 @@ def build_row(version: str, metrics: pd.DataFrame, optimized: pd.DataFrame) -> d
     row = optimized.iloc[0]
     kept = (
         *("base", "round", "decision", "decision_reason", "champion", "stop_reason", "decided_at", "is_by_hand"),
-        *("p_value", "kappa_corrected", "n_calls", "cost_usd", "n_test_looks", "n_stale_annotations"),
+        *("p_value", "kappa_corrected", "n_test_looks", "n_stale_annotations"),
     )
-    is_sealed = bool(pd.isna(row["test_true_positives"]))
-    test = None if is_sealed else ConfusionMatrix(*(int(row[f"test_{cell}"]) for cell in CELLS))
+    is_sealed = is_test_sealed(metrics)
     return {
         "criteria_version": version,
         "evaluated_at": pd.Timestamp(metrics.attrs["evaluated_at"]),
         **{name: row[name] for name in kept},
+        **_effort(row, metrics.attrs),
         "n_failed": int(metric_value(metrics, "all", "n_failed") or 0),
         "n_examples": int(metric_value(metrics, "all", "n_examples") or 0),
         **_figures("all", confusion_matrix(metrics, "all")),
         **_figures("dev", confusion_matrix(metrics, "dev")),
-        **_figures("test", test),
+        **_figures("test", None if is_sealed else confusion_matrix(metrics, "test")),
         "is_test_sealed": is_sealed,
         **{name: metrics.attrs[name] for name in CALIBRATION_HISTORY.names if name.endswith("_fingerprint")},
+    }
+
+
+def _effort(row: pd.Series, attrs: Mapping[Any, str]) -> dict[str, Any]:
+    """Calls and cost, with those of judging test, which came after the decision."""
+    cost = float("nan" if pd.isna(row["cost_usd"]) else row["cost_usd"]) + float(attrs.get("test_cost_usd", 0.0))
+    return {
+        "n_calls": int(row["n_calls"]) + int(attrs.get("test_n_calls", 0)),
+        "cost_usd": None if pd.isna(cost) else cost,
     }
 
 
@@ -75,13 +87,15 @@ def append_evaluations(
 ) -> pd.DataFrame:
     """The history with the evaluations that it lacks, in the order of time.
 
-    A version whose evaluation is not finished (metrics without the decision on the same data) is left for later.
+    A version whose evaluation is not finished is left for later: metrics without the decision on the same data, or a
+    version that won and is not judged on test yet.
     """
     rows = [
         build_row(version, metrics, optimized_by_version[version])
         for version, metrics in metrics_by_version.items()
         if version in optimized_by_version
         and optimized_by_version[version].attrs.get("evaluated_at") == metrics.attrs["evaluated_at"]
+        and not (is_test_reported(str(optimized_by_version[version]["decision"].iloc[0])) and is_test_sealed(metrics))
     ]
     known = empty_frame("calibration_history") if history is None else history
     if rows:

@@ -58,7 +58,13 @@ class Comparison:
 
 
 def compare_versions(
-    base: pd.DataFrame, version: pd.DataFrame, *, seed: int = 0, split: str | None = "dev", basis: str = "dev"
+    base: pd.DataFrame,
+    version: pd.DataFrame,
+    *,
+    seed: int = 0,
+    split: str | None = "dev",
+    basis: str = "dev",
+    n_all_groups: int | None = None,
 ) -> Comparison:
     """Compare two versions by a paired permutation test of the gain in kappa that swaps whole groups.
 
@@ -72,6 +78,7 @@ def compare_versions(
         seed: Of the permutations.
         split: The split that decides; None for all rows.
         basis: What these rows are, in words.
+        n_all_groups: Groups among all labelled records; None where the version's rows hold them all.
     """
     paired = pair_verdicts(base, version, split=split)
     both = paired[paired["llm_score"].notna() & paired["llm_score_base"].notna()]
@@ -86,7 +93,7 @@ def compare_versions(
         p_value=_permutation_p(new_cells, old_cells, seed),
         n_compared=len(both),
         n_groups=n_groups,
-        n_all_groups=int(version["group"].nunique()),
+        n_all_groups=int(version["group"].nunique()) if n_all_groups is None else n_all_groups,
         n_fixed=n_fixed,
         n_broken=n_broken,
         has_lost_coverage=bool(paired["llm_score"].isna().sum() > paired["llm_score_base"].isna().sum()),

@@ -1,6 +1,7 @@
 """Stage `judge_scores`: what is judged, and how verdicts and people's labels come together."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pandas as pd
 
@@ -13,14 +14,24 @@ MIN_COVERAGE: Final = 0.95  # below it the figures describe the records that hap
 _EXAMPLE_COLUMNS: Final = ["record_id", "query", "output", "reference", "human_score", "human_notes"]
 
 
-def select_judged(records: pd.DataFrame, labels: pd.DataFrame, *, with_ties: bool = False) -> pd.DataFrame:
-    """The records to judge, sorted by id: those with a label.
+def select_judged(
+    records: pd.DataFrame, labels: pd.DataFrame, *, with_ties: bool = False, with_test: bool = True
+) -> pd.DataFrame:
+    """The records to judge, sorted by id: those with a label, without those of test where it stays sealed.
 
     With ties also those on which the annotators split evenly: they enter no metric but that of the judge against single
     annotators, which would look better without them.
     """
     labelled = labels["record_id"] if with_ties else labels.loc[labels["human_score"].notna(), "record_id"]
-    return records[records["record_id"].isin(labelled)].sort_values("record_id", ignore_index=True)
+    is_judged = records["record_id"].isin(labelled)
+    if not with_test:
+        is_judged &= records["split"] != "test"
+    return records[is_judged].sort_values("record_id", ignore_index=True)
+
+
+def is_test_judged(attrs: Mapping[Any, Any]) -> bool:
+    """Whether verdicts made like this hold those on test."""
+    return attrs.get("has_test") != "False"
 
 
 def resolve_examples(criteria: Criteria, records: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:

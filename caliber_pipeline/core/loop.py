@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.judge_scores import is_test_judged
+
+WINNING: Final = ("baseline", "promoted")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class LoopState:
         invalid: By file name why a criteria file cannot be used.
         evaluated: Fingerprints of the criteria by version, for versions that were judged.
         decided: The versions whose evaluation is finished.
+        untested: The versions that won and are not judged on test yet.
         stale: The champion and its base, base first, as far as they were evaluated before the latest ingestion.
         running: The versions whose evaluation is under way.
         failed: The versions whose evaluation failed and was not asked for again.
@@ -36,6 +40,7 @@ class LoopState:
     decided: frozenset[str] = frozenset()
     is_ingesting: bool = False
     has_ingest_failed: bool = False
+    untested: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     running: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
@@ -50,6 +55,7 @@ class LoopPlan:
         should_ingest: Ingest first; evaluate when that is done.
         register: Versions that are not known as partitions yet.
         evaluate: The version to evaluate next; one at a time, since each decision is what the next builds upon.
+        test: The version to judge on test, which it has won.
         warnings: Files that are left aside, and why.
         skip_reason: Why there is nothing to do; None where there is.
     """
@@ -57,6 +63,7 @@ class LoopPlan:
     should_ingest: bool = False
     register: tuple[str, ...] = ()
     evaluate: str | None = None
+    test: str | None = None
     warnings: tuple[str, ...] = ()
     skip_reason: str | None = None
 
@@ -86,9 +93,12 @@ def plan_next(state: LoopState) -> LoopPlan:
     ]
     waiting = [*state.stale, *(version for version in sound if version not in state.decided)]
     ready = [v for v in waiting if v in sound and v not in state.failed and _is_base_ready(state.criteria[v], state)]
+    won = [version for version in state.untested if version in sound and version not in state.failed]
     register = tuple(version for version in sound if version not in state.registered)
     if state.running:
         reason = f"being evaluated: {', '.join(sorted(state.running))}"
+    elif won:
+        return LoopPlan(register=register, test=won[0], warnings=tuple(warnings))
     elif ready:
         return LoopPlan(register=register, evaluate=ready[0], warnings=tuple(warnings))
     else:
@@ -139,6 +149,26 @@ def select_stale(versions: Sequence[str | None], ingestions: Mapping[str, str], 
         latest: When data were last ingested.
     """
     return tuple(v for v in versions if v is not None and v in ingestions and ingestions[v] != latest)
+
+
+def select_untested(
+    decided: Mapping[str, pd.DataFrame], judged: Mapping[str, Mapping[str, str]], latest: str
+) -> tuple[str, ...]:
+    """The versions that won on the latest data and are not judged on test yet, sorted.
+
+    Args:
+        decided: The rows of the decided versions.
+        judged: By version what its verdicts were made from.
+        latest: When data were last ingested.
+    """
+    return tuple(
+        version
+        for version, frame in sorted(decided.items())
+        if frame["decision"].iloc[0] in WINNING
+        and frame.attrs.get("ingested_at") == latest
+        and version in judged
+        and not is_test_judged(judged[version])
+    )
 
 
 def data_fingerprint(attrs: Mapping[Any, Any]) -> str:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
+from caliber_pipeline.core.agreement import ConfusionMatrix
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison, decide
-from caliber_pipeline.core.loop import base_of
+from caliber_pipeline.core.loop import WINNING, base_of, data_fingerprint
 from caliber_pipeline.core.proposals import Candidate, EarlierProposal, Proposal
 from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA, conform_frame
 from caliber_pipeline.core.selection_bias import correct_best
-from caliber_pipeline.core.stopping import WINNING, Alignment, Decision, LoopSettings, find_stop, measure_alignment
+from caliber_pipeline.core.stopping import Alignment, Decision, LoopSettings, find_stop, measure_alignment
 
 __all__ = [
     "WINNING",
@@ -24,14 +24,17 @@ __all__ = [
     "Decision",
     "Evaluation",
     "LoopSettings",
+    "add_effort",
     "build_row",
     "correct_kappa",
     "count_cells",
+    "count_test_looks",
     "current_champion",
     "decide_version",
     "find_stop",
     "is_simpler",
     "is_test_reported",
+    "may_judge_test",
     "measure_alignment",
     "measure_effort",
     "promote_by_hand",
@@ -122,6 +125,12 @@ def decide_version(
     return Decision(decision, reason, base, version if decision == "promoted" else champion or base, comparison)
 
 
+def add_effort(one: tuple[int, float | None], other: tuple[int, float | None]) -> tuple[int, float | None]:
+    """Calls and cost together; a cost is None where one is unknown."""
+    cost = None if one[1] is None or other[1] is None else one[1] + other[1]
+    return one[0] + other[0], cost
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation adds to its decision in the stored row.
@@ -186,14 +195,30 @@ def measure_effort(verdicts: pd.DataFrame) -> tuple[int, float | None]:
     return int(new["n_attempts"].sum()), cost
 
 
-def promote_by_hand(row: pd.DataFrame, reason: str, decided_at: datetime) -> pd.DataFrame:
-    """The row of a version that a person made champion, whatever the gate said, recorded as such."""
+def count_test_looks(decided: Mapping[str, pd.DataFrame], data: str) -> int:
+    """How many versions won on these data, and so were looked at on test."""
+    return sum(
+        data_fingerprint(frame.attrs) == data and is_test_reported(str(frame["decision"].iloc[0]))
+        for frame in decided.values()
+    )
+
+
+def promote_by_hand(row: pd.DataFrame, reason: str, decided_at: datetime, n_test_looks: int) -> pd.DataFrame:
+    """The row of a version that a person made champion, whatever the gate said, recorded as such.
+
+    Args:
+        row: Its row so far.
+        reason: Why, in the person's words.
+        decided_at: When.
+        n_test_looks: Versions looked at on test so far on these data, this one included.
+    """
     before = row.iloc[0]
     changed = row.assign(
         decision="promoted",
         decision_reason=f"by hand: {reason} (before: {before['decision']}, {before['decision_reason']})",
         champion=before["criteria_version"],
         is_by_hand=True,
+        n_test_looks=n_test_looks,
         decided_at=decided_at,
     )
     promoted = conform_frame(changed, "optimized_criteria")
@@ -201,16 +226,29 @@ def promote_by_hand(row: pd.DataFrame, reason: str, decided_at: datetime) -> pd.
     return promoted
 
 
-def is_test_reported(criteria: Criteria, decision: str) -> bool:
-    """Test is for versions that people wrote and that were promoted; for others it stays sealed."""
-    return criteria.author == "person" or decision in WINNING
+def is_test_reported(decision: str) -> bool:
+    """Test is for the first version and for those that were promoted; for others it stays sealed."""
+    return decision in WINNING
+
+
+def may_judge_test(version: str, criteria: Criteria, decided: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether test is open to a version: it won before, or is the first, which nothing is compared with.
+
+    Args:
+        version: The version.
+        criteria: Its content.
+        decided: The rows of the decided versions, its own among them where it was decided upon before.
+    """
+    others = {name: frame for name, frame in decided.items() if name != version}
+    if version in decided and is_test_reported(str(decided[version]["decision"].iloc[0])):
+        return True
+    return criteria.base is None and current_champion(others) in (None, version)
 
 
 def build_row(
     version: str,
     criteria: Criteria,
     decision: Decision,
-    scored: pd.DataFrame,
     proposal: Proposal | None,
     proposed_version: str | None,
     stop_reason: str | None,
@@ -219,8 +257,6 @@ def build_row(
 ) -> pd.DataFrame:
     """The one row of the `optimized_criteria` table of a version."""
     comparison = decision.comparison
-    test = scored[(scored["split"] == "test") & scored["llm_score"].notna() & ~scored["is_example"]]
-    cells = count_cells(test).cells if is_test_reported(criteria, decision.decision) else (None,) * 4
     row: dict[str, Any] = {
         "criteria_version": version,
         "base": decision.base,
@@ -241,7 +277,6 @@ def build_row(
         "is_by_hand": False,
         **{name: value for name, value in vars(evaluation).items() if name in OPTIMIZED_CRITERIA.names},
         "candidates": [vars(candidate) for candidate in evaluation.candidates],
-        **{f"test_{name}": cell for name, cell in zip(CELLS, cells, strict=True)},
         "decided_at": decided_at,
         "is_proposed": proposed_version is not None,
         "proposal_reason": proposal.summary if proposal else stop_reason or "",

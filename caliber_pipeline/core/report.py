@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_row
+from caliber_pipeline.core.alignment_metrics import metric_row
 from caliber_pipeline.core.calibration_history import latest_evaluations
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
@@ -51,7 +51,7 @@ SPLIT_NOTES: Final[Mapping[str, str]] = {
     "train": "what the optimizer learns from",
     "dev": "what decides about a version",
     "test": "what nothing was tuned on",
-    "all": "all records: describes, decides nothing",
+    "all": "all that was judged: describes, decides nothing",
 }
 
 
@@ -96,7 +96,7 @@ def build_report(source: ReportSource) -> Row:
     """All that the template shows, as plain values."""
     latest = latest_evaluations(source.history).set_index("criteria_version")
     evaluation = pd.Series(latest.loc[source.version])
-    metrics = _with_test(source.metrics, evaluation)
+    metrics = source.metrics
     splits = _shown_splits(metrics, is_test_sealed=bool(evaluation["is_test_sealed"]))
     champion = str(source.history["champion"].iloc[-1])
     return {
@@ -117,20 +117,6 @@ def build_report(source: ReportSource) -> Row:
         "judge": _judge(source.judge_scores),
         "provenance": _provenance(source),
     }
-
-
-def _with_test(metrics: pd.DataFrame, evaluation: pd.Series) -> pd.DataFrame:
-    """The metrics with those of test, which were sealed when they were computed, of a version that was promoted since.
-
-    The history holds test's four cells alone, so that the intervals here take its records as independent.
-    """
-    if evaluation["is_test_sealed"] or _figure(metrics, "test", "accuracy")["value"] is not None:
-        return metrics
-    counts = [int(evaluation[f"test_{cell}"]) for cell in CELLS]
-    human, judge = (np.repeat(scores, counts) for scores in ([1, 0, 0, 1], [1, 0, 1, 0]))
-    test = pd.DataFrame({"split": "test", "human_score": human, "llm_score": judge, "is_example": False})
-    computed = compute_alignment_metrics(test)
-    return pd.concat([metrics[metrics["split"] != "test"], computed[computed["split"] == "test"]])
 
 
 def _shown_splits(metrics: pd.DataFrame, *, is_test_sealed: bool) -> list[str]:

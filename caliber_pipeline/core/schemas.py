@@ -257,13 +257,9 @@ OPTIMIZED_CRITERIA: Final = pa.schema(
         _required("is_by_hand", pa.bool_(), "A person promoted it with `caliber promote`"),
         _required("n_calls", pa.int64(), "Calls to the judge and to language models for this evaluation"),
         _optional("cost_usd", pa.float64(), "What the judge's calls cost in US dollars; null where unknown"),
-        _required("n_test_looks", pa.int64(), "Versions whose figures on test were shown so far on these data"),
+        _required("n_test_looks", pa.int64(), "Versions judged on test so far on these data, this one included"),
         _required("n_stale_annotations", pa.int64(), "Annotations made under criteria of another substance"),
         _required("candidates", pa.list_(CANDIDATE), "The proposals that the next version was chosen from"),
-        *(
-            _optional(f"test_{cell}", pa.int64(), f"On test: {cell.replace('_', ' ')}; null where test is sealed")
-            for cell in ("true_positives", "true_negatives", "false_positives", "false_negatives")
-        ),
         _required("decided_at", UTC_TIMESTAMP, "When it was decided"),
         _required("is_proposed", pa.bool_(), "A next version was written"),
         _required("proposal_reason", pa.string(), "What was proposed, or why nothing was"),
@@ -307,7 +303,7 @@ CALIBRATION_HISTORY: Final = pa.schema(
         _optional("kappa_corrected", pa.float64(), "Kappa on dev corrected for being the best version so far"),
         _required("n_calls", pa.int64(), "Calls to the judge and to language models"),
         _optional("cost_usd", pa.float64(), "What the judge's calls cost in US dollars; null where unknown"),
-        _required("n_test_looks", pa.int64(), "Versions whose figures on test were shown so far"),
+        _required("n_test_looks", pa.int64(), "Versions judged on test so far on these data"),
         _required("n_stale_annotations", pa.int64(), "Annotations made under criteria of another substance"),
         _required("n_failed", pa.int64(), "Annotated records without a verdict"),
         _required("n_examples", pa.int64(), "Records shown to the judge as examples, left out of its figures"),
@@ -316,7 +312,7 @@ CALIBRATION_HISTORY: Final = pa.schema(
             for split in ("all", "dev", "test")
             for name, type_, description in _FIGURES
         ),
-        _required("is_test_sealed", pa.bool_(), "The test figures are withheld: a person's or promoted version only"),
+        _required("is_test_sealed", pa.bool_(), "Test was not judged: that is for the first and promoted versions"),
         _required("records_fingerprint", pa.string(), "Fingerprint of the records"),
         _required("annotations_fingerprint", pa.string(), "Fingerprint of the annotations"),
         _required("criteria_fingerprint", pa.string(), "Fingerprint of the criteria"),

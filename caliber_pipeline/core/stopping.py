@@ -12,11 +12,10 @@ from caliber_pipeline.core.alignment_metrics import metric_row, metric_value
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import MAX_NEW_ERRORS, Comparison
 from caliber_pipeline.core.intervals import CellSample, metric_intervals
-from caliber_pipeline.core.loop import base_of, data_fingerprint
+from caliber_pipeline.core.loop import WINNING, base_of, data_fingerprint
 from caliber_pipeline.core.splits import MIN_GROUPS
 
 MAX_FAILURES_IN_A_ROW: Final = 2  # two proposals in a row that did not win: more of the same will not either
-WINNING: Final = ("baseline", "promoted")
 TOLERANCE: Final = 0.15  # of kappa, by which the lower bound may miss the target: about 120 dev labels at kappa 0.7
 _TWO_SIDED: Final = 0.90  # the lower end of the 90 % interval is the one-sided 95 % bound
 

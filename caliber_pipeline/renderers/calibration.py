@@ -20,7 +20,7 @@ def print_summary(summary: CalibrationSummary) -> None:
     for name in ("dev: acc.", "kappa"):
         table.add_column(name, justify="right")
     table.add_column("in words", no_wrap=True)
-    for name in ("test: acc.", "kappa", "FP", "FN"):
+    for name in ("FP", "FN", "test: acc.", "kappa"):
         table.add_column(name, justify="right")
     table.add_column("decision", no_wrap=True)
     for version in summary.versions:
@@ -43,6 +43,12 @@ def print_summary(summary: CalibrationSummary) -> None:
         f"{summary.n_records} records, {summary.n_rejected_records} rejected rows; "
         f"{summary.n_rejected_annotations} rejected annotations. Champion: [bold]{escape(summary.champion)}[/bold]."
     )
+    if summary.n_stale_annotations:
+        console.print(
+            f"{summary.n_stale_annotations} annotations were made under criteria of another substance than "
+            f"{summary.champion}: have them given again (`caliber annotate`).",
+            markup=False,
+        )
     console.print(f"Parquet: {summary.output}", markup=False, soft_wrap=True)
 
 
@@ -53,9 +59,9 @@ def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
         format_figure(dev["accuracy"]),
         format_figure(dev["cohen_kappa"]),
         "too few labels" if version.get("labels_missing") else interpret_kappa(dev["cohen_kappa"]),
+        str(dev["false_positives"]),
+        str(dev["false_negatives"]),
         format_figure(test["accuracy"]) if test else "sealed",
         format_figure(test["cohen_kappa"]) if test else "sealed",
-        str(version["false_positives"]),
-        str(version["false_negatives"]),
         version["decision"],
     ]

@@ -69,6 +69,7 @@ def compare_cross_fitted(
     *,
     round_: int,
     max_examples: int,
+    n_all_groups: int,
 ) -> Comparison:
     """A base against proposals by rules over it, each record judged by one that did not see its fold.
 
@@ -81,6 +82,7 @@ def compare_cross_fitted(
         judge: Judges the records of a fold.
         round_: The round of the proposals.
         max_examples: How many examples the judge reads with profit.
+        n_all_groups: Groups among all labelled records.
     """
     pool = scored[scored["split"].isin(["train", "dev"]).astype(bool)].reset_index(drop=True)
     texts = records[records["record_id"].isin(pool["record_id"])].drop(columns="split")
@@ -100,4 +102,4 @@ def compare_cross_fitted(
         given = judge.judge(proposal.criteria, inside["record_id"].astype(str).tolist())
         parts.append(inside.drop(columns="llm_score").merge(given[["record_id", "llm_score"]], on="record_id"))
     fitted = pd.concat(parts, ignore_index=True)
-    return compare_versions(pool, fitted, split=None, basis=BASIS)
+    return compare_versions(pool, fitted, split=None, basis=BASIS, n_all_groups=n_all_groups)

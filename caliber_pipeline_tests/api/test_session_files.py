@@ -34,7 +34,7 @@ def store(folder: Path) -> CalibrationSession:
         found = discover_patterns(notes, WordEncoder().encode(theme_texts(list(notes["text"]))))
         tables.save(found, tables.path("patterns", version), "patterns")
         decision = Decision("baseline" if version == "v001" else "rejected", "why", criteria.base, "v001", None)
-        row = build_row(version, criteria, decision, result.scored, None, None, None, datetime.now(UTC))
+        row = build_row(version, criteria, decision, None, None, None, datetime.now(UTC))
         tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
     return session
 

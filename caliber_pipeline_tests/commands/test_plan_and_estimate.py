@@ -14,7 +14,7 @@ from caliber_pipeline.champion import load_champion
 from caliber_pipeline.cli import main
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.judge_scores import join_labels, select_judged
+from caliber_pipeline.core.judge_scores import select_judged
 from caliber_pipeline.core.optimized_criteria import Decision, build_row
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.recorded import RecordedJudge
@@ -51,9 +51,8 @@ def output(tmp_path: Path) -> Path:
     labels, criteria = resolve_labels(annotations), Criteria(criteria="Accept what is right")
     nothing = records.iloc[:0].assign(human_score=None, human_notes=None)
     verdicts = run_judge(RecordedJudge(), JudgeTask(select_judged(records, labels), criteria, nothing))
-    scored = join_labels(verdicts, labels, records)
     decision = Decision("baseline", "the first version", None, "v001", None)
-    decided = build_row("v001", criteria, decision, scored, None, None, None, datetime.now(UTC))
+    decided = build_row("v001", criteria, decision, None, None, None, datetime.now(UTC))
     attrs: dict[Hashable | None, object] = {"records_fingerprint": "r", "annotations_fingerprint": "a"}
     for name, frame, version in (
         ("records", records, None),

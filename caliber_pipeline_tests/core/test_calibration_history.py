@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, seal_test
 from caliber_pipeline.core.calibration_history import append_evaluations, latest_evaluations, summarize_evaluation
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.optimized_criteria import Decision, build_row
@@ -27,7 +27,8 @@ def evaluation(
             "vote_share": pd.Series([None] * 8, dtype="double[pyarrow]"),
         }
     )
-    metrics = compute_alignment_metrics(scored)
+    is_open = decision in {"baseline", "promoted"}
+    metrics = compute_alignment_metrics(scored) if is_open else seal_test(compute_alignment_metrics(scored))
     attrs = {
         "evaluated_at": at,
         "records_fingerprint": "r",
@@ -35,7 +36,7 @@ def evaluation(
         "criteria_fingerprint": "c",
     }
     decided = Decision(decision, "why", None, "v001", None)
-    optimized = build_row(version, criteria or Criteria(criteria="x"), decided, scored, None, None, None, START)
+    optimized = build_row(version, criteria or Criteria(criteria="x"), decided, None, None, None, START)
     metrics.attrs.update(attrs)
     optimized.attrs.update(attrs)
     return metrics, optimized
@@ -75,6 +76,23 @@ def test_an_evaluation_that_is_not_decided_yet_is_left_for_later() -> None:
     metrics.attrs["evaluated_at"] = TUESDAY
     assert append_evaluations(None, {"v001": metrics}, {"v001": optimized}).empty
     assert append_evaluations(None, {"v001": metrics}, {}).empty
+
+
+def test_a_winner_that_is_not_judged_on_test_yet_is_left_for_later() -> None:
+    metrics, optimized = evaluation("v002", MONDAY, PROPOSED, "promoted")
+    sealed = seal_test(metrics)
+    assert append_evaluations(None, {"v002": sealed}, {"v002": optimized}).empty
+
+
+def test_the_calls_and_cost_of_judging_test_are_added_and_an_unknown_price_stays_unknown() -> None:
+    metrics, optimized = evaluation("v002", MONDAY, PROPOSED, "promoted")
+    metrics.attrs |= {"test_n_calls": "3", "test_cost_usd": "0.25"}
+    spent = optimized.assign(n_calls=10, cost_usd=0.5)
+    spent.attrs = optimized.attrs
+    row = append_evaluations(None, {"v002": metrics}, {"v002": spent}).iloc[0]
+    assert (row["n_calls"], row["cost_usd"]) == (13, 0.75)
+    metrics.attrs["test_cost_usd"] = "nan"
+    assert pd.isna(append_evaluations(None, {"v002": metrics}, {"v002": spent}).iloc[0]["cost_usd"])
 
 
 def test_a_sealed_test_stays_null_and_undefined_figures_too() -> None:

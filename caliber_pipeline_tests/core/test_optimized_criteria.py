@@ -110,25 +110,24 @@ def test_two_failures_over_the_champion_on_the_same_data_end_the_loop() -> None:
     assert stop(second, "rejected", decided=failed) is None
 
 
-def test_test_is_reported_for_people_and_winners_alone() -> None:
-    assert core.is_test_reported(PERSON, "rejected")
-    assert core.is_test_reported(PROPOSED, "promoted")
-    assert not core.is_test_reported(PROPOSED, "rejected")
-    assert not core.is_test_reported(PROPOSED, "undecided")
+def test_test_is_judged_for_the_first_version_and_for_winners_alone() -> None:
+    assert core.may_judge_test("v001", PERSON, {})
+    assert core.may_judge_test("v001", PERSON, FIRST)
+    assert not core.may_judge_test("mine", PERSON, FIRST)
+    assert not core.may_judge_test("v002", PROPOSED, FIRST)
+    lost, won = (row("v002", decision, "v001", "v001", 1) for decision in ("rejected", "promoted"))
+    assert not core.may_judge_test("v002", PROPOSED, {**FIRST, "v002": lost})
+    assert core.may_judge_test("v002", PROPOSED, {**FIRST, "v002": won})
+    assert core.count_test_looks({**FIRST, "v002": lost}, DATA) == 1
+    assert core.count_test_looks({**FIRST, "v002": won}, DATA) == 2
+    assert core.count_test_looks({**FIRST, "v002": won}, "other:data") == 0
 
 
-def test_the_row_withholds_a_sealed_test() -> None:
-    scored = pd.DataFrame(
-        {"split": ["test"] * 3 + ["dev"], "human_score": [1, 0, 0, 1], "llm_score": [1, 1, 0, 1], "is_example": False}
-    )
+def test_the_row_says_why_nothing_was_proposed() -> None:
     made = core.Decision("rejected", "why", "v001", "v001", comparison())
-    sealed = core.build_row("v002", PROPOSED, made, scored, None, None, "stop", START).iloc[0]
-    assert pd.isna(sealed["test_true_positives"])
-    assert not sealed["is_proposed"]
-    assert sealed["proposal_reason"] == "stop"
-    shown = core.build_row("v001", PERSON, made, scored, None, None, "stop", START).iloc[0]
-    cells = [shown[f"test_{c}"] for c in ("true_positives", "true_negatives", "false_positives", "false_negatives")]
-    assert cells == [1, 1, 1, 0]
+    row_ = core.build_row("v002", PROPOSED, made, None, None, "stop", START).iloc[0]
+    assert not row_["is_proposed"]
+    assert row_["proposal_reason"] == "stop"
 
 
 def test_fewer_words_clauses_or_examples_are_simpler_and_nothing_less() -> None:
@@ -149,14 +148,14 @@ def test_effort_counts_what_was_not_known_before_and_an_unknown_price_is_null() 
 
 
 def test_a_promotion_by_hand_keeps_what_was_before_in_its_reason() -> None:
-    scored = pd.DataFrame({"split": ["dev"], "human_score": [1], "llm_score": [1], "is_example": False})
     made = core.Decision("rejected", "no gain", "v001", "v001", comparison())
-    row_ = core.build_row("v002", PROPOSED, made, scored, None, None, "stop", START)
+    row_ = core.build_row("v002", PROPOSED, made, None, None, "stop", START)
     row_.attrs = {"evaluated_at": "x"}
-    promoted = core.promote_by_hand(row_, "people like it", START + timedelta(hours=1))
+    promoted = core.promote_by_hand(row_, "people like it", START + timedelta(hours=1), 2)
     first = promoted.iloc[0]
     assert (first["decision"], first["champion"]) == ("promoted", "v002")
     assert first["is_by_hand"]
+    assert first["n_test_looks"] == 2
     assert first["decision_reason"] == "by hand: people like it (before: rejected, no gain)"
     assert promoted.attrs == row_.attrs
     assert core.current_champion({"v001": FIRST["v001"], "v002": promoted}) == "v002"

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value, seal_test
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
 from caliber_pipeline.core.calibration_history import append_evaluations
 from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, render_criteria
 from caliber_pipeline.core.schemas import SCHEMAS, frame_from_arrow
@@ -69,8 +69,7 @@ def store_run(folder: Path, *, n: int = 200, errors: float = 0.15, output: str =
         metrics[version].attrs.update(_fingerprints(), evaluated_at=f"2030-01-0{place + 1}T00:00:00+00:00")
         decided[version] = _decision(version, metrics[version])
         is_wrong = judge != human
-        shown = seal_test(metrics[version]) if version == "v002" else metrics[version]
-        save(tables, "alignment_metrics", shown, version)
+        save(tables, "alignment_metrics", metrics[version], version)
         verdicts = [_verdict(id_, int(score)) for id_, score in zip(ids, judge, strict=True)]
         save(tables, "judge_scores", frame("judge_scores", verdicts), version)
         save(tables, "optimized_criteria", decided[version], version)
@@ -100,8 +99,6 @@ def _decision(version: str, metrics: pd.DataFrame) -> pd.DataFrame:
         "champion": version, "n_compared": 80, "n_groups": 80, "is_proposed": False, "proposal_reason": "none",
         "suggestions": [], "example_ids": [],
     }  # fmt: skip
-    for cell in ("true_positives", "true_negatives", "false_positives", "false_negatives"):
-        row[f"test_{cell}"] = int(metric_value(metrics, "test", cell) or 0)
     table = frame("optimized_criteria", [row])
     table.attrs = dict(metrics.attrs)
     return table
