@@ -23,7 +23,9 @@ def test_every_figure_of_agreement_is_a_paragraph_of_the_readme() -> None:
     annotations = pd.DataFrame(
         {"record_id": [*ids, *ids, *ids], "annotator": ["ann"] * 40 + ["ben"] * 40 + ["ann"] * 40}
     )
-    annotations = annotations.assign(score=rng.integers(0, 2, 120), created_at=pd.NaT, is_gold=False)
+    annotations = annotations.assign(
+        score=rng.integers(0, 2, 120), created_at=pd.Series([None] * 120, dtype="datetime64[ns, UTC]"), is_gold=False
+    )
     figures = pd.concat(
         [
             compute_alignment_metrics(verdicts),

@@ -88,6 +88,19 @@ def test_figures_agree_with_sklearn(cells: tuple[int, int, int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cells", "ac1", "kappa"),
+    [
+        # irrCAC 0.4.4, CAC(...).gwet() and .conger() (Cohen's kappa for two raters) on the four cells of the data sets
+        ((148, 105, 18, 29), 0.69297433831615, 0.68053289831430),
+        ((183, 21, 52, 31), 0.56136005818825, 0.15776261358413),
+    ],
+)
+def test_gwets_coefficient_agrees_with_irrcac(cells: tuple[int, int, int, int], ac1: float, kappa: float) -> None:
+    assert ConfusionMatrix(*cells).gwet_ac1 == pytest.approx(ac1, abs=1e-12)
+    assert ConfusionMatrix(*cells).cohen_kappa == pytest.approx(kappa, abs=1e-12)
+
+
 @given(st.lists(CELLS, max_size=5))
 def test_many_tables_at_once_give_what_each_gives(tables: list[tuple[int, int, int, int]]) -> None:
     together = point_metrics(np.array(tables, dtype=np.float64).reshape(-1, 4))
