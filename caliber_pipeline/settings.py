@@ -47,6 +47,7 @@ class Settings(BaseModel):
     group_by: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     slice_columns: tuple[str, ...] = ()
+    consensus: Literal["majority", "dawid_skene"] = "majority"
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
     max_iterations: int = Field(default=3, ge=0)
     drift_anchors: int = Field(default=50, ge=0)

@@ -31,8 +31,10 @@ def annotations(context: dg.AssetExecutionContext, project: Project) -> Iterator
     with one_line_failures():
         loaded = load_annotations(project.settings, load_annotatable(project.settings, project.tables))
     table, rejected = loaded.table, loaded.rejected
+    suffix = "" if project.settings.consensus == "majority" else f":{project.settings.consensus}"
     table.attrs = rejected.attrs = {
-        "annotations_fingerprint": fingerprint_annotations(table),
+        "annotations_fingerprint": f"{fingerprint_annotations(table)}{suffix}",
+        "consensus": project.settings.consensus,
         "annotations_input_fingerprint": loaded.input_fingerprint,
         "annotation_store_place": str(loaded.store_place),
         "ingested_at": datetime.now(UTC).isoformat(),

@@ -121,7 +121,8 @@ def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abs
         f"People would accept {estimate.value:.1%} ({estimate.ci_low:.1%} to {estimate.ci_high:.1%}, 95 % interval),",
         f"{assumptions[estimate.assumption]}.",
         f"The judge ({result['criteria_version']}) accepts {estimate.judge_rate:.1%} of the {estimate.n_unlabeled} "
-        f"records; {estimate.n_labels} labels of dev and test correct it: worth {estimate.n_equivalent:.0f} alone.",
+        f"records; {estimate.n_labels} labels of dev and test correct it. Labels alone would take "
+        f"{estimate.n_equivalent:.0f} for as short an interval.",
     ]
     if result["n_failed"] or result["n_rejected_rows"]:
         lines.append(f"Left out: {result['n_failed']} without a verdict, {result['n_rejected_rows']} rejected rows.")

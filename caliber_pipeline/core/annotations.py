@@ -123,7 +123,10 @@ def fingerprint_annotations(annotations: pd.DataFrame) -> str:
 
 
 def resolve_labels(annotations: pd.DataFrame) -> pd.DataFrame:
-    """One label per annotated record: the gold label, else the majority of the annotators' latest verdicts.
+    """One label per annotated record: the gold label, else the consensus of the annotators' latest verdicts.
+
+    The consensus is the majority; where `annotations.attrs["consensus"]` is "dawid_skene", the likelier verdict by the
+    annotators' estimated skills.
 
     Returns:
         One row per annotated record, sorted by record_id: record_id, human_score (null where the annotators tie),
@@ -139,6 +142,8 @@ def resolve_labels(annotations: pd.DataFrame) -> pd.DataFrame:
     label = pd.Series(pd.NA, index=votes.index, dtype="int8[pyarrow]")
     label[votes["sum"] * 2 > votes["count"]] = 1
     label[votes["sum"] * 2 < votes["count"]] = 0
+    if annotations.attrs.get("consensus") == "dawid_skene":
+        label = _weigh_by_skill(annotations, label, has_gold.groupby(latest["record_id"]).max())
     labels = pd.DataFrame({"human_score": label})
     labels["human_notes"] = _agreeing_notes(latest, label)
     labels["n_annotators"] = people["count"].reindex(labels.index).fillna(0).astype("int64[pyarrow]")
@@ -147,6 +152,17 @@ def resolve_labels(annotations: pd.DataFrame) -> pd.DataFrame:
     labels["severity"] = by_record["severity"].mean().astype("double[pyarrow]")
     labels["inclusion_probability"] = by_record["inclusion_probability"].min().astype("double[pyarrow]")
     return labels.reset_index().astype({"record_id": "string[pyarrow]"})
+
+
+def _weigh_by_skill(annotations: pd.DataFrame, majority: pd.Series, has_gold: pd.Series) -> pd.Series:
+    """The labels with those that are not gold by Dawid and Skene's estimate."""
+    from caliber_pipeline.core.annotators import build_ratings, fit_dawid_skene
+
+    ratings = build_ratings(annotations)
+    accept = pd.Series(fit_dawid_skene(ratings).accept_probability, index=ratings.record_ids)
+    likelier = accept.map(lambda p: pd.NA if p == 0.5 else int(p > 0.5)).reindex(majority.index)
+    is_gold = has_gold.reindex(majority.index).to_numpy(dtype=bool)
+    return likelier.where(~is_gold, majority).astype("int8[pyarrow]")
 
 
 def select_notes(labels: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:

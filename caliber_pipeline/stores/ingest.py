@@ -140,7 +140,9 @@ def input_fingerprint(settings: Settings, path: Path) -> str:
         status = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file") from None
-    how = {"columns": settings.columns, "group_by": settings.group_by}
+    how: dict[str, object] = {"columns": settings.columns, "group_by": settings.group_by}
+    if settings.consensus != "majority":
+        how["consensus"] = settings.consensus
     what = [str(path.resolve()), status.st_size, status.st_mtime_ns, how]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

@@ -112,6 +112,32 @@ def test_the_gold_label_overrides_the_annotators_and_keeps_them() -> None:
     assert labels["n_accepts"].tolist() == [0]
 
 
+def test_a_consensus_by_skill_settles_ties_for_the_better_annotator_and_leaves_gold_alone() -> None:
+    # ann and bob agree on twenty records, of which cleo gets half wrong; on r20 cleo differs from ann alone.
+    ids = [f"r{i}" for i in range(22)]
+    rows = [
+        {"record_id": r, "annotator": a, "score": str(i % 2)} for i, r in enumerate(ids[:20]) for a in ("ann", "bob")
+    ]
+    rows += [{"record_id": r, "annotator": "cleo", "score": str(i // 2 % 2)} for i, r in enumerate(ids[:20])]
+    rows += [
+        {"record_id": "r20", "annotator": "ann", "score": "1"},
+        {"record_id": "r20", "annotator": "cleo", "score": "0"},
+    ]
+    rows += [
+        {"record_id": "r21", "annotator": "ann", "score": "1"},
+        {"record_id": "r21", "annotator": "gold", "score": "0"},
+    ]
+    annotations = parse(rows, tuple(ids)).table
+
+    majority = resolve_labels(annotations).set_index("record_id")["human_score"]
+    annotations.attrs["consensus"] = "dawid_skene"
+    by_skill = resolve_labels(annotations).set_index("record_id")["human_score"]
+
+    assert pd.isna(majority["r20"])
+    assert (by_skill["r20"], by_skill["r21"]) == (1, 0)
+    assert by_skill[ids[:20]].tolist() == majority[ids[:20]].tolist()
+
+
 def test_the_annotator_gold_of_a_file_overrides_the_others() -> None:
     rows = [{"record_id": "r1", "score": "1", "annotator": name} for name in ("ann", "bob")]
     assert labels_of([*rows, {"record_id": "r1", "score": "0", "annotator": "gold"}]) == {"r1": 0}
