@@ -230,7 +230,7 @@ def _count(judged: Sequence[EvaluatedRecord]) -> MisalignmentAnalysis:
     if not judged:
         summary = "No record has both verdicts; there is nothing to analyse."
     elif not errors:
-        summary = f"Judge and people agree on all {len(judged)} records; there is nothing to analyse."
+        summary = f"Judge and people agree on every record ({len(judged)}); there is nothing to analyse."
     else:
         summary = (
             f"Judge and people differ on {len(errors)} of {len(judged)} records: {len(positives)} false positives "
@@ -280,7 +280,7 @@ def _group(bare: MisalignmentAnalysis, patterns: Sequence[Item]) -> Misalignment
     grouped = {record_id for finding, _ in grouped_errors for record_id in finding.record_ids}
     n_left = len(bare.false_positives) + len(bare.false_negatives) - len(grouped)
     if n_left:
-        recommendations.append(f"{n_left} errors belong to no theme: read them, and note why people decided so.")
+        recommendations.append(f"Errors that belong to no theme: {n_left}; read them, and note why people decided so.")
     return MisalignmentAnalysis(
         bare.total,
         bare.false_positives,

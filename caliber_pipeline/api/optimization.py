@@ -131,7 +131,9 @@ class PromptOptimizer(Asking):
         if system_prompt is not None:
             original = original.model_copy(update={"system_prompt": system_prompt})
         if all(record.aligned for record in judged):
-            agreed = f"Judge and people agree on all {len(judged)} records" if judged else "No record has both verdicts"
+            agreed = (
+                f"Judge and people agree on every record ({len(judged)})" if judged else "No record has both verdicts"
+            )
             return _unchanged(original, f"{agreed}; nothing to change.")
         frames = evidence_frames(results if isinstance(results, EvaluationResult) else judged)
         return await self._propose(original, *frames, base, round_)

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS: Final = 20  # of a list on a terminal; what is left out is counted
 _BAR_WIDTH: Final = 24
+_MIN_BAR_WIDTH: Final = 4
 _STYLE: Final = {1: "green", 0: "red"}
 _HELP: Final = "a accept · r reject (a note may follow, as 'r wrong date') · n NOTE · s skip · b back · u undo · q quit"
 
@@ -73,7 +75,7 @@ class ConsoleCaliberRenderer:
         """Figures with intervals, the confusion matrix, and what got no verdict."""
         figures = _table(title_evaluation(result), ("figure", "value", "", "95 % interval"))
         for label, value, text, interval in figure_rows(result):
-            bar = _bar(value) if value is not None else Text(UNDEFINED, "dim")
+            bar = _Bar(value) if value is not None else Text(UNDEFINED, "dim")
             figures.add_row(label, text, bar, interval)
         words = Text(f"Kappa is {result.interpretation}.", "bold")
         self._print(figures, words, _matrix(result.metrics), *_failures(result))
@@ -97,7 +99,7 @@ class ConsoleCaliberRenderer:
             example = shorten(pattern.examples[0], 80) if pattern.examples else ""
             stability = format_figure(pattern.stability)
             table.add_row(
-                Text(pattern.category), str(pattern.count), _bar(pattern.count / most, 12), stability, Text(example)
+                Text(pattern.category), str(pattern.count), _Bar(pattern.count / most, 12), stability, Text(example)
             )
         self._print(table)
 
@@ -115,7 +117,7 @@ class ConsoleCaliberRenderer:
         table = _table("Versions", ("version", "kappa on dev", "", "on test", "decision", "why"))
         for each in rounds:
             value = each.kappa_by_split.get("dev")
-            bar = _bar(value, 12) if value is not None else Text("")
+            bar = _Bar(value, 12) if value is not None else Text("")
             dev, test = round_kappas(each)
             table.add_row(each.version, dev, bar, test, each.decision, Text(each.decision_reason))
         self._print(table)
@@ -215,6 +217,20 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 def _bar(share: float, width: int = _BAR_WIDTH) -> Text:
     filled = round(min(max(share, 0.0), 1.0) * width)
     return Text.assemble(("█" * filled, "cyan"), ("░" * (width - filled), "dim"))
+
+
+class _Bar:
+    """A bar in a table, narrower where the table has to be."""
+
+    def __init__(self, share: float, width: int = _BAR_WIDTH) -> None:
+        self._share = share
+        self._width = width
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(_MIN_BAR_WIDTH, self._width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _bar(self._share, min(self._width, options.max_width))
 
 
 def _more(n: int) -> Text | None:

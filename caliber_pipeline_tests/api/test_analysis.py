@@ -51,9 +51,9 @@ def test_aligned_input_needs_no_call() -> None:
     optimized = PromptOptimizer(model=model).optimize_sync(items, "be right")
 
     assert analysis.is_aligned
-    assert analysis.summary == "Judge and people agree on all 2 records; there is nothing to analyse."
+    assert analysis.summary == "Judge and people agree on every record (2); there is nothing to analyse."
     assert not optimized.has_changed
-    assert optimized.summary == "Judge and people agree on all 2 records; nothing to change."
+    assert optimized.summary == "Judge and people agree on every record (2); nothing to change."
     assert optimized.optimized_criteria == "be right"
 
 
@@ -75,7 +75,9 @@ def test_errors_without_notes_ask_for_notes() -> None:
     analysis = MisalignmentAnalyzer(encoder=WordEncoder()).analyze_sync(items)
 
     assert (len(analysis.false_positives), len(analysis.false_negatives)) == (1, 1)
-    assert analysis.recommendations == ("2 errors belong to no theme: read them, and note why people decided so.",)
+    assert analysis.recommendations == (
+        "Errors that belong to no theme: 2; read them, and note why people decided so.",
+    )
 
 
 def test_holds_the_analysis_to_what_was_shown() -> None:

@@ -137,3 +137,14 @@ def test_annotates_from_a_real_pipe() -> None:
     done = subprocess.run([sys.executable, "-c", code], input="a\nr\n", capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "{'r0': 1, 'r1': 0}"
+
+
+def test_a_narrow_terminal_has_short_bars_not_cut_ones() -> None:
+    file = io.StringIO()
+    ConsoleCaliberRenderer(file=file, width=56).render_evaluation(make_result())
+
+    bars = [line.split("│")[3].strip() for line in file.getvalue().splitlines() if "█" in line]
+    assert bars
+    assert not any("…" in bar for bar in bars)
+    assert {len(bar) for bar in bars} == {len(bars[0])}
+    assert len(bars[0]) < 24
