@@ -105,7 +105,11 @@ def annotated_texts_are_current(project: Project) -> dg.AssetCheckResult:
     rejected = project.tables.require("rejected_annotations")
     outdated = rejected.loc[rejected["reason"].str.endswith(OUTDATED).astype(bool), "reason"]
     named = "".join(f"; {reason}" for reason in outdated.head(MAX_NAMED))
-    what = f"{len(outdated)} verdicts are on a text that has changed since{named}"
+    what = (
+        f"{len(outdated)} verdicts are on a text that has changed since{named}"
+        if named
+        else "no text has changed since it was judged"
+    )
     return _warn_unless(outdated.empty, what, n_outdated=len(outdated))
 
 

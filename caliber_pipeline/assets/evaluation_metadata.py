@@ -20,7 +20,8 @@ from caliber_pipeline.renderers.plots import plot_confusion_matrix
 
 PLOTTED: Final = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
 SHOWN: Final = (*PLOTTED, "gwet_ac1", "mcc", "bias", "majority_baseline", "coverage", "labels_missing")
-NBSP: Final = "\N{NO-BREAK SPACE}"  # a figure and its interval stay on one line
+NBSP: Final = "\N{NO-BREAK SPACE}"  # a figure and its interval, a day and its time stay on one line
+NBHY: Final = "\N{NON-BREAKING HYPHEN}"
 CEILING: Final = ("human_human_kappa", "judge_annotator_kappa")
 MAX_REASONS: Final = 10
 SPLITS_SHOWN: Final = ("dev", "test", "all")
@@ -87,13 +88,13 @@ def show_agreement(
     in_time = {(each.version, each.evaluated_at): each for each in (*read_history(history), *latest.values())}
     return {
         "agreement_on_dev": interpret_kappa(figures["dev_cohen_kappa"]),
-        "confusion_matrix": show_table(_confusion_rows(metrics, "dev")),
-        "figures_with_intervals": show_table(_figure_rows(metrics)),
         "plot_of_confusion_matrix": _picture(
             plot_confusion_matrix(confusion_matrix(metrics, "dev")), "Confusion matrix on dev"
         ),
         "plot_of_kappa_by_version": _picture(plot_kappa_by_version(same_data, lines), "Kappa by version"),
         "plot_of_kappa_over_time": _picture(plot_kappa_over_time([*in_time.values()]), "Kappa over time"),
+        "figures_with_intervals": show_table(_figure_rows(metrics)),
+        "confusion_matrix": show_table(_confusion_rows(metrics, "dev")),
         **show_numbers(figures | ceiling),
     }
 
@@ -119,13 +120,15 @@ def read_history(history: pd.DataFrame | None) -> list[Evaluation]:
 
 def show_history(history: pd.DataFrame) -> Metadata:
     """Every evaluation with its figures, and kappa over time."""
-    names = ("dev_cohen_kappa", "dev_accuracy", "dev_false_positives", "dev_false_negatives", "all_cohen_kappa")
     rows = [
         {
             "version": row["criteria_version"],
-            "evaluated": f"{row['evaluated_at']:%Y-%m-%d %H:%M}",
+            "evaluated": f"{row['evaluated_at']:%Y-%m-%d %H:%M}".replace(" ", NBSP).replace("-", NBHY),
             "decision": row["decision"],
-            **{name.replace("_", " "): row[name] for name in names},
+            "kappa on dev": row["dev_cohen_kappa"],
+            "accuracy": row["dev_accuracy"],
+            "false positives": row["dev_false_positives"],
+            "false negatives": row["dev_false_negatives"],
             "champion": row["champion"],
         }
         for row in history.tail(20).to_dict("records")

@@ -94,7 +94,8 @@ def plot_kappa_over_time(evaluations: Sequence[Evaluation]) -> str:
     scale = _Scale.over(_values(shown))
     right = _LEFT + step * max(len(shown), 4)  # room for both times
     shapes = [scale.grid(right)]
-    for i, version in enumerate(dict.fromkeys(each.version for each in shown)):
+    versions = list(dict.fromkeys(each.version for each in shown))
+    for i, version in enumerate(versions):
         colour = _COLOURS[i % len(_COLOURS)]
         own = [(_LEFT + step * (j + 0.5), each.kappa) for j, each in enumerate(shown) if each.version == version]
         points = "L".join(f"{x:.0f} {scale.y(kappa):.0f}" for x, kappa in own if kappa is not None)
@@ -105,7 +106,8 @@ def plot_kappa_over_time(evaluations: Sequence[Evaluation]) -> str:
     times = [each.evaluated_at.strftime("%b %d %H:%M") for each in (*shown[:1], *shown[1:][-1:]) if each.evaluated_at]
     places = (_LEFT, _LEFT + step * len(shown) - _CHARACTER * 12)
     shapes += [label(place, _BOTTOM + 24, time) for place, time in zip(places, times, strict=False)]
-    return draw(right + _RIGHT, max(_BOTTOM + 36, _TOP + _LINE_HEIGHT * MAX_VERSIONS), shapes)
+    height = max(_BOTTOM + 36, _TOP + _LINE_HEIGHT * min(len(versions), MAX_VERSIONS))
+    return draw(right + _RIGHT, height, shapes)
 
 
 @dataclass(frozen=True)
