@@ -1,9 +1,9 @@
 """Consensus clustering: what stays together over many resampled clusterings is one theme.
 
-Evidence accumulation (Fred and Jain 2005): Ward's clustering is run on many subsamples, in spaces of 6, 10 and 15
-principal components, for numbers of clusters around the square root of the number of notes. Two notes' co-membership
-is the share of the runs with both of them that put them together; average linkage on it, cut where the mean
-co-membership falls under `MIN_COMEMBERSHIP`, gives the themes, so that the data decide how many there are.
+Evidence accumulation (Fred and Jain 2005): k-means on the sphere is run on many subsamples, in spaces of 6, 10 and 15
+principal components, for numbers of clusters around twice the cube root of the number of notes. Two notes'
+co-membership is the share of the runs with both of them that put them together; average linkage on it, cut where the
+mean co-membership falls under `MIN_COMEMBERSHIP`, gives the themes, so that the data decide how many there are.
 """
 
 from typing import Final, Literal
@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 Matrix = NDArray[np.floating]
 
-N_RUNS: Final = 40  # a co-membership's standard error is then at most 0.08
+N_RUNS: Final = 100  # a co-membership's standard error is then at most 0.06
 SUBSAMPLE: Final = 0.8
 DIMENSIONS: Final = (6, 10, 15)  # more let the notes' single words in, fewer merge themes
 NOTES_PER_DIMENSION: Final = 3  # of few notes, the last components are noise
-CLUSTERS_PER_SQRT: Final = (0.7, 1.6)  # times the square root of n: fewest and most clusters per run
-MIN_COMEMBERSHIP: Final = 0.3  # results hardly differ between 0.3 and 0.5; above, themes fall apart
+CLUSTERS_PER_CUBE_ROOT: Final = (1.4, 3.2)  # times the cube root of n: fewest and most clusters per run
+MIN_COMEMBERSHIP: Final = 0.25  # lower merges themes, higher has them fall apart into ones that do not last
+MIN_JOINING: Final = MIN_COMEMBERSHIP / 2  # a small theme that is with no other so often stays by itself
+SMALL_PER_CUBE_ROOT: Final = 0.5  # times the cube root of n: themes of fewer notes hardly ever come back
 MIN_FOR_CONSENSUS: Final = 8  # fewer notes leave nothing to resample; their similarities decide
 MIN_SIMILARITY: Final = 0.5  # cosine; for the packaged encoder, what short paraphrases reach and strangers do not
 NEAR_DUPLICATE: Final = 0.95  # cosine; the same words in another order or with another ending
+_MAX_STEPS: Final = 20  # of k-means; single runs need not converge
 
 
 def unit(vectors: NDArray[np.floating], *, in_place: bool = False) -> Matrix:
@@ -45,7 +48,7 @@ def principal_components(rows: Matrix, n_components: int) -> tuple[Matrix, Matri
     return mean, vectors[:, ::-1][:, :n_components]
 
 
-def cluster_by_consensus(rows: Matrix, rng: np.random.Generator, *, n_runs: int = N_RUNS) -> Labels:
+def cluster_by_consensus(rows: Matrix, rng: np.random.Generator) -> Labels:
     """A label 0 … k-1 for each of the unit rows; single ones have a label of their own."""
     if len(rows) < 2:
         return np.zeros(len(rows), dtype=np.int64)
@@ -54,31 +57,70 @@ def cluster_by_consensus(rows: Matrix, rng: np.random.Generator, *, n_runs: int 
     if len(distinct) < MIN_FOR_CONSENSUS:
         labels = _link(1.0 - distinct @ distinct.T, "average", 1.0 - MIN_SIMILARITY)
     else:
-        labels = _link(1.0 - comembership(distinct, rng, n_runs=n_runs), "average", 1.0 - MIN_COMEMBERSHIP)
+        shares = comembership(distinct, rng)
+        labels = _join_small(_link(1.0 - shares, "average", 1.0 - MIN_COMEMBERSHIP), shares)
     return labels[merged]
 
 
-def comembership(rows: Matrix, rng: np.random.Generator, *, n_runs: int = N_RUNS) -> Matrix:
+def comembership(rows: Matrix, rng: np.random.Generator) -> Matrix:
     """Per pair of rows the share of the runs with both that put them together, shape (n, n)."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-
     n = len(rows)
     mean, axes = principal_components(rows, 64)
     reduced = (rows - mean) @ axes
-    together, both = np.zeros((n, n), dtype=np.float32), np.zeros((n, n), dtype=np.float32)
-    for run in range(n_runs):
+    is_drawn = np.zeros((n, N_RUNS), dtype=np.float32)
+    groups = []
+    for run in range(N_RUNS):
         chosen = np.sort(rng.choice(n, max(4, int(n * SUBSAMPLE)), replace=False))
         n_axes = min(DIMENSIONS[run % len(DIMENSIONS)], max(2, len(chosen) // NOTES_PER_DIMENSION))
         sub_mean, sub_axes = principal_components(reduced[chosen], n_axes)
         points = unit((reduced[chosen] - sub_mean) @ sub_axes)
-        n_clusters = max(2, round(len(chosen) ** 0.5 * rng.uniform(*CLUSTERS_PER_SQRT)))
-        labels = fcluster(linkage(points, "ward"), n_clusters, criterion="maxclust")
-        cells = np.ix_(chosen, chosen)
-        together[cells] += labels[:, None] == labels[None, :]
-        both[cells] += 1
-    shares = (together / np.maximum(both, 1)).astype(np.float64)
+        n_clusters = min(max(2, round(len(chosen) ** (1 / 3) * rng.uniform(*CLUSTERS_PER_CUBE_ROOT))), len(chosen))
+        is_drawn[chosen, run] = 1
+        groups.append(np.zeros((n, n_clusters), dtype=np.float32))
+        groups[-1][chosen, cluster_on_sphere(points, n_clusters, rng)] = 1
+    is_member = np.hstack(groups)
+    shares = (is_member @ is_member.T / np.maximum(is_drawn @ is_drawn.T, 1)).astype(np.float64)
     np.fill_diagonal(shares, 1.0)
     return shares
+
+
+def cluster_on_sphere(points: Matrix, n_clusters: int, rng: np.random.Generator) -> Labels:
+    """K-means by cosine similarity (Dhillon and Modha 2001) from a k-means++ start; a label per unit row."""
+    centres = np.empty((n_clusters, points.shape[1]))
+    distances = np.ones(len(points))
+    for c in range(n_clusters):
+        reach = np.cumsum(distances)
+        centres[c] = points[min(np.searchsorted(reach, rng.uniform(0, reach[-1])), len(points) - 1)]
+        distances = np.clip(np.minimum(distances, 1.0 - points @ centres[c]), 0.0, None)
+    labels = np.full(len(points), -1, dtype=np.int64)
+    for _ in range(_MAX_STEPS):
+        nearest = (points @ centres.T).argmax(axis=1)
+        if (nearest == labels).all():
+            break
+        labels = nearest
+        sums = np.zeros_like(centres)
+        np.add.at(sums, labels, points)
+        centres = unit(sums)
+    return labels
+
+
+def _join_small(labels: Labels, shares: Matrix) -> Labels:
+    """The labels with each cluster too small to last joined to the one that its notes are with most."""
+    least = max(2.0, SMALL_PER_CUBE_ROOT * len(labels) ** (1 / 3))
+    is_alone = np.zeros(labels.max() + 1, dtype=bool)
+    while True:
+        sizes = np.bincount(labels, minlength=len(is_alone))
+        small = np.flatnonzero((sizes > 0) & (sizes < least) & ~is_alone)
+        if not len(small):
+            return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        smallest = small[sizes[small].argmin()]
+        own = labels == smallest
+        mean = np.bincount(labels, shares[own].mean(axis=0), minlength=len(sizes)) / np.maximum(sizes, 1)
+        mean[smallest] = -1.0
+        if mean.max() >= MIN_JOINING:
+            labels = np.where(own, mean.argmax(), labels)
+        else:
+            is_alone[smallest] = True
 
 
 def _link(distances: Matrix, method: Literal["average", "complete"], height: float) -> Labels:
