@@ -138,7 +138,7 @@ class PatternDiscovery:
         elif method is ClusteringMethod.BERTOPIC:
             result = await asyncio.to_thread(self._by_bertopic, usable)
         else:
-            result = await asyncio.to_thread(self._by_vectors, usable)
+            result = await asyncio.to_thread(self._by_vectors, usable, has_polarity=has_polarity)
         if method is ClusteringMethod.HYBRID:
             result = await self._name(result)
         patterns = result.patterns
@@ -167,14 +167,21 @@ class PatternDiscovery:
             self._encoder = SentenceTransformerEncoder()
         return self._encoder
 
-    def _by_vectors(self, noted: list[_Noted]) -> PatternDiscoveryResult:
+    def _by_vectors(self, noted: list[_Noted], *, has_polarity: bool) -> PatternDiscoveryResult:
         if not noted:
             return PatternDiscoveryResult((), ())
         from caliber_pipeline.core.patterns import discover_patterns
+        from caliber_pipeline.encoders.notes import encode_notes
 
         encoder, options = self._need_encoder(), self._options
-        vectors = encoder.encode(theme_texts([item.note for item in noted]))
-        table = discover_patterns(_frame(noted), vectors, seed=options.seed, n_resamples=options.n_resamples)
+        vectors, phrases = encode_notes(encoder, [item.note for item in noted])
+        table = discover_patterns(
+            _frame(noted),
+            vectors,
+            phrases if has_polarity else None,
+            seed=options.seed,
+            n_resamples=options.n_resamples,
+        )
         patterns, uncategorized = patterns_from_table(table)
         method = "+".join(sorted(set(table["method"])))
         return PatternDiscoveryResult(patterns, uncategorized, method=method, encoder=encoder.name)

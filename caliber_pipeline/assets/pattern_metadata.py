@@ -9,10 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.assets.metadata import show_table
-from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.pattern_map import map_notes
 from caliber_pipeline.core.stability import MIN_STABILITY
-from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.renderers.markdown import render_table
 from caliber_pipeline.renderers.pattern_charts import render_pattern_map
 from caliber_pipeline.renderers.pictures import embed_picture
@@ -22,12 +20,7 @@ BAR_LENGTH = 12  # characters
 MAX_EXAMPLE_CHARS = 90  # so that a row stays low
 
 
-def encode_notes(encoder: Encoder, notes: pd.DataFrame) -> NDArray[np.float32]:
-    """The vectors that themes are found by, in the notes' order."""
-    return encoder.encode(theme_texts(list(notes["text"])))
-
-
-def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.float32], patterns: pd.DataFrame) -> dict[str, Any]:
+def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.floating], patterns: pd.DataFrame) -> dict[str, Any]:
     """Counts, names, and for each polarity a table with bars and examples, and a map."""
     is_unclustered = patterns["is_unclustered"].astype(bool)
     themes = patterns[~is_unclustered]

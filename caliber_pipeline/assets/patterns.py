@@ -4,10 +4,11 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
-from caliber_pipeline.assets.pattern_metadata import encode_notes, show_patterns
+from caliber_pipeline.assets.pattern_metadata import show_patterns
 from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels, select_notes
 from caliber_pipeline.core.patterns import FIT_VERSION, discover_patterns
+from caliber_pipeline.encoders.notes import encode_notes
 from caliber_pipeline.resources import Project
 
 
@@ -27,8 +28,9 @@ def patterns(
     notes = select_notes(resolve_labels(annotations), load_records(project, alignment_metrics))
     with one_line_failures():
         encoder = project.build_encoder(log_progress(context, "notes encoded"))
+        vectors, phrases = encode_notes(encoder, list(notes["text"]))
         found = project.fits.load_or_fit(
-            notes, f"{encoder.name} {FIT_VERSION}", lambda: discover_patterns(notes, encode_notes(encoder, notes))
+            notes, f"{encoder.name} {FIT_VERSION}", lambda: discover_patterns(notes, vectors, phrases)
         )
-        metadata = show_patterns(notes, encode_notes(encoder, notes), found)
+        metadata = show_patterns(notes, vectors, found)
     return dg.Output(with_attrs(found, alignment_metrics), metadata=metadata)

@@ -79,14 +79,14 @@ def comembership(rows: Matrix, rng: np.random.Generator) -> Matrix:
         groups.append(np.zeros((n, n_clusters), dtype=np.float32))
         groups[-1][chosen, cluster_on_sphere(points, n_clusters, rng)] = 1
     is_member = np.hstack(groups)
-    shares = (is_member @ is_member.T / np.maximum(is_drawn @ is_drawn.T, 1)).astype(np.float64)
+    shares: Matrix = (is_member @ is_member.T / np.maximum(is_drawn @ is_drawn.T, 1)).astype(np.float64)
     np.fill_diagonal(shares, 1.0)
     return shares
 
 
 def cluster_on_sphere(points: Matrix, n_clusters: int, rng: np.random.Generator) -> Labels:
     """K-means by cosine similarity (Dhillon and Modha 2001) from a k-means++ start; a label per unit row."""
-    centres = np.empty((n_clusters, points.shape[1]))
+    centres: Matrix = np.empty((n_clusters, points.shape[1]))
     distances = np.ones(len(points))
     for c in range(n_clusters):
         reach = np.cumsum(distances)

@@ -128,7 +128,7 @@ def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
     if not name:
         words = next((clause for _, clause in clauses if clause), " ".join(notes[0].split())).split()
         name = " ".join(words[: _CLAUSE_WORDS.stop - 1]) + ("\u2026" if len(words) >= _CLAUSE_WORDS.stop else "")
-    return name[:1].upper() + name[1:]
+    return name
 
 
 def _most_telling(candidates: Sequence[tuple[int, str]], keywords: Sequence[str]) -> str:

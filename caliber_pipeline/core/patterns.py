@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from caliber_pipeline.core.clustering import MAX_SAMPLE, MAX_SMALL, UNCLUSTERED, Clusters, fit_clusters
 from caliber_pipeline.core.consensus import Labels, Matrix, unit
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.fault_kinds import select_kinds
 from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.notes import normalise_note
 from caliber_pipeline.core.schemas import conform_frame, empty_frame
@@ -46,7 +47,12 @@ class DistinctNotes:
 
 
 def discover_patterns(
-    notes: pd.DataFrame, vectors: NDArray[np.floating], *, seed: int = 0, n_resamples: int = N_RESAMPLES
+    notes: pd.DataFrame,
+    vectors: NDArray[np.floating],
+    phrases: NDArray[np.floating] | None = None,
+    *,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
 ) -> pd.DataFrame:
     """Find the themes that notes have in common, rejects and accepts apart.
 
@@ -56,7 +62,10 @@ def discover_patterns(
 
     Args:
         notes: One row per record: record_id, text, polarity ('reject' or 'accept'), split.
-        vectors: Of `notes.theme_texts(texts)`, shape (len(notes), dimensions), in the rows' order.
+        vectors: Of the texts, shape (len(notes), dimensions), in the rows' order; `encoders.notes.encode_notes` makes
+            both them and the phrases.
+        phrases: Of `fault_kinds.PHRASES`; with them the names of reject patterns begin with the kind of fault, where
+            the notes agree on one.
         seed: Draws the resamples of fit and stability, and the sample that a large fit uses.
         n_resamples: Bootstrap samples for the patterns' stability; 0 leaves it null.
 
@@ -72,7 +81,7 @@ def discover_patterns(
         chosen = (notes["polarity"] == polarity).to_numpy(dtype=bool)
         if chosen.any():
             distinct = reduce_notes(notes[chosen], np.asarray(vectors), np.flatnonzero(chosen))
-            rows = _discover(distinct, polarity, seed, n_resamples)
+            rows = _discover(distinct, polarity, phrases if polarity == "reject" else None, seed, n_resamples)
             fingerprint = fingerprint_frame(notes[chosen], ["record_id", "text", "polarity", "split"])
             frames.append(pd.DataFrame(rows).assign(notes_fingerprint=fingerprint))
     if not frames:
@@ -117,13 +126,16 @@ def reduce_notes(notes: pd.DataFrame, vectors: Matrix, positions: Labels | None 
     )
 
 
-def _discover(notes: DistinctNotes, polarity: str, seed: int, n_resamples: int) -> list[dict[str, Any]]:
+def _discover(
+    notes: DistinctNotes, polarity: str, phrases: NDArray[np.floating] | None, seed: int, n_resamples: int
+) -> list[dict[str, Any]]:
     in_train = np.flatnonzero(notes.weights)
     rows, weights = notes.rows[in_train], notes.weights[in_train]
     clusters = fit_clusters(rows, weights, seed=seed)
     stability = measure_stability(rows, weights, clusters, seed=seed, n_resamples=n_resamples)
     strengths = clusters.strengths(rows)
-    themes = describe_themes([notes.texts[i] for i in in_train], weights, clusters.labels, strengths)
+    kinds = None if phrases is None else select_kinds(rows, clusters.labels, phrases)
+    themes = describe_themes([notes.texts[i] for i in in_train], weights, clusters.labels, strengths, kinds)
     labels = clusters.assign(notes.rows)
     labels[in_train] = clusters.labels
     members = _members_by_label(labels[notes.key], len(themes))

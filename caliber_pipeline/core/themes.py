@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.consensus import Labels
+from caliber_pipeline.core.fault_kinds import Kind
 from caliber_pipeline.core.keywords import select_keywords, select_name
 
 N_EXAMPLES: Final = 5
@@ -35,7 +36,11 @@ class Theme:
 
 
 def describe_themes(
-    texts: Sequence[str], weights: Labels, labels: Labels, strengths: NDArray[np.floating] | None
+    texts: Sequence[str],
+    weights: Labels,
+    labels: Labels,
+    strengths: NDArray[np.floating] | None,
+    kinds: Sequence[Kind | None] | None = None,
 ) -> list[Theme]:
     """One theme per label 0 … k-1.
 
@@ -45,6 +50,7 @@ def describe_themes(
         labels: Per note its label, -1 for the unclustered.
         strengths: Per note its similarity to the centre of its group; None where the groups have no centre, then
             notes come in the order given.
+        kinds: Per label the kind of fault, with which its name begins, in the words of the notes that speak of it.
     """
     n_themes = int(labels.max(initial=-1)) + 1
     order = np.arange(len(texts)) if strengths is None else np.argsort(-strengths, kind="stable")
@@ -54,12 +60,17 @@ def describe_themes(
         [[texts[i] for i in group.tolist()] for group in telling], [weights[group].tolist() for group in telling]
     )
     themes = []
-    for group, words in zip(groups, keywords, strict=True):
+    for group, words, kind in zip(groups, keywords, kinds or [None] * n_themes, strict=True):
         notes = [texts[i] for i in group.tolist()]
         confidence = None if strengths is None else float(np.clip(strengths[group], 0, 1).mean())
-        name = select_name(words, notes)
+        name = _name(words, notes if kind is None else [texts[i] for i in group[np.isin(group, kind.rows)]], kind)
         themes.append(Theme(name, _describe(words, notes), tuple(notes[:N_EXAMPLES]), tuple(words), confidence))
     return themes
+
+
+def _name(keywords: Sequence[str], notes: Sequence[str], kind: Kind | None) -> str:
+    own_words = select_name(keywords, notes)
+    return f"{kind.name}: {own_words}" if kind else own_words[:1].upper() + own_words[1:]
 
 
 def _describe(keywords: Sequence[str], notes: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ import pandas as pd
 from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
-from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.patterns import discover_patterns
 from caliber_pipeline.core.proposals import Proposal, TrainEvidence, propose_by_rules, select_train
 from caliber_pipeline.core.schemas import empty_frame
+from caliber_pipeline.encoders.notes import encode_notes
 from caliber_pipeline.encoders.protocol import Encoder
 
 
@@ -23,7 +23,7 @@ def find_patterns(labels: pd.DataFrame, records: pd.DataFrame, encoder: Encoder)
     notes = select_notes(labels, records)
     if notes.empty:
         return empty_frame("patterns")
-    return discover_patterns(notes, encoder.encode(theme_texts([str(text) for text in notes["text"]])))
+    return discover_patterns(notes, *encode_notes(encoder, [str(text) for text in notes["text"]]))
 
 
 def gather_evidence(

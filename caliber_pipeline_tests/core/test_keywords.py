@@ -29,8 +29,8 @@ def test_names_of_people_are_no_keywords() -> None:
 
 def test_a_name_is_the_clause_that_holds_most_keywords() -> None:
     notes = ["no. the fee is wrong", "said 4.50 but the fee is 3.95", "the wrong fee again, as ever"]
-    assert select_name(["fee", "wrong"], notes) == "Fee is wrong"
-    assert select_name(["x"], ["But nobody can read this at all"]) == "Nobody can read this at all"
+    assert select_name(["fee", "wrong"], notes) == "fee is wrong"
+    assert select_name(["x"], ["But nobody can read this at all"]) == "nobody can read this at all"
     assert select_name([], ["Bad"]) == "Bad"
 
 
