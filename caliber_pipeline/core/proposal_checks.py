@@ -32,10 +32,11 @@ def find_refusal(proposal: Proposal, champion: Criteria, evidence: TrainEvidence
     """
     criteria = proposal.criteria
     told = "\n".join(filter(None, (criteria.system_prompt, criteria.full_text)))
-    quotes = "\n".join(quote for clause in criteria.clauses for quote in clause.evidence.quotes)
+    quotes = "\n".join(_quotes(criteria))
     if len(told) > MAX_CRITERIA_CHARS:
         return f"it has {len(told)} characters, over {MAX_CRITERIA_CHARS}"
-    shown = "\n".join([champion.full_text, *_texts(evidence.records), *_texts(evidence.misalignments)])
+    known_texts = (champion.full_text, *_quotes(champion), *_texts(evidence.records), *_texts(evidence.misalignments))
+    shown = "\n".join(known_texts)
     gaps = {match.group() for match in _GAP.finditer(told)} - {match.group() for match in _GAP.finditer(shown)}
     if gaps:
         return f"it has gaps to be filled in: {', '.join(sorted(gaps))}"
@@ -50,6 +51,10 @@ def find_refusal(proposal: Proposal, champion: Criteria, evidence: TrainEvidence
     if suspect and (quoted := _find_quoted(suspect, guarded)) is not None:
         return f"it quotes a record of dev or test: “{quoted}”"
     return None
+
+
+def _quotes(criteria: Criteria) -> Iterable[str]:
+    return (quote for clause in criteria.clauses for quote in clause.evidence.quotes)
 
 
 def _texts(frame: pd.DataFrame) -> Iterable[str]:
