@@ -21,7 +21,8 @@ _CLAUSE_WORDS: Final = range(3, 9)
 _ONCE_MALUS: Final = 0.5  # a word of one note may say nothing of the others
 _PAIR_BONUS: Final = 1.2  # two words tell more than one
 _QUOTES: Final = re.compile(r"[\"()\[\]\u201c\u201d]|\B'|'\B")
-_NAMING_NOTES: Final = 8
+_NAMING_NOTES: Final = 8  # of the most typical, from which the words are taken
+_SHARING_NOTES: Final = 200  # of the most typical, of which half must hold what is said to run through them
 _STOP_TEXT: Final = """
 a about above after again all also am an and any anything are aren't as at be because been before being below
 between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each even
@@ -118,7 +119,8 @@ def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
         keywords: The most telling first.
         notes: The most typical first.
     """
-    shared = [term for term in keywords if sum(term in " ".join(split_words(note)) for note in notes) * 2 >= len(notes)]
+    said = [" ".join(split_words(note)) for note in notes[:_SHARING_NOTES]]
+    shared = [term for term in keywords if sum(term in words for words in said) * 2 >= len(said)]
     typical = notes[:_NAMING_NOTES]
     spans = [(i, span) for i, note in enumerate(typical) for span in _spans(note)] if shared else []
     clauses = [(i, clause) for i, note in enumerate(typical) for clause in _clauses(note)]
