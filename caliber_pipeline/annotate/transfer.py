@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from caliber_pipeline.core.annotation_formats import (
+    JUDGED,
     Format,
     detect_format,
     parse_argilla,
@@ -17,11 +21,14 @@ from caliber_pipeline.core.annotation_formats import (
     render_csv,
     render_label_studio,
 )
-from caliber_pipeline.core.annotations import parse_annotations
+from caliber_pipeline.core.annotations import OUTDATED, parse_annotations
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.schemas import frame_from_arrow
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 from caliber_pipeline.stores.input_files import load_rows
+
+Mask = NDArray[np.bool_]
 
 
 def render_export(format_: Format, records: pd.DataFrame, annotations: pd.DataFrame) -> str:
@@ -32,11 +39,14 @@ def render_export(format_: Format, records: pd.DataFrame, annotations: pd.DataFr
     return json.dumps(render(records, annotations), ensure_ascii=False, indent=1)
 
 
-def load_annotation_file(path: Path, record_ids: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+def load_annotation_file(path: Path, records: pd.DataFrame) -> tuple[pd.DataFrame, list[str | None], list[str]]:
     """Read annotations from CSV, JSONL or Parquet, or from a JSON export of Label Studio or Argilla.
 
+    A row that tells the query or the output that was judged is rejected where the record's is another one.
+
     Returns:
-        The annotations, and per rejected row its place in the file and why.
+        The annotations, per annotation the fingerprint of the record where the file tells what was judged, and per
+        rejected row its place in the file and why.
 
     Raises:
         InputError: the file cannot be read or is of no known form.
@@ -54,10 +64,37 @@ def load_annotation_file(path: Path, record_ids: pd.Series) -> tuple[pd.DataFram
         is_tasks = detect_format(content, source=path.name) == "label-studio"
         table, lines = parse_label_studio(content) if is_tasks else parse_argilla(content)
         broken, what = [], "task" if is_tasks else "record"
-    parsed = parse_annotations(table, lines, record_ids, source=path.name)
+    parsed = parse_annotations(table, lines, records["record_id"], source=path.name)
     places = lines.filter(parsed.is_rejected).to_pylist()
     rejected = [f"{what} {place}: {why}" for place, why in zip(places, parsed.reasons.to_pylist(), strict=True)]
-    return parsed.table, broken + rejected
+    accepted = pc.invert(parsed.is_rejected)
+    is_told, is_other = _compare_texts(table.filter(accepted), parsed.table["record_id"], records)
+    rejected += [
+        f"{what} {place}: record '{id_}' {OUTDATED}"
+        for place, id_, is_wrong in zip(
+            lines.filter(accepted).to_pylist(), parsed.table["record_id"], is_other, strict=True
+        )
+        if is_wrong
+    ]
+    sound, told = parsed.table[~is_other].reset_index(drop=True), is_told[~is_other]
+    hashes = dict(zip(records["record_id"], content_hashes(records), strict=True)) if told.any() else {}
+    fingerprints = [hashes[id_] if is_told_ else None for id_, is_told_ in zip(sound["record_id"], told, strict=True)]
+    return sound, fingerprints, broken + rejected
+
+
+def _compare_texts(rows: pa.Table, record_ids: pd.Series, records: pd.DataFrame) -> tuple[Mask, Mask]:
+    """Per row whether it tells what was judged, and whether that is another text than the record's."""
+    is_told, is_other = (np.zeros(rows.num_rows, dtype=np.bool_) for _ in range(2))
+    by_id = records.drop_duplicates("record_id").set_index("record_id")
+    for name in (name for name in JUDGED if name in rows.column_names):
+        judged = rows.column(name).to_pandas().astype(object).to_numpy()
+        there = by_id[name].reindex(record_ids).astype(object).to_numpy()
+        has_text = np.array([isinstance(text, str) and bool(text.strip()) for text in judged], dtype=np.bool_)
+        is_told |= has_text
+        is_other |= has_text & np.array(
+            [str(a).split() != str(b).split() for a, b in zip(judged, there, strict=True)], dtype=np.bool_
+        )
+    return is_told, is_other
 
 
 def _columns(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
@@ -73,8 +110,8 @@ def import_annotations(store: AnnotationStore, path: Path, records: pd.DataFrame
     Raises:
         InputError: the file cannot be read.
     """
-    table, rejected = load_annotation_file(path, records["record_id"])
-    n_new = store.import_annotations(table)
+    table, fingerprints, rejected = load_annotation_file(path, records)
+    n_new = store.import_annotations(table, fingerprints)
     return n_new, len(table) - n_new, rejected
 
 

@@ -14,7 +14,8 @@ from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.schemas import ANNOTATIONS
 
 Format = Literal["csv", "label-studio", "argilla"]
-FOREIGN_ROWS: Final = pa.schema([pa.field(name, pa.string()) for name in ANNOTATION_ALIASES])
+JUDGED: Final = ("query", "output")  # what was on the annotator's screen, where the file tells
+FOREIGN_ROWS: Final = pa.schema([pa.field(name, pa.string()) for name in (*ANNOTATION_ALIASES, *JUDGED)])
 """What the foreign formats are read into: text, one row per judgment, for `parse_annotations` to check."""
 
 LABEL_STUDIO_CONFIG: Final = """\
@@ -157,7 +158,9 @@ def _judgments_of_task(task: object) -> Iterator[dict[str, object]]:
     if not isinstance(task, Mapping):
         yield {}
         return
-    record_id = _first(_mapping(task.get("data")), RECORD_ALIASES["record_id"])
+    data = _mapping(task.get("data"))
+    record_id = _first(data, RECORD_ALIASES["record_id"])
+    judged = _judged_texts(data)
     annotations = task.get("annotations", task.get("completions", []))
     for annotation in annotations if isinstance(annotations, list) else [None]:
         if not isinstance(annotation, Mapping):
@@ -172,7 +175,12 @@ def _judgments_of_task(task: object) -> Iterator[dict[str, object]]:
             "notes": _named_or_only(texts, "notes"),
             "severity": values["number"].get("severity"),
             "created_at": annotation.get("created_at"),
+            **judged,
         }
+
+
+def _judged_texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: text for name in JUDGED if isinstance(text := fields.get(name), str)}
 
 
 def _results(result: object) -> dict[str, dict[str, object]]:
@@ -207,6 +215,7 @@ def _judgments_of_record(record: object) -> Iterator[dict[str, object]]:
             "annotator": names.get(user_id, user_id),
             "score": score,
             **{question: answers.get(user_id) for question, answers in by_user.items()},
+            **_judged_texts(_mapping(record.get("fields"))),
         }
 
 

@@ -141,10 +141,14 @@ class AnnotationStore:
         with self._writing() as connection:
             return [self._append_one(connection, event) for event in events]
 
-    def import_annotations(self, annotations: pd.DataFrame) -> int:
+    def import_annotations(self, annotations: pd.DataFrame, fingerprints: Sequence[str | None] | None = None) -> int:
         """Store annotations of the `annotations` schema; the same ones again change nothing.
 
         A row without a time is taken for earlier than all that people did here.
+
+        Args:
+            annotations: The annotations.
+            fingerprints: Per row that of the record's text which was judged, None where that is not known.
 
         Returns:
             How many were new.
@@ -155,9 +159,10 @@ class AnnotationStore:
             AnnotationEvent(
                 event_id=digest("import", *(None if value is None else str(value) for value in row.values())),
                 action="import",
+                record_fingerprint=fingerprint,
                 **(row | {"created_at": row["created_at"] or _EPOCH}),
             )
-            for row in rows
+            for row, fingerprint in zip(rows, fingerprints or [None] * len(rows), strict=True)
         ]
         return sum(self.append(events))
 

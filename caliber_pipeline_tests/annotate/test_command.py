@@ -51,6 +51,28 @@ def test_annotations_go_to_a_file_of_each_format_and_come_back(
     assert "the file exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("format_", ["label-studio", "argilla"])
+def test_a_verdict_of_another_tool_on_another_text_is_rejected(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    source = tmp_path / "labels.csv"
+    source.write_text("record_id,annotator,score\nr00,ada,1\nr01,ada,0\n")
+    exported = tmp_path / "tool.json"
+    options = ["annotate", "--assets", str(assets)]
+    assert main([*options, "--import", str(source), "--export", str(exported), "--format", format_]) == 0
+    exported.write_text(exported.read_text().replace("The answer to question 1 ", "What it said before "))
+    again = tmp_path / "again.sqlite"
+    capsys.readouterr()
+    assert main([*options, "--store", str(again), "--import", str(exported)]) == 0
+    said = capsys.readouterr().err
+    assert "1 annotations imported, 0 were there already, 1 rows rejected" in said
+    assert "2: record 'r01' had another text when it was judged; judge it again" in said
+    with AnnotationStore(again) as store:
+        annotations, fingerprints = store.annotations_with_texts()
+    assert annotations["record_id"].tolist() == ["r00"]
+    assert fingerprints.notna().all()  # from now on a change of the record's text is noticed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,7 +101,7 @@ def test_an_import_of_what_nothing_can_read_is_refused(tmp_path: Path, content: 
     path = tmp_path / "labels.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"labels\.json: cannot be read as JSON"):
-        load_annotation_file(path, pd.Series(["1"]))
+        load_annotation_file(path, pd.DataFrame({"record_id": ["1"]}))
 
 
 def test_a_port_in_use_is_refused() -> None:

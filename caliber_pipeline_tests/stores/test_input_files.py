@@ -201,7 +201,7 @@ def test_a_parquet_column_of_bytes_that_is_needed_is_named(tmp_path: Path, optio
 def test_annotations_of_bytes_are_refused_in_one_line(tmp_path: Path) -> None:
     pq.write_table(pa.table({"record_id": ["1"], "score": [1], "notes": [IMAGE]}), tmp_path / "r.parquet")
     with pytest.raises(InputError, match=r"r\.parquet: column 'notes' holds bytes that are no UTF-8 text"):
-        load_annotation_file(tmp_path / "r.parquet", pd.Series(["1"]))
+        load_annotation_file(tmp_path / "r.parquet", pd.DataFrame({"record_id": ["1"]}))
 
 
 def test_parquet_lists_and_times_are_shown_as_json(tmp_path: Path) -> None:
