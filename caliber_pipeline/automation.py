@@ -31,7 +31,7 @@ CALIBRATION = (
     "learnings",
     "optimized_criteria",
 )
-TEST = ("judge_scores", "alignment_metrics")
+TEST = ("judge_scores", "alignment_metrics", "misalignments", "relabel_queue")
 HISTORY = ("calibration_history", "report", "calibrated_judge")
 
 
