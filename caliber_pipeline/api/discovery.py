@@ -36,7 +36,7 @@ class DiscoveryOptions:
 
     Attributes:
         seed: Draws resamples and samples.
-        n_resamples: Bootstrap samples for the stability; 0 leaves it None.
+        n_resamples: Bootstrap samples for the stability, of BERTopic at most five; 0 leaves it None.
         min_count: Records that a pattern by a language model or BERTopic needs; smaller ones are uncategorized.
         llm: How a language model is asked.
     """
@@ -187,7 +187,7 @@ class PatternDiscovery:
         return PatternDiscoveryResult(patterns, uncategorized, method=method, encoder=encoder.name)
 
     def _by_bertopic(self, noted: list[_Noted]) -> PatternDiscoveryResult:
-        from caliber_pipeline.api.bertopic_themes import cluster_with_bertopic
+        from caliber_pipeline.api.bertopic_themes import cluster_with_bertopic, measure_bertopic_stability
         from caliber_pipeline.core.patterns import reduce_notes
 
         encoder = self._need_encoder()
@@ -195,7 +195,13 @@ class PatternDiscovery:
         for polarity, own in _by_polarity(noted):
             distinct = reduce_notes(_frame(own), encoder.encode(theme_texts([item.note for item in own])))
             labels = cluster_with_bertopic(distinct.texts, distinct.rows, seed=self._options.seed)
-            themes = _describe(distinct, labels.tolist(), polarity)
+            stability = measure_bertopic_stability(
+                distinct.texts, distinct.rows, labels, n_resamples=self._options.n_resamples, seed=self._options.seed
+            )
+            themes = [
+                replace(theme, stability=value)
+                for theme, value in zip(_describe(distinct, labels.tolist(), polarity), stability, strict=True)
+            ]
             patterns += (pattern for pattern in themes if pattern.count >= self._options.min_count)
         return _account(noted, patterns, PatternDiscoveryResult((), (), method="bertopic", encoder=encoder.name))
 

@@ -52,7 +52,8 @@ class DiscoveredPattern:
         examples: Representative notes, the most typical first.
         keywords: Words that set the notes apart.
         confidence: Mean similarity [0, 1] of the notes to their centre; None where the method has no centre.
-        stability: Bootstrap Jaccard [0, 1]; None where not computed.
+        stability: Bootstrap Jaccard [0, 1]; None where not computed: never for LLM, where each sample would cost the
+            whole discovery once more.
         polarity: 'reject' or 'accept': the verdict that the notes explain; None for evidence.
     """
 

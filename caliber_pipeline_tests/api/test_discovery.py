@@ -216,9 +216,12 @@ def test_an_absent_bertopic_is_told_with_what_to_install(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_bertopic_accounts_for_every_id() -> None:
+def test_bertopic_accounts_for_every_id_and_tells_how_stable_its_topics_are() -> None:
     pytest.importorskip("bertopic")
     notes = [{"id": i, "score": 0, "notes": f"{w} {i}"} for i in range(60) for w in [("rude", "wrong")[i % 2]]]
-    result = PatternDiscovery(encoder=WordEncoder()).discover_sync(notes, "bertopic")
+    options = DiscoveryOptions(n_resamples=2)
+    result = PatternDiscovery(encoder=WordEncoder(), options=options).discover_sync(notes, "bertopic")
     assert result.method == "bertopic"
+    assert all(pattern.stability is not None and 0 <= pattern.stability <= 1 for pattern in result.patterns)
+    assert result.patterns
     assert _ids(result) == sorted(str(i) for i in range(60))
