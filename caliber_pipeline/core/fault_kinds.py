@@ -91,13 +91,12 @@ def select_kinds(rows: NDArray[np.floating], labels: Labels, phrases: NDArray[np
         labels: Per row 0 … k-1, or -1.
         phrases: Of `PHRASES`, as unit vectors of the same kind.
     """
-    similarity = (rows @ phrases.T).reshape(len(rows), len(KINDS), _PER_KIND).max(axis=2)
-    nearest = similarity.argmax(axis=1)
     kinds: list[Kind | None] = []
     for c in range(int(labels.max(initial=-1)) + 1):
         own = np.flatnonzero(labels == c)
-        votes = np.bincount(nearest[own], minlength=len(KINDS))
-        best = int(similarity[own].mean(axis=0).argmax())
+        similarity = (rows[own] @ phrases.T).reshape(len(own), len(KINDS), _PER_KIND).max(axis=2)
+        nearest, best = similarity.argmax(axis=1), int(similarity.mean(axis=0).argmax())
+        votes = np.bincount(nearest, minlength=len(KINDS))
         is_agreed = votes[best] >= max(2, MIN_VOTES * len(own), votes.max())
-        kinds.append(Kind(KINDS[best], own[nearest[own] == best]) if is_agreed else None)
+        kinds.append(Kind(KINDS[best], own[nearest == best]) if is_agreed else None)
     return kinds

@@ -129,15 +129,16 @@ def reduce_notes(notes: pd.DataFrame, vectors: Matrix, positions: Labels | None 
 def _discover(
     notes: DistinctNotes, polarity: str, phrases: NDArray[np.floating] | None, seed: int, n_resamples: int
 ) -> list[dict[str, Any]]:
-    in_train = np.flatnonzero(notes.weights)
-    rows, weights = notes.rows[in_train], notes.weights[in_train]
+    in_train, others = np.flatnonzero(notes.weights), np.flatnonzero(notes.weights == 0)
+    rows = notes.rows[in_train] if len(others) else notes.rows  # no second copy of a million vectors
+    weights = notes.weights[in_train]
     clusters = fit_clusters(rows, weights, seed=seed)
     stability = measure_stability(rows, weights, clusters, seed=seed, n_resamples=n_resamples)
     strengths = clusters.strengths(rows)
     kinds = None if phrases is None else select_kinds(rows, clusters.labels, phrases)
     themes = describe_themes([notes.texts[i] for i in in_train], weights, clusters.labels, strengths, kinds)
-    labels = clusters.assign(notes.rows)
-    labels[in_train] = clusters.labels
+    labels = np.empty(len(notes.texts), dtype=np.int64)
+    labels[in_train], labels[others] = clusters.labels, clusters.assign(notes.rows[others])
     members = _members_by_label(labels[notes.key], len(themes))
     patterns = []
     for c, theme in enumerate(themes):

@@ -51,7 +51,7 @@ def _vectors(notes: pd.DataFrame) -> NDArray[np.float64]:
 
 
 @given(_rows)
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_every_record_id_comes_out_exactly_once_on_its_own_side(rows: list[tuple[str, str, str]]) -> None:
     notes = _notes(rows)
     patterns = discover_patterns(notes, _vectors(notes))
@@ -63,7 +63,7 @@ def test_every_record_id_comes_out_exactly_once_on_its_own_side(rows: list[tuple
 
 
 @given(_rows, st.randoms(use_true_random=False))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_order_of_the_rows_changes_nothing(rows: list[tuple[str, str, str]], random: Random) -> None:
     notes = _notes(rows)
     order = list(range(len(notes)))
@@ -75,7 +75,7 @@ def test_order_of_the_rows_changes_nothing(rows: list[tuple[str, str, str]], ran
 
 
 @given(_rows)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_identical_notes_of_a_side_stay_together(rows: list[tuple[str, str, str]]) -> None:
     notes = _notes(rows + [(f" {text.upper()}. ", polarity, "dev") for text, polarity, _ in rows])
     patterns = discover_patterns(notes, _vectors(notes.assign(text=notes["text"].map(normalise_note))))
@@ -89,7 +89,7 @@ def test_identical_notes_of_a_side_stay_together(rows: list[tuple[str, str, str]
 
 
 @given(_rows)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_notes_outside_train_shape_no_pattern(rows: list[tuple[str, str, str]]) -> None:
     notes = _notes(rows)
     train = notes[notes["split"] == "train"]
