@@ -150,19 +150,20 @@ class _Run:
         report: OnProgress,
     ) -> None:
         n_rows = 0
-        with Behind(self._records.add) as write:
+        with Behind(self._store) as store:
             for rows in read_ahead(file.batches(), _N_READ_AHEAD):
                 parsed = parser.parse(rows.table, rows.lines, find_repeats, has_few_queries=has_few_queries)
-                self._note(parsed)
                 rejected = rejected_of(rows, parsed.is_rejected, parsed.reasons)
                 if rejected.num_rows:
                     self._first_reason = self._first_reason or rejected.column("reason")[0].as_py()
                     self._rejected.add(rejected)
-                write(parsed.table)
+                store(parsed)
                 n_rows += rows.table.num_rows + rows.broken.num_rows
                 report(n_rows)
 
-    def _note(self, parsed: ParsedBatch) -> None:
+    def _store(self, parsed: ParsedBatch) -> None:
+        """Take a batch's records; runs in a thread beside the parsing of the next, which takes about as long."""
+        self._records.add(parsed.table)
         self._fingerprint.add(parsed.table)
         ids = parsed.table.column("record_id").combine_chunks()
         self._spill.add_ids(hash_strings(ids), hash_contents(ids), parsed.table.column("line").to_numpy())

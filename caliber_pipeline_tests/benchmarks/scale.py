@@ -1,25 +1,27 @@
 """How seconds and memory grow with the number of records: each stage beside the least that its work can take.
 
-    python -m caliber_pipeline_tests.benchmarks.scale --work FOLDER                      up to 10^6 records
-    python -m caliber_pipeline_tests.benchmarks.scale --work FOLDER --rows 1e4 1e7       about 20 GB in FOLDER
+    python -m caliber_pipeline_tests.benchmarks.scale                      10^4 to 10^7 records, 12 GB on disk
+    python -m caliber_pipeline_tests.benchmarks.scale --rows 1e4 1e5 1e6   a few minutes
 
 Every figure is of a process of its own, so that its peak memory is its own too. The floors: for ingest, a bare copy of
-the same CSV to Parquet by polars, DuckDB and pyarrow, the fastest of those that are installed; for metrics,
+the same file to Parquet by polars, DuckDB and pyarrow, the fastest of those that are installed; for metrics,
 scikit-learn's five functions on the same verdicts, without intervals; for judging in shards with recorded verdicts, a
-read of the stored records and a write of as many verdict rows by pyarrow. With `--endpoint N`, also N records through
-a loopback server, for which the floor is the server's latency over the calls that are under way at once.
+read of the stored records and a write of as many verdict rows by pyarrow; for judging through a loopback server its
+latency over the calls that are under way at once. JSONL and Parquet are read up to 10^6 records, the loopback server is
+asked up to 10^5.
 """
 
 import argparse
 import importlib.util
-import itertools
 import json
+import math
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,13 +30,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet as pq
 from upath import UPath
 
-COPIES: Final = ("polars", "duckdb", "pyarrow")
+COPIES: Final = {
+    "csv": ("polars", "duckdb", "pyarrow"),
+    "jsonl": ("polars", "duckdb", "pyarrow"),
+    "parquet": ("polars", "pyarrow"),
+}
+MAX_OTHER_FORMATS: Final = 10**6
+MAX_ENDPOINT: Final = 10**5
+STAGES: Final = ("ingest", "judge", "metrics", "endpoint")
 _BATCH: Final = 100_000
 _LATENCY_S: Final = 0.05
-_CONCURRENCY: Final = 64
+_CONCURRENCY: Final = 128
 
 
 def write_csv(path: Path, n: int) -> None:
@@ -71,10 +81,23 @@ def _draw(random: np.random.Generator, texts: pa.Array, size: int) -> pa.Array:
     return texts.take(pa.array(random.integers(0, len(texts), size)))
 
 
+def write_other_formats(csv: Path) -> None:
+    """Write the same records as JSON lines and as Parquet, values as a program would write them."""
+    with (
+        csv.with_suffix(".jsonl").open("w", encoding="utf-8") as lines,
+        pyarrow.csv.open_csv(csv) as reader,
+        pq.ParquetWriter(csv.with_suffix(".parquet"), reader.schema, compression="zstd") as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+            batch.to_pandas().to_json(lines, orient="records", lines=True, force_ascii=False)
+
+
 def copy_polars(source: Path, target: Path, _: int) -> Callable[[], object]:
     import polars as pl
 
-    return lambda: pl.scan_csv(source).sink_parquet(target)
+    scan = {".csv": pl.scan_csv, ".jsonl": pl.scan_ndjson, ".parquet": pl.scan_parquet}[source.suffix]
+    return lambda: scan(source).sink_parquet(target)
 
 
 def copy_duckdb(source: Path, target: Path, _: int) -> Callable[[], object]:
@@ -82,18 +105,27 @@ def copy_duckdb(source: Path, target: Path, _: int) -> Callable[[], object]:
 
     connection = duckdb.connect()
     connection.execute("SET memory_limit = '1GB'; SET preserve_insertion_order = false")
-    query = f"COPY (FROM read_csv('{source}')) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+    read = {".csv": "read_csv", ".jsonl": "read_json"}[source.suffix]
+    query = f"COPY (FROM {read}('{source}')) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
     return lambda: connection.execute(query)
 
 
 def copy_pyarrow(source: Path, target: Path, _: int) -> Callable[[], object]:
     def copy() -> None:
-        reader = pyarrow.csv.open_csv(source, pyarrow.csv.ReadOptions(block_size=8 << 20))
-        with pq.ParquetWriter(target, reader.schema, compression="zstd") as writer:
+        with _open_reader(source) as reader, pq.ParquetWriter(target, reader.schema, compression="zstd") as writer:
             for batch in reader:
                 writer.write_batch(batch)
 
     return copy
+
+
+def _open_reader(source: Path) -> Any:  # noqa: ANN401 a reader of pyarrow's
+    if source.suffix == ".csv":
+        return pyarrow.csv.open_csv(source, pyarrow.csv.ReadOptions(block_size=8 << 20))
+    if source.suffix == ".jsonl":
+        return pyarrow.json.open_json(source, pyarrow.json.ReadOptions(block_size=8 << 20))
+    file = pq.ParquetFile(source)
+    return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(16_384))
 
 
 def ingest(source: Path, target: Path, _: int) -> Callable[[], object]:
@@ -130,6 +162,29 @@ def copy_verdicts(source: Path, target: Path, _: int) -> Callable[[], object]:
                 writer.write_table(pa.Table.from_batches([batch]).select(writer.schema.names).cast(writer.schema))
 
     return copy
+
+
+def judge_endpoint(_: Path, __: Path, n: int) -> Callable[[], object]:
+    from caliber_pipeline.judges.openai_judge import OpenAIJudge
+    from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+    from caliber_pipeline.judges.runner import run_judge
+    from caliber_pipeline.stores.verdict_cache import VerdictCache
+    from caliber_pipeline_tests.benchmarks.judging import make_task
+    from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
+
+    task = make_task(n)
+
+    def judge() -> None:
+        config = LoopbackConfig(latency_s=_LATENCY_S, has_logprobs=False)
+        with (
+            loopback(config) as server,
+            tempfile.TemporaryDirectory() as folder,
+            VerdictCache(Path(folder) / "verdicts.sqlite") as cache,
+        ):
+            settings = OpenAIJudgeSettings(model="m", base_url=server.base_url, max_concurrency=_CONCURRENCY)
+            run_judge(OpenAIJudge(settings), task, cache=cache)
+
+    return judge
 
 
 def measure_metrics(_: Path, __: Path, n: int) -> Callable[[], object]:
@@ -184,6 +239,7 @@ MEASURED: Final = {
     "copy_pyarrow": copy_pyarrow,
     "copy_verdicts": copy_verdicts,
     "sklearn": measure_sklearn,
+    "endpoint": judge_endpoint,
 }
 
 
@@ -221,35 +277,41 @@ def run_one(name: str, source: str, target: str, n: str) -> None:
     sys.stdout.write(json.dumps([seconds, cpu_s, peak]))
 
 
-def measure_all(work: Path, n: int, stages: Sequence[str]) -> list[dict[str, Any]]:
+def measure_all(work: Path, n: int, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
     """One row per stage: the stage's and the floor's seconds and peak memory."""
     csv, project = work / f"{n}.csv", work / f"project_{n}"
-    rows = []
     if "ingest" in stages or "judge" in stages:
-        if not csv.exists():
-            write_csv(csv, n)
-        copies = [name for name in COPIES if importlib.util.find_spec(name)]
-        floors = {name: measure(f"copy_{name}", csv, work / "copy.parquet", n) for name in copies}
-        fastest = min(floors, key=lambda name: floors[name].seconds)
-        rows.append(_row("ingest", n, measure("ingest", csv, project, n), fastest, floors[fastest]))
+        write_csv(csv, n)
+        yield measure_ingest(csv, project, n)
+    if "ingest" in stages and n <= MAX_OTHER_FORMATS:
+        write_other_formats(csv)
+        for suffix in (".jsonl", ".parquet"):
+            yield measure_ingest(csv.with_suffix(suffix), work / "other", n)
+    csv.unlink(missing_ok=True)
     if "judge" in stages:
-        shutil.rmtree(work / "shards", ignore_errors=True)
         floor = measure("copy_verdicts", project, work / "copy.parquet", n)
-        rows.append(_row("judge (recorded)", n, measure("judge", project, work / "shards", n), "pyarrow", floor))
+        yield _row("judge, recorded", n, measure("judge", project, work / "shards", n), "pyarrow", floor)
+    for name in ("shards", "other", f"project_{n}"):
+        shutil.rmtree(work / name, ignore_errors=True)
     if "metrics" in stages:
-        rows.append(
-            _row("metrics", n, measure("metrics", work, work, n), "scikit-learn", measure("sklearn", work, work, n))
-        )
-    return rows
+        yield _row("metrics", n, measure("metrics", work, work, n), "scikit-learn", measure("sklearn", work, work, n))
+    if "endpoint" in stages and n <= MAX_ENDPOINT:
+        yield measure_endpoint(n)
+
+
+def measure_ingest(source: Path, project: Path, n: int) -> dict[str, Any]:
+    """Ingest of a file beside the fastest bare copy of it."""
+    format_ = source.suffix[1:]
+    copies = [name for name in COPIES[format_] if importlib.util.find_spec(name)]
+    floors = {name: measure(f"copy_{name}", source, project.with_name("copy.parquet"), n) for name in copies}
+    fastest = min(floors, key=lambda name: floors[name].seconds)
+    return _row(f"ingest, {format_}", n, measure("ingest", source, project, n), fastest, floors[fastest])
 
 
 def measure_endpoint(n: int) -> dict[str, Any]:
-    """n records through the loopback server."""
-    from caliber_pipeline_tests.benchmarks.judging import measure_scale
-
-    (_, seconds, megabytes), *_rest = [row for row in measure_scale(n, _CONCURRENCY) if row[0] == "judged"]
+    """n records through the loopback server, every answer after 50 ms."""
     floor = Measured(n * _LATENCY_S / _CONCURRENCY, 0.0, 0.0)
-    return _row("judge (endpoint)", n, Measured(seconds, 0.0, megabytes), "latency", floor)
+    return _row("judge, endpoint", n, measure("endpoint", Path(), Path(), n), "latency", floor)
 
 
 def _row(stage: str, n: int, ours: Measured, floor_name: str, floor: Measured) -> dict[str, Any]:
@@ -257,35 +319,48 @@ def _row(stage: str, n: int, ours: Measured, floor_name: str, floor: Measured) -
         "stage": stage,
         "records": n,
         "seconds": round(ours.seconds, 2),
-        "CPU s": round(ours.cpu_s, 2),
         "peak MB": round(ours.megabytes),
         "floor": floor_name,
         "its seconds": round(floor.seconds, 2),
-        "its CPU s": round(floor.cpu_s, 2),
-        "its share of our time": f"{floor.seconds / ours.seconds:.0%}",
-        "of our CPU": f"{floor.cpu_s / ours.cpu_s:.0%}" if ours.cpu_s else "n/a",
+        "of our time": f"{floor.seconds / ours.seconds:.0%}",
+        "CPU s": round(ours.cpu_s, 1),
+        "its CPU s": round(floor.cpu_s, 1) if floor.cpu_s else "n/a",
     }
 
 
+def growth(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Per stage the exponent by which its seconds grew over its last tenfold: 1 is linear."""
+    by_stage: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_stage.setdefault(row["stage"], []).append(row)
+    for stage, measured in by_stage.items():
+        if len(measured) > 1:
+            before, last = sorted(measured, key=lambda row: row["records"])[-2:]
+            exponent = math.log(last["seconds"] / before["seconds"]) / math.log(last["records"] / before["records"])
+            yield f"{stage}: n^{exponent:.2f} from {before['records']:,} to {last['records']:,}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table as Markdown, a line as soon as it is known."""
+    """Print the table as Markdown, a line as soon as it is known, and how each stage grew."""
     if argv is None and sys.argv[1:2] == ["--only"]:
         run_one(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6])
-    parser.add_argument("--stages", nargs="+", default=["ingest", "judge", "metrics"])
-    parser.add_argument("--endpoint", type=int, nargs="*", default=[])
+    parser.add_argument("--work", type=Path, help="where the temporary files go (default: the system's folder)")
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6, 1e7])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args(argv)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    rows = (row for n in arguments.rows for row in measure_all(arguments.work, int(n), arguments.stages))
-    for number, row in enumerate(itertools.chain(rows, map(measure_endpoint, arguments.endpoint))):
-        if number == 0:
-            sys.stdout.write("| " + " | ".join(row) + " |\n|" + " --- |" * len(row) + "\n")
-        cells = (f"{value:,}" if isinstance(value, int) else str(value) for value in row.values())
-        sys.stdout.write("| " + " | ".join(cells) + " |\n")
-        sys.stdout.flush()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=arguments.work) as work:
+        for n in arguments.rows:
+            for row in measure_all(Path(work), int(n), arguments.stages):
+                if not rows:
+                    sys.stdout.write("| " + " | ".join(row) + " |\n|" + " --- |" * len(row) + "\n")
+                cells = (f"{value:,}" if isinstance(value, int) else str(value) for value in row.values())
+                sys.stdout.write("| " + " | ".join(cells) + " |\n")
+                sys.stdout.flush()
+                rows.append(row)
+    sys.stdout.write("\nGrowth: " + "; ".join(growth(rows)) + "\n")
 
 
 if __name__ == "__main__":
