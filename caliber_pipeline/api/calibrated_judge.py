@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from caliber_pipeline.core.calibrated_judge import JudgeDocument
     from caliber_pipeline.judges.protocol import Judge
+    from caliber_pipeline.stores.verdict_cache import VerdictCache
 
 RESULT_COLUMNS: Final = (
     "record_id",
@@ -77,11 +78,14 @@ class CalibratedJudge:
 
         return render_card(self.document)
 
-    def score(self, records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    def score(
+        self, records: pd.DataFrame | Iterable[Mapping[str, Any]], *, cache: VerdictCache | None = None
+    ) -> pd.DataFrame:
         """Verdicts on records; a verdict that could not be had is a row with its reason, never a score.
 
         Args:
             records: Rows with query and output, and where there are any record_id and reference.
+            cache: Where verdicts are kept, so that none is paid for twice.
 
         Returns:
             One row per record in the given order: record_id, llm_score, status, is_abstained (the verdict is not sure
@@ -100,7 +104,7 @@ class CalibratedJudge:
         if self._judge is None:
             self._judge = _open(document)
         examples = frame_examples(document.examples)
-        verdicts = run_judge(self._judge, JudgeTask(_frame(records), document.definition, examples))
+        verdicts = run_judge(self._judge, JudgeTask(_frame(records), document.definition, examples), cache=cache)
         confidence = verdicts["confidence"].to_numpy(dtype="float64", na_value=float("nan"))
         is_abstained = select_abstained(confidence, Abstention(**document.abstention))
         scored = verdicts.assign(is_abstained=is_abstained)

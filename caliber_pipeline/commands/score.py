@@ -3,10 +3,24 @@
 import argparse
 import json
 import sys
+import tempfile
 import warnings
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from caliber_pipeline.settings import parse_columns
+from caliber_pipeline.settings import Settings, parse_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caliber_pipeline.api.calibrated_judge import CalibratedJudge
+    from caliber_pipeline.stores.verdict_cache import VerdictCache
+
+_BLOCK: Final = 16_384  # records judged at a time: memory does not grow with their number
+_COUNTS: Final = ("n_records", "n_rejected_records", "n_accepted", "n_rejected", "n_failed", "n_for_people")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -19,7 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add("--judge", type=Path, metavar="FILE", required=True, help="what `caliber export` wrote")
     add("--records", type=Path, metavar="FILE", required=True, help="CSV, JSONL or Parquet with query and output")
-    add("--to", type=Path, metavar="FILE", help="a CSV or Parquet file for the verdicts (default: CSV on stdout)")
+    add("--to", metavar="FILE", help="a CSV or Parquet file for the verdicts, s3:// too (default: CSV on stdout)")
     add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
     add("--json", action="store_true", help="end with one JSON object on stdout; needs --to")
     add("--verbose", action="store_true", help="show tracebacks")
@@ -27,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Score the file.
+    """Score the file, a block of records at a time.
 
     Raises:
         InputError: a file cannot be used.
@@ -35,8 +49,6 @@ def execute(arguments: argparse.Namespace) -> None:
     """
     from caliber_pipeline.api.calibrated_judge import CalibratedJudge
     from caliber_pipeline.core.errors import InputError
-    from caliber_pipeline.core.records import parse_records
-    from caliber_pipeline.stores.input_files import load_rows
 
     if arguments.json and arguments.to is None:
         raise InputError("--json needs --to: the verdicts and the summary cannot both go to stdout")
@@ -45,30 +57,85 @@ def execute(arguments: argparse.Namespace) -> None:
         judge = CalibratedJudge.load(arguments.judge)
     for warning in caught:
         sys.stderr.write(f"caliber: warning: {warning.message}\n")
-    rows = load_rows(arguments.records)
-    mapping = parse_columns(arguments.column)
-    parsed = parse_records(rows.table, rows.lines, source=rows.source, mapping=mapping)
-    n_rejected = rows.broken.num_rows + parsed.is_rejected.to_pylist().count(True)
-    verdicts = judge.score(parsed.table)
+    counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
     if arguments.to is None:
-        verdicts.to_csv(sys.stdout, index=False)
+        for number, verdicts in enumerate(_score(judge, arguments, None, counts)):
+            verdicts.to_csv(sys.stdout, index=False, header=number == 0)
     else:
-        try:
-            if arguments.to.suffix == ".parquet":
-                verdicts.to_parquet(arguments.to, index=False)
-            else:
-                verdicts.to_csv(arguments.to, index=False)
-        except OSError as error:
-            raise InputError(f"{arguments.to}: cannot be written ({error.strerror})") from error
-    counts = {
-        "n_records": len(verdicts),
-        "n_rejected_records": n_rejected,
-        "n_accepted": int((verdicts["llm_score"] == 1).sum()),
-        "n_rejected": int((verdicts["llm_score"] == 0).sum()),
-        "n_failed": int((verdicts["status"] != "scored").sum()),
-        "n_for_people": int(verdicts["is_abstained"].sum()),
-    }
+        _score_to_file(judge, arguments, counts)
     if arguments.json:
         sys.stdout.write(json.dumps(counts) + "\n")
     else:
         sys.stderr.write(", ".join(f"{name[2:].replace('_', ' ')}: {n}" for name, n in counts.items()) + "\n")
+
+
+def _score_to_file(judge: "CalibratedJudge", arguments: argparse.Namespace, counts: "Counter[str]") -> None:
+    """Write the verdicts whole or not at all; until then they are kept beside, for another try to go on from."""
+    from upath import UPath
+
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.stores.shards import staging_folder, write_whole
+    from caliber_pipeline.stores.verdict_cache import VerdictCache
+
+    target = UPath(arguments.to)
+    try:
+        kept = staging_folder(target.parent) / f".{target.name}.verdicts.sqlite"
+        with VerdictCache(kept) as cache:
+            blocks = _score(judge, arguments, cache, counts)
+            write_whole(target, partial(_write, blocks, as_parquet=target.suffix == ".parquet"))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror})") from error
+    for path in kept.parent.glob(f"{kept.name}*"):
+        path.unlink()
+
+
+def _score(
+    judge: "CalibratedJudge", arguments: argparse.Namespace, cache: "VerdictCache | None", counts: "Counter[str]"
+) -> "Iterator[pd.DataFrame]":
+    """The verdicts in the order of the file; counts what there is to tell."""
+    import pyarrow as pa
+
+    from caliber_pipeline.core.schemas import frame_from_arrow
+    from caliber_pipeline.stores.ingest_records import ingest_records
+    from caliber_pipeline.stores.tables import TableStore
+
+    with tempfile.TemporaryDirectory(prefix="caliber-") as folder:
+        tables = TableStore(folder)
+        settings = Settings(records=arguments.records, columns=parse_columns(arguments.column))
+        ingested = ingest_records(settings, tables)
+        ingested.place(tables)
+        counts["n_rejected_records"] = ingested.rejected.n_rows
+        columns = ["record_id", "query", "output", "reference", "llm_score", "llm_reasoning"]
+        for batch in tables.scan("records", columns=columns):
+            for start in range(0, batch.num_rows, _BLOCK):
+                verdicts = judge.score(
+                    frame_from_arrow(pa.Table.from_batches([batch.slice(start, _BLOCK)])), cache=cache
+                )
+                counts["n_records"] += len(verdicts)
+                counts["n_accepted"] += int((verdicts["llm_score"] == 1).sum())
+                counts["n_rejected"] += int((verdicts["llm_score"] == 0).sum())
+                counts["n_failed"] += int((verdicts["status"] != "scored").sum())
+                counts["n_for_people"] += int(verdicts["is_abstained"].sum())
+                yield verdicts
+
+
+def _write(blocks: "Iterator[pd.DataFrame]", path: Path, *, as_parquet: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from caliber_pipeline.core.schemas import JUDGE_SCORES
+
+    if not as_parquet:
+        for number, verdicts in enumerate(blocks):
+            verdicts.to_csv(path, index=False, header=number == 0, mode="a")
+        return
+    fields = {field.name: field.remove_metadata() for field in JUDGE_SCORES}
+    writer: pq.ParquetWriter | None = None
+    try:
+        for verdicts in blocks:
+            schema = pa.schema([fields.get(name, pa.field(name, pa.bool_())) for name in verdicts.columns])
+            writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(pa.Table.from_pandas(verdicts, schema=schema, preserve_index=False))
+    finally:
+        if writer is not None:
+            writer.close()

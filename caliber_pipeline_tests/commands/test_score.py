@@ -1,0 +1,98 @@
+"""`caliber score` on more records than one block: in the file's order, and after an interruption for the rest alone."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from caliber_pipeline import cli
+from caliber_pipeline.api.calibrated_judge import CalibratedJudge
+from caliber_pipeline.commands import score
+from caliber_pipeline.core.abstention import Abstention
+from caliber_pipeline.core.calibrated_judge import JudgeDocument
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
+from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
+
+N = 45
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "_BLOCK", 10)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    rows = [{"id": f"r{N - i}", "query": f"q{i}", "output": f"o{i}", "score": i % 2} for i in range(N)]
+    path = tmp_path / "records.csv"
+    pd.DataFrame([*rows, {"id": "r1", "query": "again", "output": "o", "score": 1}]).to_csv(path, index=False)
+    return path
+
+
+def write_judge(folder: Path, provider: str, model: str) -> Path:
+    criteria = Criteria(criteria="Be right.")
+    document = JudgeDocument(
+        criteria_version="v001",
+        criteria=criteria.criteria,
+        definition=criteria,
+        examples=[],
+        provider=provider,
+        model=model,
+        sampling=criteria.sampling.model_dump(),
+        template_version=TEMPLATE_VERSION,
+        abstention=asdict(Abstention(None, 0.0, 0, 0, 0, None, "no calibration records")),
+        certificate={},
+    )
+    path = folder / "judge.json"
+    path.write_text(document.model_dump_json(), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["verdicts.csv", "verdicts.parquet"])
+def test_blocks_come_in_the_order_of_the_file(
+    tmp_path: Path, records: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, target = write_judge(tmp_path, "recorded", "recorded"), tmp_path / name
+    arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target), "--json"]
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    counts = json.loads(capsys.readouterr().out)
+    # 45 records, of which those with an odd number are accepted; the last row repeats an id
+    expected = {"n_records": 45, "n_rejected_records": 1, "n_accepted": 22, "n_rejected": 23, "n_failed": 0}
+    assert expected.items() <= counts.items()
+    found = pd.read_csv(target) if name.endswith("csv") else pd.read_parquet(target)
+    assert found["record_id"].tolist() == [f"r{N - i}" for i in range(N)]
+    assert found["llm_score"].tolist() == [i % 2 for i in range(N)]
+    assert {path.name for path in tmp_path.iterdir()} == {"judge.json", "records.csv", name}
+
+
+def test_what_was_answered_before_an_interruption_is_not_asked_again(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n_blocks = 0
+    whole = CalibratedJudge.score
+
+    def break_off(self: CalibratedJudge, block: Any, **kept: Any) -> pd.DataFrame:  # noqa: ANN401
+        nonlocal n_blocks
+        n_blocks += 1
+        if n_blocks == 3:
+            raise JudgeError("the endpoint is gone")
+        return whole(self, block, **kept)
+
+    judge, target = write_judge(tmp_path, "openai", "m"), tmp_path / "verdicts.csv"
+    arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target)]
+    with loopback(LoopbackConfig()) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        with monkeypatch.context() as patch:
+            patch.setattr(CalibratedJudge, "score", break_off)
+            assert cli.main(arguments) == 1
+        assert not target.exists()
+        assert server.stats()["calls"] == 20
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+        assert server.stats()["calls"] == N
+    assert len(pd.read_csv(target)) == N
