@@ -152,6 +152,15 @@ def test_takes_a_rewrite_and_drops_invented_ids() -> None:
     assert OptimizationResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
+def test_a_clause_that_rests_on_no_shown_record_falls_out() -> None:
+    result = optimize(rewrite("Score 1 if the dates are right", ["r99"]))
+
+    assert result.version.clauses == ()
+    assert [suggestion.record_ids for suggestion in result.suggestions] == [()]
+    assert result.n_invented_ids == 1
+    assert "1 without evidence or too many left aside" in result.summary
+
+
 def test_asks_the_pipelines_question_once_for_all_errors() -> None:
     model = rewrite("be right")
     items = make_items()

@@ -1,10 +1,13 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from caliber_pipeline.api.session import CalibrationSession
 from caliber_pipeline.core.errors import InputError, JudgeError
+from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline_tests.api.clause_judge import BlindJudge, ClauseJudge, make_flawed_rows, make_session
 from caliber_pipeline_tests.api.word_encoder import WordEncoder
 
@@ -96,3 +99,28 @@ def test_iterating_can_only_evaluate() -> None:
         "be kind",
         "you are a judge",
     )
+
+
+def test_where_dev_is_too_small_the_rules_are_cross_fitted() -> None:
+    outcome = make_session(make_flawed_rows(24)).iterate_sync("be right")
+
+    assert outcome.rounds[1].decision == "promoted"
+    assert outcome.rounds[1].row["basis"].iloc[0] == "train and dev, cross-fitted"
+
+
+class VotingJudge(ClauseJudge):
+    """Knows how many of its votes agree."""
+
+    def judge(self, task: JudgeTask) -> Iterator[pd.DataFrame]:
+        for frame in super().judge(task):
+            yield frame.assign(vote_share=1.0)
+
+
+def test_neighbours_are_looked_at_where_the_judge_votes() -> None:
+    rows = make_flawed_rows(120)
+    session = make_session(rows, VotingJudge())
+
+    outcome = session.iterate_sync("be right")
+
+    assert outcome.champion == "v002"
+    assert outcome.best.base == "v001"

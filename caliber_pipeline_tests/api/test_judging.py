@@ -44,8 +44,9 @@ def test_a_session_judges_and_learns_through_an_endpoint(monkeypatch: pytest.Mon
         "findings": [{"title": "dates", "description": "d", "record_ids": ["r000", "nowhere"]}],
         "recommendations": [],
     }
-    proposal = {"suggestions": [], "criteria": "Score 0 where a date or a price is wrong."}
-    replies = {"What do they have in common": json.dumps(analysis), "Rewrite the criteria": json.dumps(proposal)}
+    text = "Score 0 where a date or a price is wrong."
+    proposal = {"suggestions": [], "criteria": text, "kept_clauses": [], "new_clauses": []}
+    replies = {"What do they have in common": json.dumps(analysis), "State general rules": json.dumps(proposal)}
     with loopback(LoopbackConfig(replies=replies, reject_if="never")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "k")
@@ -59,8 +60,18 @@ def test_a_session_judges_and_learns_through_an_endpoint(monkeypatch: pytest.Mon
         assert server.stats()["calls"] == 20  # the second evaluation was paid for already
         found = session.analyze_misalignments_sync()
         assert (found.model, found.n_invented_ids, len(found.findings)) == ("custom/gpt-4o", 1, 1)
-        assert session.optimize_prompt_sync().optimized_criteria == "Score 0 where a date or a price is wrong."
+        assert session.optimize_prompt_sync().optimized_criteria == text
         assert server.stats()["calls"] == 22
+
+        first = session.iterate_sync("be right", max_iterations=1).rounds[0]
+        assert {candidate["kind"] for candidate in first.candidates} == {
+            "tighten",
+            "clarify edge cases",
+            "restructure",
+            "misalignment_guided",
+        }
+        assert first.proposal is not None
+        assert (first.proposal.model, first.proposal.optimized_criteria) == ("custom/gpt-4o", text)
 
 
 def test_a_session_with_an_encoder_judges_by_it() -> None:
