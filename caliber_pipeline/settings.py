@@ -52,7 +52,7 @@ class Settings(BaseModel):
     max_iterations: int = Field(default=3, ge=0)
     drift_anchors: int = Field(default=50, ge=0)
     strategies: tuple[Literal["rules", "examples", "rewrite", "gepa"], ...] = ()
-    max_new_errors: float = Field(default=0.5, ge=0)
+    max_new_errors: float = Field(default=1.0, ge=0)
     max_loop_cost_usd: float | None = Field(default=None, gt=0)
     recalibration_cron: str = "0 6 * * 1"
     annotation_store: str | None = None

@@ -35,7 +35,7 @@ def load_summary(project: Project) -> CalibrationSummary:
         n_rejected_annotations=tables.count("rejected_annotations"),
         n_unclustered=int(patterns.loc[is_unclustered, "count"].sum()),
         output=str(project.settings.output),
-        n_stale_annotations=int(latest.set_index("criteria_version").loc[champion, "n_stale_annotations"]),
+        n_stale_annotations=int(latest.loc[latest["criteria_version"] == champion, "n_stale_annotations"].iloc[0]),
     )
 
 

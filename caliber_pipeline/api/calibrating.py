@@ -87,14 +87,15 @@ class Calibration:
         """
         version = FIRST_VERSION
         while True:
+            judge = self._open_train_judge()
             result = await self._bench.evaluate(self._versions[version], version == FIRST_VERSION)
-            decision = await asyncio.to_thread(self._decide, version, result)
+            decision = await asyncio.to_thread(self._decide, version, result, judge)
             spent = core.measure_effort(result.judge_scores)
             if decision.decision == "promoted":  # the gate has decided: now test may be looked at
                 result = await self._bench.evaluate(self._versions[version], True)
                 spent = core.add_effort(spent, core.measure_effort(result.judge_scores))
             stop_reason = self._find_stop(version, result, decision)
-            choice, judge = None, self._open_train_judge()
+            choice = None
             if stop_reason is None:
                 choice = await self._choose(version, result, decision, judge)
                 stop_reason = self._refuse(choice)
@@ -120,7 +121,7 @@ class Calibration:
         bench = self._bench
         return TrainJudge(bench.records, self._labels, lambda _: bench.judge, lambda: nullcontext(bench.cache))
 
-    def _decide(self, version: str, result: EvaluationResult) -> core.Decision:
+    def _decide(self, version: str, result: EvaluationResult, judge: TrainJudge) -> core.Decision:
         criteria, settings = self._versions[version], self._bench.settings
         champion = core.current_champion(self._decided)
         base = core.select_base(version, criteria, list(self._versions), champion)
@@ -131,21 +132,22 @@ class Calibration:
             is_simpler = core.is_simpler(criteria, self._versions[base])
         decision = core.decide_version(version, base, champion, comparison, None, settings, is_simpler=is_simpler)
         strategy = core.strategy_of(version, self._decided)
-        return settle(version, decision, strategy, settings, lambda base: self._cross_fit(base, criteria.round))
+        return settle(version, decision, strategy, settings, lambda base: self._cross_fit(base, criteria.round, judge))
 
-    def _cross_fit(self, base: str, round_: int) -> Comparison:
+    def _cross_fit(self, base: str, round_: int, judge: TrainJudge) -> Comparison:
+        """In a thread of its own, where no event loop runs."""
         bench = self._bench
-        return compare_cross_fitted(
-            self._rounds[base].result.scored,
+        scored = self._rounds[base].result.scored
+        comparing = compare_cross_fitted(
+            scored,
             bench.records,
-            self._versions[base],
-            base,
+            ProposalRequest(self._versions[base], base, self._gather(scored), round_, bench.judge.max_examples),
+            bench.build_strategies(judge),
             bench.encoder,
-            self._open_train_judge(),
-            round_=round_,
-            max_examples=bench.judge.max_examples,
+            judge,
             n_all_groups=self._n_groups,
         )
+        return asyncio.run(comparing)
 
     @property
     def _n_groups(self) -> int:
@@ -181,7 +183,9 @@ class Calibration:
         )
         texts = bench.records.loc[bench.records["split"] != "train", ["record_id", "query", "output", "reference"]]
         deciding = texts.merge(self._labels[["record_id", "human_notes"]], on="record_id")
-        return await choose_next(bench.build_strategies(judge), request, deciding, judge)
+        choice = await choose_next(bench.build_strategies(judge), request, deciding, judge)
+        judge.model_usage += choice.usage
+        return choice
 
     def _gather(self, scored: pd.DataFrame) -> TrainEvidence:
         bench = self._bench
@@ -213,10 +217,9 @@ class Calibration:
             corrected = core.correct_kappa({**scored, version: result.scored}, version)
         is_reported = core.is_test_reported(decision.decision)
         n_looks = sum(each.is_test_reported for each in self._rounds.values()) + is_reported
-        effort = core.Evaluation(corrected, n_calls, cost, n_looks)
-        if choice is None:
-            return effort
-        return effort.with_proposing(choice.candidates, choice.n_calls + judge.n_calls, judge.cost_usd)
+        effort = core.Evaluation(corrected, n_calls, cost, n_test_looks=n_looks)
+        candidates = choice.candidates if choice is not None else ()
+        return effort.with_proposing(candidates, (judge.n_calls, judge.cost_usd), judge.model_usage)
 
     def _record(
         self,

@@ -100,7 +100,7 @@ def _evidence(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
         "kappa of this version": row["kappa"],
         "p, paired permutation": row["p_value"],
         "p, exact McNemar": row["mcnemar_p"],
-        "severity of new errors over that of the base's": row["new_error_share"],
+        "severity of new errors over that of the mended": row["new_error_share"],
     }
     counts = {
         "records judged under both": row["n_compared"],

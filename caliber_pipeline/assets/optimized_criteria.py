@@ -17,7 +17,7 @@ from caliber_pipeline.assets.definition import (
     with_attrs,
 )
 from caliber_pipeline.assets.metadata import Metadata, show_numbers
-from caliber_pipeline.assets.proposing import propose_next
+from caliber_pipeline.assets.proposing import open_train_judge, propose_next
 from caliber_pipeline.assets.scored import count_groups, load_annotations, load_scored
 from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Criteria
@@ -97,8 +97,13 @@ def decide_and_propose(
     is_simpler = base is not None and core.is_simpler(criteria, listing.valid[base])
     decision = core.decide_version(version, base, champion, comparison, previous, project.loop, is_simpler=is_simpler)
     strategy = core.strategy_of(version, decided)
+    judge = open_train_judge(project, verdicts)
     decision = settle(
-        version, decision, strategy, project.loop, lambda base: compare_cross_fitted(project, base, criteria.round)
+        version,
+        decision,
+        strategy,
+        project.loop,
+        lambda base: compare_cross_fitted(project, base, criteria.round, judge),
     )
     alignment = _align(project, decision.champion, version, scored, metrics)
     data = data_fingerprint(metrics.attrs)
@@ -106,17 +111,16 @@ def decide_and_propose(
     stop_reason = core.find_stop(decision, criteria, alignment, n_groups, decided, data, project.loop, cost_usd=cost)
     if stop_reason is None and (pending := _pending(listing.valid, decided, version)):
         stop_reason = f"{', '.join(pending)} still to be evaluated"
-    choice, judge = None, None
-    proposal = None
+    choice, proposal = None, None
     if stop_reason is None:
-        choice, judge = propose_next(project, decision, version, listing.valid, decided)
+        choice = propose_next(project, decision, version, listing.valid, decided, judge)
         proposal, stop_reason = choice.proposal, choice.reason
         if proposal is not None and (twin := find_twin(proposal.criteria, listing.valid)) is not None:
             proposal, stop_reason = None, f"the next proposal would repeat {twin}"
     proposed_version = files.add(proposal.criteria) if proposal else None
     evaluation = _evaluate(project, version, listing.valid, decision, scored, verdicts, decided)
-    if choice is not None and judge is not None:
-        evaluation = evaluation.with_proposing(choice.candidates, choice.n_calls + judge.n_calls, judge.cost_usd)
+    candidates = choice.candidates if choice is not None else ()
+    evaluation = evaluation.with_proposing(candidates, (judge.n_calls, judge.cost_usd), judge.model_usage)
     now = datetime.now(UTC)
     return core.build_row(version, criteria, decision, proposal, proposed_version, stop_reason, now, evaluation)
 

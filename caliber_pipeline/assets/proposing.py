@@ -15,11 +15,11 @@ from caliber_pipeline.strategies import Choice, choose_next
 from caliber_pipeline.strategies.train_judge import TrainJudge
 
 
-def open_train_judge(project: Project, records: pd.DataFrame, labels: pd.DataFrame) -> TrainJudge:
-    """A project's judge, for records and labels as stored."""
+def open_train_judge(project: Project, verdicts: pd.DataFrame) -> TrainJudge:
+    """A project's judge, for the records and labels that verdicts were made from."""
     return TrainJudge(
-        records,
-        labels,
+        load_records(project, verdicts),
+        resolve_labels(load_annotations(project, verdicts)),
         lambda criteria: project.build_judge(criteria=criteria, version=criteria.base),
         project.open_verdict_cache,
     )
@@ -27,8 +27,8 @@ def open_train_judge(project: Project, records: pd.DataFrame, labels: pd.DataFra
 
 def build_request(
     project: Project, champion: str, round_: int, earlier: tuple[EarlierProposal, ...] = ()
-) -> tuple[ProposalRequest, pd.DataFrame, TrainJudge]:
-    """What the strategies are asked, the records that they must not quote, and who tries their proposals.
+) -> tuple[ProposalRequest, pd.DataFrame]:
+    """What the strategies are asked, and the records that they must not quote.
 
     Raises:
         MissingStepError: the champion was not evaluated.
@@ -48,7 +48,7 @@ def build_request(
     labels = resolve_labels(load_annotations(project, verdicts))
     texts = records.loc[records["split"] != "train"].drop(columns=["human_score", "human_notes"])
     deciding = texts.merge(labels[["record_id", "human_notes"]], on="record_id")
-    return request, deciding, open_train_judge(project, records, labels)
+    return request, deciding
 
 
 def propose_next(
@@ -57,8 +57,11 @@ def propose_next(
     version: str,
     valid: Mapping[str, Criteria],
     decided: Mapping[str, pd.DataFrame],
-) -> tuple[Choice, TrainJudge]:
+    judge: TrainJudge,
+) -> Choice:
     """The next version to try after a decision, which edits the champion."""
     earlier = select_earlier(decision, version, valid, decided)
-    request, deciding, judge = build_request(project, decision.champion, valid[version].round + 1, earlier)
-    return run_sync(choose_next(project.build_strategies(judge.judge), request, deciding, judge)), judge
+    request, deciding = build_request(project, decision.champion, valid[version].round + 1, earlier)
+    choice = run_sync(choose_next(project.build_strategies(judge.judge), request, deciding, judge))
+    judge.model_usage += choice.usage
+    return choice

@@ -9,6 +9,7 @@ from caliber_pipeline.commands.stored import add_assets_argument, find_version, 
 
 if TYPE_CHECKING:
     from caliber_pipeline.core.ablation import Contribution
+    from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.resources import Project
 
 
@@ -17,7 +18,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "ablate",
         help="leave out each clause and example of a version and see what it costs",
-        description="Judge train again without each clause and each example: the change in kappa, with its interval.",
+        description="Judge train again without each clause and each example: the change in kappa, with its interval. "
+        "A record that is shown as an example is judged while a fifth of the examples, itself among them, is left out.",
     )
     parser.add_argument("version", metavar="VERSION", nargs="?", help="default: the champion")
     add_assets_argument(parser)
@@ -46,18 +48,27 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def ablate(project: "Project", version: str) -> "list[Contribution]":
     """The contribution of every clause and example; verdicts that are known cost nothing."""
+    import pandas as pd
+
     from caliber_pipeline.assets.proposing import open_train_judge
-    from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
-    from caliber_pipeline.core.ablation import list_parts, measure_contribution, select_ablated
-    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.assets.scored import load_scored
+    from caliber_pipeline.core.ablation import hold_out, leave_out, list_parts, measure_contribution, select_ablated
 
     verdicts = project.tables.require("judge_scores", version)
-    records, labels = load_records(project, verdicts), resolve_labels(load_annotations(project, verdicts))
+    criteria = project.criteria_files.load(version)
     scored = select_ablated(load_scored(project, verdicts))
-    judge = open_train_judge(project, records, labels)
-    record_ids = scored["record_id"].astype(str).tolist()
-    parts = list_parts(project.criteria_files.load(version))
-    return [measure_contribution(part, scored, judge.judge(part.without, record_ids)) for part in parts]
+    judge = open_train_judge(project, verdicts)
+    batches = hold_out(criteria, scored["record_id"].astype(str).tolist())
+
+    def judge_all(criteria: "Criteria") -> pd.DataFrame:
+        """record_id and llm_score."""
+        given = [judge.judge(leave_out(criteria, left_out), record_ids) for record_ids, left_out in batches]
+        return pd.concat(given, ignore_index=True)[["record_id", "llm_score"]]
+
+    if not batches:
+        return []
+    full = scored.drop(columns="llm_score").merge(judge_all(criteria).dropna(), on="record_id")
+    return [measure_contribution(part, full, judge_all(part.without)) for part in list_parts(criteria)]
 
 
 def _print(version: str, contributions: "list[Contribution]") -> None:
@@ -80,6 +91,6 @@ def _print(version: str, contributions: "list[Contribution]") -> None:
         table.add_row(escape(item.name), change, interval, str(item.n_changed), item.effect)
     console.print(table)
     if any(item.effect == "too few records" for item in contributions):
-        console.print("Too few records are left to tell: those that the version shows as examples do not count.")
+        console.print("Train has too few groups of records to tell; label more.")
     idle = [item.name for item in contributions if item.effect == "does nothing"]
     console.print(f"Without any effect: {', '.join(idle) or 'none'}.", markup=False)

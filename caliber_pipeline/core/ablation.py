@@ -1,5 +1,6 @@
 """Ablation: what each clause and example of a criteria version contributes, on train."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import cells_by_group
 from caliber_pipeline.core.intervals import MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
 
+N_HELD_OUT: Final = 5  # parts of the examples: each judges a fifth of them by the others
 MAX_SINGLE_EXAMPLES: Final = 20  # more are left out all at once: one of three hundred shows nothing
 
 
@@ -42,7 +44,7 @@ class Contribution:
         n_changed: Records whose verdict changes.
         n: Records compared.
         effect: 'helps', 'harms', 'nothing shown' (the interval holds 0), 'does nothing' (no verdict changes), or
-            'too few records' (where nearly all of train is shown as examples, little is left to measure on).
+            'too few records' (train has too few groups).
     """
 
     name: str
@@ -74,9 +76,32 @@ def list_parts(criteria: Criteria) -> list[Part]:
 
 
 def select_ablated(scored: pd.DataFrame) -> pd.DataFrame:
-    """The records that contributions are measured on: train, with a verdict, shown as an example by nobody."""
-    usable = scored["llm_score"].notna() & ~scored["is_example"].astype(bool) & (scored["split"] == "train")
+    """The records that contributions are measured on: those of train that have a verdict."""
+    usable = scored["llm_score"].notna() & (scored["split"] == "train")
     return scored[usable.astype(bool)].reset_index(drop=True)
+
+
+def hold_out(criteria: Criteria, record_ids: Sequence[str]) -> list[tuple[list[str], frozenset[str]]]:
+    """The records in batches, each with the examples to leave out while it is judged.
+
+    A judge that is shown a record knows its label. So that shown records can be measured on too, they are judged while
+    a part of the examples, their own among them, is left out.
+
+    Args:
+        criteria: The version that is measured.
+        record_ids: The records.
+    """
+    shown = {example.record_id for example in criteria.examples}
+    inside = [record_id for record_id in record_ids if record_id in shown]
+    parts = [inside[i::N_HELD_OUT] for i in range(min(N_HELD_OUT, len(inside)))]
+    others = [record_id for record_id in record_ids if record_id not in shown]
+    return [*([(others, frozenset[str]())] if others else []), *((part, frozenset(part)) for part in parts)]
+
+
+def leave_out(criteria: Criteria, record_ids: Collection[str]) -> Criteria:
+    """The criteria without these examples."""
+    kept = tuple(example for example in criteria.examples if example.record_id not in record_ids)
+    return criteria.model_copy(update={"examples": kept})
 
 
 def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame, *, seed: int = 0) -> Contribution:

@@ -54,6 +54,7 @@ def build_row(version: str, metrics: pd.DataFrame, optimized: pd.DataFrame) -> d
     kept = (
         *("base", "round", "decision", "decision_reason", "champion", "stop_reason", "decided_at", "is_by_hand"),
         *("p_value", "kappa_corrected", "n_test_looks", "n_stale_annotations"),
+        *("n_model_calls", "n_model_tokens", "model_cost_usd"),
     )
     is_sealed = is_test_sealed(metrics)
     return {

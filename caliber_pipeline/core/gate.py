@@ -14,7 +14,7 @@ from caliber_pipeline.core.splits import MIN_GROUPS
 ALPHA: Final = 0.05  # of the whole loop: divided by the rounds that it may take, since each is one more look
 N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
 MAX_EXACT_GROUPS: Final = 14  # up to 2**14 exchanges are counted rather than drawn
-MAX_NEW_ERRORS: Final = 0.5  # of the severity that the base got wrong: the better the base, the less may break
+MAX_NEW_ERRORS: Final = 1.0  # of the severity that is mended: no version may add more harm than it takes away
 POWER: Final = 0.8  # with which a gain is asked to show when the labels it takes are foretold
 _BATCH: Final = 1_000  # permutations at a time, which bounds memory
 _MAX_FORETOLD: Final = 20  # times the groups at hand: beyond it a number of labels is no plan
@@ -38,7 +38,8 @@ class Comparison:
         has_lost_coverage: The version failed on more of the records than the base.
         n_differing_groups: Groups in which the two versions' outcomes differ: what the test rests on.
         mcnemar_p: One-sided exact McNemar test of fixed against broken records; None where records share a group.
-        new_error_share: Severity of the broken records over that of the base's errors; a record without one has 1.
+        new_error_share: Severity of the broken records over that of the fixed ones, a record without one having 1; None
+            where records are broken and none is fixed.
         basis: The records that decide: "dev", or "train and dev, cross-fitted".
     """
 
@@ -53,7 +54,7 @@ class Comparison:
     has_lost_coverage: bool
     n_differing_groups: int = 0
     mcnemar_p: float | None = None
-    new_error_share: float = 0.0
+    new_error_share: float | None = 0.0
     basis: str = "dev"
 
 
@@ -99,7 +100,7 @@ def compare_versions(
         has_lost_coverage=bool(paired["llm_score"].isna().sum() > paired["llm_score_base"].isna().sum()),
         n_differing_groups=int(np.count_nonzero((new_cells != old_cells).any(axis=1))),
         mcnemar_p=exact_mcnemar(n_fixed, n_broken) if n_groups == len(both) else None,
-        new_error_share=_new_error_share(both, is_broken, old != human),
+        new_error_share=_new_error_share(both, is_broken, is_fixed),
         basis=basis,
     )
 
@@ -144,7 +145,7 @@ def decide(
     Args:
         comparison: The evidence.
         max_rounds: Looks at dev that the whole loop may take.
-        max_new_errors: Severity of newly wrong records that a gain may cost, as a share of what the base got wrong.
+        max_new_errors: Severity of newly wrong records that a gain may cost, as a share of that of the mended ones.
         is_simpler: The version tells the judge less than its base: then it wins a tie.
     """
     c = comparison
@@ -178,11 +179,12 @@ def decide(
         )
     if c.p_value > alpha:
         return "rejected", f"{gain}; {_show(c.p_value)} > {alpha:.4f}{_foretell(c, alpha)}"
-    if c.new_error_share > max_new_errors:
+    if c.new_error_share is None or c.new_error_share > max_new_errors:
+        weight = "more than nothing" if c.new_error_share is None else f"{c.new_error_share:.0%}"
         return (
             "rejected",
-            f"{gain}; {_show(c.p_value)}, but the new errors weigh {c.new_error_share:.0%} of what the base "
-            f"got wrong, over the budget of {max_new_errors:.0%}",
+            f"{gain}; {_show(c.p_value)}, but the new errors weigh {weight} of those it mends, "
+            f"over the budget of {max_new_errors:.0%}",
         )
     return "promoted", f"{gain}; {_show(c.p_value)} ≤ {alpha:.4f}"
 
@@ -205,12 +207,14 @@ def _foretell(comparison: Comparison, alpha: float) -> str:
     return f"; a gain of this size would take about {n} groups to show, {n - comparison.n_groups} more"
 
 
-def _new_error_share(both: pd.DataFrame, is_broken: NDArray[np.bool_], was_wrong: NDArray[np.bool_]) -> float:
+def _new_error_share(both: pd.DataFrame, is_broken: NDArray[np.bool_], is_fixed: NDArray[np.bool_]) -> float | None:
     severity = np.ones(len(both))
     if "severity" in both.columns:
         severity = both["severity"].to_numpy(dtype=np.float64, na_value=1.0)
-    new, old = float(severity[is_broken].sum()), float(severity[was_wrong].sum())
-    return new / old if old > 0 else float(new > 0)
+    new, mended = float(severity[is_broken].sum()), float(severity[is_fixed].sum())
+    if new == 0:
+        return 0.0
+    return new / mended if mended > 0 else None
 
 
 def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:

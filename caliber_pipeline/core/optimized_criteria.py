@@ -17,6 +17,7 @@ from caliber_pipeline.core.proposals import Candidate, EarlierProposal, Proposal
 from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA, conform_frame
 from caliber_pipeline.core.selection_bias import correct_best
 from caliber_pipeline.core.stopping import Alignment, Decision, LoopSettings, find_stop, measure_alignment
+from caliber_pipeline.core.usage import Usage
 
 __all__ = [
     "WINNING",
@@ -84,7 +85,20 @@ def select_earlier(
     }
     if decision.decision not in WINNING and decision.base == decision.champion:
         reasons[version] = decision.reason
-    return tuple(EarlierProposal(v, valid[v].full_text, reasons[v]) for v in sorted(reasons) if v in valid)
+    return tuple(
+        EarlierProposal(v, valid[v].full_text, reasons[v], *_tried(v, decided)) for v in sorted(reasons) if v in valid
+    )
+
+
+def _tried(version: str, decided: Mapping[str, pd.DataFrame]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a proposal changed, and what else was tried when it was chosen."""
+    rows = (frame.iloc[0] for frame in decided.values())
+    row = next((row for row in rows if str(row.get("proposed_version")) == version), None)
+    if row is None:
+        return (), ()
+    changes = (str(row["proposal_reason"]), *(str(change["suggestion"]) for change in row["suggestions"]))
+    others = (c for c in row["candidates"] if not str(c["outcome"]).startswith("chosen"))
+    return changes, tuple(f"{c['kind']}: {c['outcome']}" for c in others)
 
 
 def decide_version(
@@ -137,8 +151,11 @@ class Evaluation:
 
     Attributes:
         kappa_corrected: The version's kappa on dev less what being the best so far made of it; None unless it won.
-        n_calls: Calls to the judge that this evaluation and its proposal made.
-        cost_usd: What they cost; None where the price is unknown.
+        n_calls: Calls to the judge and to language models that this evaluation and its proposal made.
+        cost_usd: What they cost; None where a price is unknown.
+        n_model_calls: Those to language models.
+        n_model_tokens: Their tokens; None where a reply did not tell.
+        model_cost_usd: What these cost; None where the price is unknown.
         n_test_looks: Versions whose figures on test were shown so far on these data, this one included.
         n_stale_annotations: Annotations made under criteria that differ from these in substance.
         candidates: The proposals among which the next version was chosen.
@@ -147,14 +164,34 @@ class Evaluation:
     kappa_corrected: float | None = None
     n_calls: int = 0
     cost_usd: float | None = None
+    n_model_calls: int = 0
+    n_model_tokens: int | None = 0
+    model_cost_usd: float | None = 0.0
     n_test_looks: int = 0
     n_stale_annotations: int = 0
     candidates: tuple[Candidate, ...] = ()
 
-    def with_proposing(self, candidates: tuple[Candidate, ...], n_calls: int, cost_usd: float | None) -> "Evaluation":
-        """The same with what proposing took on top."""
-        cost = None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd
-        return replace(self, candidates=candidates, n_calls=self.n_calls + n_calls, cost_usd=cost)
+    def with_proposing(
+        self, candidates: tuple[Candidate, ...], tried: tuple[int, float | None], asked: Usage
+    ) -> "Evaluation":
+        """The same with what proposing took on top.
+
+        Args:
+            candidates: The proposals.
+            tried: Calls of the judge that tried them, and their cost.
+            asked: What asking language models for them took.
+        """
+        effort = add_effort((self.n_calls, self.cost_usd), tried)
+        n_calls, cost = add_effort(effort, (asked.n_calls, asked.cost_usd))
+        return replace(
+            self,
+            candidates=candidates,
+            n_calls=n_calls,
+            cost_usd=cost,
+            n_model_calls=asked.n_calls,
+            n_model_tokens=asked.n_tokens,
+            model_cost_usd=asked.cost_usd,
+        )
 
 
 def is_simpler(criteria: Criteria, base: Criteria) -> bool:

@@ -45,11 +45,15 @@ class EarlierProposal:
         version: Its name.
         text: What it told the judge.
         reason: Why it did not win.
+        changes: What it changed, in words.
+        beaten: What else was tried then, and what became of it.
     """
 
     version: str
     text: str
     reason: str
+    changes: tuple[str, ...] = ()
+    beaten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,10 @@ class Candidate:
 
 
 def select_train(
-    scored: pd.DataFrame, misalignments: pd.DataFrame, patterns: pd.DataFrame, records: pd.DataFrame
+    scored: pd.DataFrame,
+    misalignments: pd.DataFrame,
+    patterns: pd.DataFrame,
+    records: pd.DataFrame,
 ) -> TrainEvidence:
     """Keep of the evidence what belongs to train, without records whose label is in doubt."""
     is_doubtful = misalignments["attribution"] == LABEL_DOUBT

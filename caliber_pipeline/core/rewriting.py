@@ -1,16 +1,20 @@
 """What a language model is asked in order to rewrite criteria, and what of its reply becomes a proposal."""
 
+import json
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import pandas as pd
 from pydantic import BaseModel, Field
 
 from caliber_pipeline.core.criteria import Clause, Evidence
+from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.errors import ReplyError
 from caliber_pipeline.core.fingerprints import hash_texts
+from caliber_pipeline.core.learnings import distil_patterns
 from caliber_pipeline.core.proposals import (
     MAX_CLAUSES,
     Proposal,
@@ -20,8 +24,11 @@ from caliber_pipeline.core.proposals import (
 from caliber_pipeline.core.proposed_change import ProposedChange
 from caliber_pipeline.core.sanitizer import redact
 from caliber_pipeline.core.shown_records import AS_DATA, keep_known, render_lines
+from caliber_pipeline.core.themes import shorten
 
 MAX_SHOWN: Final = 24  # errors in a prompt: enough for the patterns to show, few enough to be read
+MAX_THEMES: Final = 8  # of which it is told how often the judge misses them
+MAX_EARLIER_CHARS: Final = 1_500  # of the text of one whose changes are not known
 MAX_EARLIER: Final = 3  # failed proposals that are told
 REWRITE: Final = "rewrite"
 SYSTEM: Final = (
@@ -138,6 +145,7 @@ def build_task(request: ProposalRequest, kind: Kind, max_shown: int = MAX_SHOWN)
         f"Errors of the judge, {len(shown)} of {len(errors)}, taken from every pattern ({_sizes(errors)}). "
         f"{AS_DATA}\n{_render(shown)}",
         f"Records that it gets right and must go on getting right:\n{_render(right)}" if len(right) else "",
+        _missed(request, wanted),
         _earlier(request),
         f"{_TASKS[kind]}\nState general rules: copy no text and no name from a record. Say for each new clause and "
         f"each suggestion which shown records it comes from. At most {MAX_CLAUSES} clauses in all; keep it short.",
@@ -212,8 +220,45 @@ def _numbered(request: ProposalRequest) -> str:
 
 
 def _earlier(request: ProposalRequest) -> str:
-    told = [f"- {e.text}\n  Result: {e.reason}" for e in request.earlier[-MAX_EARLIER:]]
-    return "\n".join(["Tried before over the same criteria, and not good enough:", *told]) if told else ""
+    told = []
+    for earlier in request.earlier[-MAX_EARLIER:]:
+        told.append(
+            f"- {'; '.join(earlier.changes) or shorten(earlier.text, MAX_EARLIER_CHARS)}\n  Result: {earlier.reason}"
+        )
+        told += [f"  Tried beside it: {beaten}" for beaten in earlier.beaten]
+    if not told:
+        return ""
+    return "\n".join(["Tried before over the same criteria, and not good enough; do not try it again:", *told])
+
+
+def _missed(request: ProposalRequest, kind: str | None) -> str:
+    """Which themes in people's notes the judge misses on train, and what was learned of them."""
+    evidence = request.evidence
+    notes = evidence.scored[["record_id"]].assign(text=evidence.scored["human_notes"]).dropna()
+    known = set(notes["record_id"])
+    seen = evidence.patterns["train_record_ids"].map(lambda ids: [i for i in ids if i in known])  # none set aside
+    patterns = evidence.patterns.assign(train_record_ids=seen)
+    learnings = distil_patterns(patterns, notes, measure_enrichment(evidence.scored, patterns))
+    if kind is not None:
+        learnings = learnings[learnings["kind"] == kind]
+    missed = learnings[learnings["n_missed"] > 0].head(MAX_THEMES)
+    if missed.empty:
+        return ""
+    lines = "\n".join(json.dumps(_theme(row), ensure_ascii=False) for row in missed.to_dict("records"))
+    return f"Themes in people's notes on train that the judge misses, what it misses more than others first:\n{lines}"
+
+
+def _theme(row: Mapping[Hashable, Any]) -> dict[str, object]:
+    n_others = row["n_other_missed"] + row["n_other_caught"]
+    return {
+        "theme": redact(str(row["title"])),
+        "error": row["kind"],
+        "missed": f"{row['n_missed']} of {row['n_missed'] + row['n_caught']}",
+        "missed_elsewhere": f"{row['n_other_missed']} of {n_others}",
+        "is_blind_spot": bool(row["is_enriched"]),
+        "learned": redact(str(row["content"])),
+        "advice": [redact(action) for action in row["recommended_actions"]],
+    }
 
 
 def _sizes(errors: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ class LoopSettings:
     Attributes:
         kappa_target: Cohen's kappa on dev from which judge and people count as aligned.
         max_iterations: Proposals since a person's file.
-        max_new_errors: Severity of newly wrong records to put up with, as a share of what the base got wrong.
+        max_new_errors: Severity of newly wrong records to put up with, as a share of that of the mended ones.
         max_cost_usd: What all verdicts and proposals of the loop may cost; None for any.
     """
 

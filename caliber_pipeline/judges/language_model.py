@@ -4,6 +4,8 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from caliber_pipeline.core.usage import Usage
+
 ReplyT = TypeVar("ReplyT", bound=BaseModel)
 
 
@@ -13,6 +15,11 @@ class LanguageModel(Protocol):
     @property
     def name(self) -> str:
         """Provider and model, as 'openai/gpt-4o'."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What all questions so far took."""
         ...
 
     async def ask(self, prompt: str, reply: type[ReplyT], *, system: str | None = None) -> ReplyT:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from caliber_pipeline.core.criteria import Sampling
 from caliber_pipeline.core.errors import JudgeError, ReplyError, SpendingCapError
 from caliber_pipeline.core.judge_prompt import Message
+from caliber_pipeline.core.pricing import usd
+from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.caller import Caller, CallFailedError, RefusedError, Tally, require_price
 from caliber_pipeline.judges.dialect import Dialect
@@ -44,11 +46,17 @@ class OpenAILanguageModel:
         self._settings = settings
         self._model = settings.model
         self._dialect: Dialect | None = None
+        self._usage = Usage()
 
     @property
     def name(self) -> str:
         """Provider and model."""
         return f"{self._settings.provider_name}/{self._model}"
+
+    @property
+    def usage(self) -> Usage:
+        """What all questions so far took; the cost is None where the price is unknown."""
+        return self._usage
 
     def __repr__(self) -> str:
         """Provider and model; no key."""
@@ -71,7 +79,7 @@ class OpenAILanguageModel:
         transport = open_transport(settings)
         async with aclosing(transport):
             caller = Caller(settings, self._form(reply, schema), transport, _gate(settings), self._budget)
-            text = await _call(caller, messages)
+            text = await self._call(caller, messages)
             try:
                 parsed = _parse(text, reply)
             except ValidationError as error:
@@ -79,9 +87,20 @@ class OpenAILanguageModel:
                     Message(role="assistant", content=text),
                     Message(role="user", content=f"That reply is not of the schema: {_faults(error)}. {form}"),
                 ]
-                parsed = _parse_again(await _call(caller, messages), reply)
+                parsed = _parse_again(await self._call(caller, messages), reply)
             self._dialect = caller.dialect
         return parsed
+
+    async def _call(self, caller: Caller, messages: list[Message]) -> str:
+        tally = Tally()
+        try:
+            return await _call(caller, messages, tally)
+        finally:
+            self._usage += Usage(
+                tally.n_attempts,
+                tally.prompt_tokens + tally.completion_tokens if tally.is_counted else None,
+                None if self._settings.price is None else usd(tally.spent),
+            )
 
     def _form(self, reply: type[BaseModel], schema: Mapping[str, Any]) -> Dialect:
         settings = self._settings
@@ -95,9 +114,9 @@ class OpenAILanguageModel:
         return replace(known, reply_name=reply.__name__, reply_schema=schema)
 
 
-async def _call(caller: Caller, messages: list[Message]) -> str:
+async def _call(caller: Caller, messages: list[Message], tally: Tally) -> str:
     try:
-        completion = await caller.call(messages, Tally())
+        completion = await caller.call(messages, tally)
     except (CallFailedError, RefusedError) as error:
         raise ReplyError(f"the language model gave no reply: {error}") from None
     except CapReachedError:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from caliber_pipeline.core.proposal_checks import find_refusal
 from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.strategies.protocol import Strategy
 from caliber_pipeline.strategies.screening import JudgeSome, race, set_aside
 
@@ -20,13 +21,13 @@ class Choice:
         proposal: The proposal; None where there is none worth trying.
         reason: Why there is none; None where there is one.
         candidates: What became of every proposal.
-        n_calls: Calls to language models, and verdicts asked for in the race.
+        usage: What asking language models took.
     """
 
     proposal: Proposal | None
     reason: str | None
     candidates: tuple[Candidate, ...]
-    n_calls: int
+    usage: Usage
 
 
 async def choose_next(
@@ -57,11 +58,11 @@ async def choose_next(
         else:
             failed.append(Candidate(proposal.strategy, proposal.kind, f"refused: {refusal}"))
     screening = await asyncio.to_thread(race, request, sound, judge, pool)
-    n_calls = sum(item.n_calls for item in found) + screening.n_judged
+    usage = sum((item.usage for item in found), start=Usage())
     reason = None
     if screening.chosen is None:
         reason = _explain(failed, screening.candidates)
-    return Choice(screening.chosen, reason, (*screening.candidates, *failed), n_calls)
+    return Choice(screening.chosen, reason, (*screening.candidates, *failed), usage)
 
 
 def _explain(failed: Sequence[Candidate], dropped: Sequence[Candidate]) -> str:

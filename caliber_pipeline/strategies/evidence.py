@@ -3,10 +3,9 @@
 import pandas as pd
 
 from caliber_pipeline.core.annotations import select_notes
-from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
 from caliber_pipeline.core.patterns import discover_patterns
-from caliber_pipeline.core.proposals import Proposal, TrainEvidence, propose_by_rules, select_train
+from caliber_pipeline.core.proposals import TrainEvidence, select_train
 from caliber_pipeline.core.schemas import empty_frame
 from caliber_pipeline.encoders.notes import encode_notes
 from caliber_pipeline.encoders.protocol import Encoder
@@ -43,31 +42,3 @@ def gather_evidence(
         vectors = encoder.encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
     misalignments = find_misalignments(scored, records, patterns, vectors)
     return select_train(scored, misalignments, patterns, records)
-
-
-def propose_from_notes(
-    scored: pd.DataFrame,
-    records: pd.DataFrame,
-    criteria: Criteria,
-    version: str,
-    encoder: Encoder,
-    *,
-    round_: int,
-    max_examples: int,
-) -> Proposal | None:
-    """The proposal by rules from train alone: its patterns too are found anew.
-
-    Args:
-        scored: Verdicts with labels, as `core.judge_scores.join_labels` gives them; rows beside train are not read.
-        records: record_id, query, output, reference, split.
-        criteria: The criteria to edit.
-        version: Their name.
-        encoder: Of the notes.
-        round_: The round of the proposal.
-        max_examples: How many examples the judge reads with profit.
-    """
-    scored = scored[scored["split"] == "train"]
-    records = records[records["split"] == "train"]
-    patterns = find_patterns(scored, records, encoder)
-    evidence = select_train(scored, find_misalignments(scored, records, patterns), patterns, records)
-    return propose_by_rules(criteria, version, evidence, round_=round_, max_examples=max_examples)

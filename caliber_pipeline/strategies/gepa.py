@@ -76,13 +76,13 @@ class GepaStrategy:
         rows = _rows(request)
         if len(rows) <= MINIBATCH:
             return Proposals((), (Candidate(GEPA, GEPA, f"failed: only {len(rows)} train records to learn from"),))
-        reflect = _Reflection(self._model)
+        before = self._model.usage
         found = gepa.optimize(
             seed_candidate={_COMPONENT: request.champion.criteria},
             trainset=rows,
             valset=rows[:N_VALIDATION],
             adapter=_Adapter(request, self._judge),
-            reflection_lm=reflect,
+            reflection_lm=_Reflection(self._model),
             reflection_minibatch_size=MINIBATCH,
             acceptance_criterion=_Acceptance(),
             max_metric_calls=self._max_verdicts,
@@ -92,7 +92,7 @@ class GepaStrategy:
         text = redact(found.best_candidate[_COMPONENT].strip())
         if text == request.champion.criteria or not text:
             reason = f"failed: no text did better on train ({found.num_candidates} tried)"
-            return Proposals((), (Candidate(GEPA, GEPA, reason, len(rows)),), reflect.n_calls)
+            return Proposals((), (Candidate(GEPA, GEPA, reason, len(rows)),), self._model.usage.since(before))
         change = ProposedChange(
             "main text",
             "the main text was evolved",
@@ -102,7 +102,7 @@ class GepaStrategy:
         )
         summary = f"main text evolved over {found.num_candidates} candidates"
         proposal = Proposal(request.edit(criteria=text), (), GEPA, summary, "evolved text", (change,))
-        return Proposals((proposal,), (), reflect.n_calls)
+        return Proposals((proposal,), (), self._model.usage.since(before))
 
 
 def _rows(request: ProposalRequest) -> list[dict[str, Any]]:
@@ -185,11 +185,9 @@ class _Reflection:
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        self.n_calls = 0
 
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         text = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
-        self.n_calls += 1
         try:
             return asyncio.run(self._model.ask(text, TextReply)).text
         except ReplyError:

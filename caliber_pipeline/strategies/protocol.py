@@ -1,9 +1,10 @@
 """What a strategy is: it writes proposals from train's evidence; who is chosen and promoted is decided elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+from caliber_pipeline.core.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -13,12 +14,12 @@ class Proposals:
     Attributes:
         proposals: Different in kind, in the order of their promise.
         failed: What it tried and could not use.
-        n_calls: Calls to a language model or a judge that it made.
+        usage: What asking a language model took.
     """
 
     proposals: tuple[Proposal, ...]
     failed: tuple[Candidate, ...] = ()
-    n_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 class Strategy(Protocol):

@@ -55,12 +55,13 @@ class RewriteStrategy:
 
     async def propose(self, request: ProposalRequest) -> Proposals:
         """One proposal of each kind whose reply can be used; the others are listed as failed."""
+        before = self._model.usage
         kinds = choose_kinds(request.evidence.misalignments, self._n_candidates)
         found = await asyncio.gather(*(self._propose(request, kind) for kind in kinds))
         return Proposals(
             tuple(item for item in found if isinstance(item, Proposal)),
             tuple(item for item in found if isinstance(item, Candidate)),
-            sum(kind is not Kind.EXAMPLES for kind in kinds),
+            self._model.usage.since(before),
         )
 
     async def _propose(self, request: ProposalRequest, kind: Kind) -> Proposal | Candidate:

@@ -9,6 +9,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_scores import resolve_examples
 from caliber_pipeline.core.optimized_criteria import measure_effort
 from caliber_pipeline.core.proposals import Proposal
+from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
@@ -19,8 +20,9 @@ class TrainJudge:
     """Judges train records under proposals and counts what that took.
 
     Attributes:
-        n_calls: Calls so far.
+        n_calls: Calls of the judge so far.
         cost_usd: What they cost; None where a price is unknown.
+        model_usage: What proposing took of language models.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class TrainJudge:
         self._open_cache = open_cache
         self.n_calls = 0
         self.cost_usd: float | None = 0.0
+        self.model_usage = Usage()
 
     def __call__(self, proposal: Proposal, record_ids: Sequence[str]) -> pd.DataFrame:
         """The verdicts of a proposal on some records."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pydantic import BaseModel, ValidationError
 
 from caliber_pipeline.core.errors import ReplyError
+from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.judges.language_model import ReplyT
 
 Answer = Callable[[str, type[BaseModel]], BaseModel | str]
@@ -20,6 +21,10 @@ class ScriptedModel:
     @property
     def name(self) -> str:
         return "scripted/model"
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(n_calls=len(self.prompts))
 
     async def ask(self, prompt: str, reply: type[ReplyT], *, system: str | None = None) -> ReplyT:
         self.prompts.append(f"{system or ''}\n{prompt}")

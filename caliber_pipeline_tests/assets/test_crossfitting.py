@@ -4,11 +4,11 @@ import dagster as dg
 import pytest
 
 from caliber_pipeline.assets.crossfitting import compare_cross_fitted
+from caliber_pipeline.assets.proposing import open_train_judge
 from caliber_pipeline.core.gate import Comparison, decide
 from caliber_pipeline.resources import Project
-from caliber_pipeline.strategies import crossfitting
+from caliber_pipeline.strategies import choose_next, crossfitting
 from caliber_pipeline.strategies.crossfitting import N_FOLDS, needs_cross_fitting
-from caliber_pipeline.strategies.evidence import propose_from_notes
 from caliber_pipeline.strategies.train_judge import TrainJudge
 from caliber_pipeline_tests.test_automation import obey, tick
 
@@ -20,19 +20,22 @@ def test_it_decides_by_proposals_that_did_not_see_the_fold(
         obey(planted, instance, tick(planted, instance))
     evidence: list[set[str]] = []
     judged: list[list[str]] = []
-    propose, judge = propose_from_notes, TrainJudge.judge
+    judge = TrainJudge.judge
 
-    def watch_proposals(scored, *args, **kwargs):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN002, ANN003, ANN202
-        evidence.append(set(scored.loc[scored["split"] == "train", "record_id"]))
-        return propose(scored, *args, **kwargs)
+    async def watch_proposals(strategies, request, guarded, trial):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        evidence.append(set(request.evidence.scored["record_id"]))
+        assert not set(guarded["record_id"]) & evidence[-1]
+        return await choose_next(strategies, request, guarded, trial)
 
     def watch_judge(self, criteria, record_ids):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
         judged.append(list(record_ids))
         return judge(self, criteria, record_ids)
 
-    monkeypatch.setattr(crossfitting, "propose_from_notes", watch_proposals)
+    monkeypatch.setattr(crossfitting, "choose_next", watch_proposals)
     monkeypatch.setattr(TrainJudge, "judge", watch_judge)
-    comparison = compare_cross_fitted(planted, "v001", 1)
+    trial = open_train_judge(planted, planted.tables.require("judge_scores", "v001"))
+    comparison = compare_cross_fitted(planted, "v001", 1, trial)
+    assert trial.n_calls == sum(map(len, judged))
     assert len(evidence) == len(judged) == N_FOLDS
     records = planted.tables.require("records").set_index("record_id")
     for seen, fold in zip(evidence, judged, strict=True):
@@ -51,12 +54,12 @@ def test_it_decides_by_proposals_that_did_not_see_the_fold(
     [
         ("undecided", "rules", 30, True),
         ("rejected", "rules", 30, False),
-        ("undecided", "rewrite", 30, False),
+        ("undecided", "rewrite", 30, True),
         ("undecided", None, 30, False),
         ("undecided", "rules", 19, False),
     ],
 )
-def test_it_is_for_proposals_by_rules_that_dev_left_open(
+def test_it_is_for_proposals_by_strategies_that_dev_left_open(
     decision: str, strategy: str | None, n_groups: int, *, is_needed: bool
 ) -> None:
     comparison = Comparison(0.1, 0.5, 0.03, 10, 10, n_groups, 5, 0, has_lost_coverage=False, n_differing_groups=5)

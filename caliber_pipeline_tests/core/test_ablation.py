@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from caliber_pipeline.core.ablation import list_parts, measure_contribution, select_ablated
+from caliber_pipeline.core.ablation import (
+    N_HELD_OUT,
+    hold_out,
+    leave_out,
+    list_parts,
+    measure_contribution,
+    select_ablated,
+)
 from caliber_pipeline.core.criteria import Clause, Criteria, ExampleRef
 
 CRITERIA = Criteria(
@@ -66,9 +73,26 @@ def test_records_without_a_verdict_are_left_aside_and_dev_is_not_looked_at() -> 
     full = scored()
     full.loc[:9, "split"] = "dev"
     full.loc[10, "is_example"] = True
-    assert len(select_ablated(full)) == N - 11
+    assert len(select_ablated(full)) == N - 10
     without = full.assign(llm_score=full["llm_score"].where(full.index >= 20))
     assert measure_contribution(list_parts(CRITERIA)[0], select_ablated(full), without).n == N - 20
+
+
+def test_a_shown_record_is_judged_while_itself_is_left_out_and_every_record_once() -> None:
+    shown = [f"r{i}" for i in range(12)]
+    criteria = CRITERIA.model_copy(
+        update={"examples": tuple(ExampleRef(record_id=record_id, content_hash="h") for record_id in shown)}
+    )
+    record_ids = [f"r{i}" for i in range(20)]
+    batches = hold_out(criteria, record_ids)
+    assert sorted(i for ids, _ in batches for i in ids) == sorted(record_ids)
+    assert len(batches) == 1 + N_HELD_OUT
+    for ids, left_out in batches:
+        kept = {example.record_id for example in leave_out(criteria, left_out).examples}
+        assert not kept & set(ids)
+        assert kept | left_out == set(shown)
+    assert hold_out(CRITERIA, record_ids) == [(record_ids, frozenset())]
+    assert hold_out(CRITERIA, []) == []
 
 
 def test_where_kappa_is_undefined_nothing_is_shown() -> None:

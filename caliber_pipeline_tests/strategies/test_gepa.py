@@ -30,7 +30,7 @@ def test_the_evolved_text_names_what_people_object_to_and_comes_from_train_alone
     split_of = world.records.set_index("record_id")["split"]
     assert set(split_of[list(proposal.changes[0].record_ids)]) == {"train"}
     assert model.prompts
-    assert found.n_calls == len(model.prompts)
+    assert found.usage.n_calls == len(model.prompts)
     assert not any(CANARY in prompt for prompt in model.prompts)
 
 

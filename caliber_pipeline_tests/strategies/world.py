@@ -104,13 +104,25 @@ class World:
             pattern_name=flaw.map(RULES).astype("string[pyarrow]"),
             attribution="judge_error",
         )
+
+        def members(flaw: str, is_chosen: pd.Series) -> list[str]:
+            has_flaw = self.records["output"].str.contains(flaw)
+            return [str(record_id) for record_id in self.records.loc[has_flaw & is_chosen, "record_id"]]
+
         patterns = pd.DataFrame(
             {
                 "pattern_id": [f"p-{f}" for f in RULES],
                 "name": list(RULES.values()),
                 "polarity": "reject",
                 "is_unclustered": False,
-                "train_record_ids": [[] for _ in RULES],
+                "description": "",
+                "keywords": [[flaw] for flaw in RULES],
+                "examples": [[note] for note in RULES.values()],
+                "stability": 0.9,
+                "method": "by hand",
+                "notes_fingerprint": "n",
+                "record_ids": [members(flaw, self.records["split"] != "") for flaw in RULES],
+                "train_record_ids": [members(flaw, self.records["split"] == "train") for flaw in RULES],
             }
         )
         return select_train(scored, wrong, patterns, self.records)
