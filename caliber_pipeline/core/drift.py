@@ -155,16 +155,20 @@ def split_drift(
     low, high = paired_difference_interval(gained, lost, before.size, confidence=confidence)
     p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     judge = Change((gained - lost) / before.size, float(low), float(high))
-    return DriftSplit(judge, _difference(new, now, confidence), p_value)
+    ends = difference_interval(new.sum(), new.size, now.sum(), now.size, confidence=confidence)
+    data = Change(float(new.mean() - now.mean()), float(ends[0]), float(ends[1]))
+    return DriftSplit(judge, data, p_value)
 
 
-def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], confidence: float) -> Change:
-    """Difference of two independent shares: Newcombe (1998), Stat. Med. 17:873-890, method 10, from our intervals."""
-    a, b = float(first.mean()), float(second.mean())
-    a_low, a_high = map(float, proportion_interval(first.sum(), first.size, confidence=confidence))
-    b_low, b_high = map(float, proportion_interval(second.sum(), second.size, confidence=confidence))
-    below, above = np.hypot(a - a_low, b_high - b), np.hypot(a_high - a, b - b_low)
-    return Change(a - b, float(a - b - below), float(a - b + above))
+def difference_interval(
+    hits: npt.ArrayLike, n: int, other_hits: npt.ArrayLike, other_n: int, *, confidence: float = CONFIDENCE
+) -> tuple[Floats, Floats]:
+    """Interval of a share less an independent one: Newcombe (1998), Stat. Med. 17:873-890, method 10, from ours."""
+    first, second = np.asarray(hits, dtype=np.float64), np.asarray(other_hits, dtype=np.float64)
+    low, high = proportion_interval(first, n, confidence=confidence)
+    other_low, other_high = proportion_interval(second, other_n, confidence=confidence)
+    a, b = first / n, second / other_n
+    return a - b - np.hypot(a - low, other_high - b), a - b + np.hypot(high - a, b - other_low)
 
 
 @dataclass(frozen=True)

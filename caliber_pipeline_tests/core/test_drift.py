@@ -7,6 +7,7 @@ from caliber_pipeline.core.drift import (
     agreement_of,
     build_row,
     count_undated,
+    difference_interval,
     evidence_of_drift,
     find_certificate,
     run_drift_test,
@@ -98,6 +99,20 @@ def test_the_interval_of_data_drift_is_newcombes_widened() -> None:
     assert data.ci_low <= low + 1e-9
     assert data.ci_high >= high - 1e-9
     assert data.ci_high - data.ci_low <= 1.03 * (high - low)
+
+
+@pytest.mark.parametrize("n", [50, 200])
+def test_intervals_of_data_drift_cover(n: int) -> None:
+    """Exact, by the binomial probabilities of all outcomes on 50 anchors and n audited records."""
+    from scipy.stats import binom
+
+    shares, anchors, audited = [0.5, 0.7, 0.8, 0.9, 0.95], np.arange(51), np.arange(n + 1)
+    low, high = difference_interval(audited[:, None], n, anchors, 50)
+    for now in shares:
+        for new in shares:
+            is_covered = (low <= new - now) & (new - now <= high)
+            coverage = binom.pmf(audited, n, new) @ is_covered @ binom.pmf(anchors, 50, now)
+            assert coverage >= 0.935, (now, new)
 
 
 def test_anchors_must_be_the_same() -> None:
