@@ -223,12 +223,14 @@ class Page:
     def _overview(self, request: Request, session: Session, body: bytes) -> dict[str, Any]:
         records = self._assets.records()
         desk = self._desk(session)
-        chosen = [(key, label) for key, label in _FILTERS]
-        chosen += [(key, queue.label) for key, queue in list(records.queues.items())[:MAX_FILTER_PATTERNS]]
+        chosen = [(key, label, "") for key, label in _FILTERS]
+        queues = list(records.queues.items())[:MAX_FILTER_PATTERNS]
+        chosen += [(key, queue.label, queue.heading) for key, queue in queues]
         return {
             "progress": self._progress(session, records),
             "filters": [
-                {"key": key, "label": label, "count": len(desk.matching(records, key, ""))} for key, label in chosen
+                {"key": key, "label": label, "heading": heading, "count": len(desk.matching(records, key, ""))}
+                for key, label, heading in chosen
             ],
             "has_judge": records.judge is not None,
             "criteria": {"version": records.criteria_version, "text": records.criteria_text},

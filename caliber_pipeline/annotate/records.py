@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -37,12 +37,14 @@ class Queue:
         places: Per record its place in the queue; -1 where it is not in it.
         inclusion_probability: Per record, NaN where it was not sampled.
         is_open_only: What the person has judged or skipped leaves it.
+        heading: Under which it is listed.
     """
 
     label: str
     places: npt.NDArray[np.int64]
     inclusion_probability: npt.NDArray[np.float64] | None = None
     is_open_only: bool = False
+    heading: str = "The pipeline asks for"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,8 @@ class Assets:
                 found.append((key, _queue(label, index, table, is_open_only=key == "plan")))
         for pattern in patterns.to_pylist() if patterns is not None else []:
             members = pa.table({"record_id": pa.array(pattern["record_ids"], pa.string())})
-            found.append((f"pattern-{pattern['pattern_id']}", _queue(pattern["name"], index, members)))
+            queue = replace(_queue(pattern["name"], index, members), heading=f"Notes on {pattern['polarity']}s")
+            found.append((f"pattern-{pattern['pattern_id']}", queue))
         return found
 
 

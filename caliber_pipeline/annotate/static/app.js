@@ -227,6 +227,7 @@ async function startView(next, id = null) {
   commitNote();
   view = next;
   await looking;
+  await outbox.send(); // so that the server chooses by what was decided just now
   if (view !== next) return; // a later choice has come meanwhile
   keeper.set("view", view);
   [trail, place, ahead] = [[], -1, []];
@@ -378,11 +379,16 @@ async function refreshOverview() {
     return;
   }
   showProgress();
-  const options = overview.filters.map(({ key, label, count: n }) =>
-    element("option", { value: key, textContent: `${label} (${n})` }),
-  );
   const select = byId("filter");
-  select.replaceChildren(...options);
+  const groups = new Map([["", select]]);
+  select.replaceChildren();
+  for (const { key, label, heading, count: n } of overview.filters) {
+    if (!groups.has(heading)) {
+      groups.set(heading, element("optgroup", { label: heading }));
+      select.append(groups.get(heading));
+    }
+    groups.get(heading).append(element("option", { value: key, textContent: `${label} (${n})` }));
+  }
   if (!overview.filters.some(({ key }) => key === view.filter)) view = { ...view, filter: "open" };
   select.value = view.filter;
   byId("show-judge").hidden = !overview.has_judge;

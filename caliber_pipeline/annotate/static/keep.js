@@ -59,7 +59,7 @@ export class Outbox {
     this.keeper = keeper;
     this.annotator = annotator;
     this.tell = tell;
-    this.isSending = false;
+    this.sending = null;
     this.waitMs = FIRST_WAIT_MS;
     this.timer = null;
     this.n = 0;
@@ -82,9 +82,13 @@ export class Outbox {
     this.send();
   }
 
-  async send() {
-    if (this.isSending) return;
-    this.isSending = true;
+  // Resolves once all is sent, or the server is found to be away.
+  send() {
+    this.sending ??= this.sendAll().finally(() => (this.sending = null));
+    return this.sending;
+  }
+
+  async sendAll() {
     clearTimeout(this.timer);
     try {
       for (let batch = this.pending().slice(0, BATCH); batch.length; batch = this.pending().slice(0, BATCH)) {
@@ -101,8 +105,6 @@ export class Outbox {
       this.tell(error instanceof Refused ? "refused" : "offline", error);
       this.timer = setTimeout(() => this.send(), this.waitMs);
       this.waitMs = Math.min(this.waitMs * 2, LONGEST_WAIT_MS);
-    } finally {
-      this.isSending = false;
     }
   }
 
