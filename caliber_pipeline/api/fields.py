@@ -1,29 +1,18 @@
 """Reads a record, annotation or verdict from whatever a caller holds it in: a dict or any object with attributes."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
+from caliber_pipeline.core.column_names import RECORD_ALIASES, SCORE_BY_WORD
 from caliber_pipeline.core.errors import InputError
 
 Item: TypeAlias = Any
 """A mapping, or an object with attributes."""
 
-ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
-    "record_id": ("record_id", "id", "item_id"),
-    "query": ("query", "input", "question", "prompt"),
-    "output": ("output", "actual_output", "response", "answer"),
-    "reference": ("reference", "expected_output", "ground_truth", "expected"),
-    "human_score": ("human_score", "judgment"),
-    "human_notes": ("human_notes", "notes"),
-    "llm_score": ("llm_score", "score"),
-    "llm_reasoning": ("llm_reasoning", "explanation", "llm_explanation", "reasoning"),
-}
-"""Our names of a record's fields, and what callers call them, in the order in which they are looked for."""
-
 
 def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN401 - fields are of any type
     """The first of a field's aliases that the item has with a value that is not None."""
-    for alias in ALIASES.get(name, (name,)):
+    for alias in RECORD_ALIASES.get(name, (name,)):
         value = item.get(alias) if isinstance(item, Mapping) else getattr(item, alias, None)
         if value is not None:
             return value
@@ -56,8 +45,6 @@ def parse_score(value: object, *, what: str) -> int:
 
 def find_score(value: object) -> int | None:
     """0 or 1 from a number, a bool or a word such as 'accept', None from anything else."""
-    from caliber_pipeline.core.columns import SCORE_BY_WORD
-
     text = str(int(value)) if isinstance(value, bool | float) and value in (0, 1) else str(value)
     return SCORE_BY_WORD.get(text.strip().lower())
 

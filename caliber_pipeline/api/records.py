@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from caliber_pipeline.api.faults import describe_fault
-from caliber_pipeline.api.fields import ALIASES, Item, parse_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, parse_score, read_field, read_id
+from caliber_pipeline.core.column_names import RECORD_ALIASES
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 GOLD: Final = "gold"
 """The annotator whose verdict is the label, whatever others say."""
 
-_KNOWN: Final = frozenset({"metadata"}.union(*ALIASES.values()))
+_KNOWN: Final = frozenset({"metadata"}.union(*RECORD_ALIASES.values()))
 
 
 class UploadedRecord(BaseModel):
@@ -54,7 +55,7 @@ class UploadedRecord(BaseModel):
     def _use_aliases(cls, data: Any) -> Any:  # noqa: ANN401 - Pydantic hands over what it was given
         if not isinstance(data, Mapping):
             return data
-        ours = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+        ours = {alias: name for name, aliases in RECORD_ALIASES.items() for alias in aliases}
         return {ours.get(key, key): value for key, value in data.items()}
 
     @property
@@ -143,7 +144,7 @@ def rows_from_records(records: Iterable[Item]) -> list[dict[str, Any]]:
     """
     rows = []
     for record in records:
-        row = {name: read_field(record, name) for name in ALIASES}
+        row = {name: read_field(record, name) for name in RECORD_ALIASES}
         row["record_id"] = read_id(record)
         other = read_field(record, "metadata")
         others = dict(other) if isinstance(other, Mapping) else {}

@@ -188,7 +188,7 @@ def our_names_first(mapping: Mapping[str, str] | None, names: Sequence[str]) -> 
     Raises:
         InputError: a pair names no column of the file on either side, or none of ours.
     """
-    from caliber_pipeline.core.columns import RECORD_ALIASES
+    from caliber_pipeline.core.column_names import RECORD_ALIASES
 
     ours = {alias: name for name, aliases in RECORD_ALIASES.items() for alias in (*aliases, name)}
     turned = {}

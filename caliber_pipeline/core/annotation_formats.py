@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core.columns import ANNOTATION_ALIASES, RECORD_ALIASES
+from caliber_pipeline.core.column_names import ANNOTATION_ALIASES, RECORD_ALIASES
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.schemas import ANNOTATIONS
 

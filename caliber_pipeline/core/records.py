@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from caliber_pipeline.core.column_names import RECORD_ALIASES, SCORE_FORMS
 from caliber_pipeline.core.columns import (
-    RECORD_ALIASES,
-    SCORE_FORMS,
     Faults,
     blank_to_null,
     parse_scores,

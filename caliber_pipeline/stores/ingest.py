@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caliber_pipeline.core.annotations import OUTDATED, annotations_from_records, combine_annotations, parse_annotations
-from caliber_pipeline.core.columns import ANNOTATION_ALIASES, require_text, resolve_columns
+from caliber_pipeline.core.column_names import ANNOTATION_ALIASES
+from caliber_pipeline.core.columns import require_text, resolve_columns
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.records import parse_records
