@@ -6,6 +6,7 @@ from typing import Final
 import dagster as dg
 
 from caliber_pipeline.assets.alignment_metrics import alignment_metrics
+from caliber_pipeline.assets.all_scores import all_scores
 from caliber_pipeline.assets.annotations import annotations
 from caliber_pipeline.assets.annotator_agreement import annotator_agreement
 from caliber_pipeline.assets.calibrated_judge import calibrated_judge
@@ -27,6 +28,7 @@ ALL_ASSETS: Final[Sequence[dg.AssetsDefinition | dg.AssetSpec]] = [
     annotations,
     annotator_agreement,
     judge_scores,
+    all_scores,
     alignment_metrics,
     drift,
     patterns,

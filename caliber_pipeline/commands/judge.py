@@ -4,17 +4,12 @@ import argparse
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from upath import UPath
-
-    from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.resources import Project
     from caliber_pipeline.stores.sharded_work import ShardProgress
 
@@ -66,6 +61,7 @@ def execute(arguments: argparse.Namespace) -> None:
         JudgeError: the judge as a whole cannot work.
         SpendingCapError: the spending cap was reached.
     """
+    from caliber_pipeline.assets.all_scores import count_statuses, load_examples
     from caliber_pipeline.commands.run import build_settings
     from caliber_pipeline.judges.batch_judge import StillUnderWayError
     from caliber_pipeline.resources import Project
@@ -75,7 +71,7 @@ def execute(arguments: argparse.Namespace) -> None:
     criteria = project.criteria_files.load(version)
     try:
         folder = project.judge_all(
-            version, criteria, _examples(project, criteria), _reporter(), waits=not arguments.no_wait
+            version, criteria, load_examples(project, criteria), _reporter(), waits=not arguments.no_wait
         )
     except StillUnderWayError as under_way:
         sys.stdout.write(
@@ -83,7 +79,7 @@ def execute(arguments: argparse.Namespace) -> None:
         )
         sys.stdout.write("\n")
         return
-    counts = _count(folder)
+    counts = count_statuses(folder)
     if arguments.json:
         sys.stdout.write(json.dumps({"version": version, "folder": str(folder), "n_by_status": counts}) + "\n")
         return
@@ -91,27 +87,6 @@ def execute(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{version}: {shown}; {folder}\n")
     if counts.get("failed"):
         sys.stdout.write("run again to have the failed ones asked again\n")
-
-
-def _count(folder: "UPath") -> dict[str, int]:
-    from caliber_pipeline.stores.shards import open_dataset
-
-    counts: Counter[str] = Counter()
-    for batch in open_dataset(folder).to_batches(columns=["status"]):
-        counts.update({entry["values"]: entry["counts"] for entry in batch.column(0).value_counts().to_pylist()})
-    return dict(counts)
-
-
-def _examples(project: "Project", criteria: "Criteria") -> "pd.DataFrame":
-    from caliber_pipeline.core.annotations import resolve_labels
-    from caliber_pipeline.core.judge_scores import resolve_examples
-    from caliber_pipeline.core.schemas import empty_frame
-    from caliber_pipeline.stores.ingest import load_annotated
-
-    if not criteria.examples:
-        return resolve_examples(criteria, empty_frame("records"), resolve_labels(empty_frame("annotations")))
-    labels = resolve_labels(project.tables.require("annotations"))
-    return resolve_examples(criteria, load_annotated(project.tables), labels)
 
 
 def _champion(project: "Project") -> str:
