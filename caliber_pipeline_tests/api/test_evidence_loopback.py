@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from caliber_pipeline.api.dedupers import InMemoryDeduper
 from caliber_pipeline.api.discovery import PatternDiscovery
 from caliber_pipeline.api.discovery_results import ClusteringMethod, EvidenceItem
-from caliber_pipeline.api.evidence import EvidencePipeline, PipelineResult
+from caliber_pipeline.api.evidence import EvidenceOptions, EvidencePipeline, PipelineResult
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.judges.openai_language_model import OpenAILanguageModel
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
@@ -91,3 +91,31 @@ def test_discovery_by_llm_over_http_is_held_to_the_notes() -> None:
 def test_a_refused_key_ends_the_discovery_with_a_reason() -> None:
     with loopback(LoopbackConfig(api_key="right")) as server, pytest.raises(JudgeError):
         PatternDiscovery(model=_model(server.base_url)).discover_sync([{"id": 1, "score": 0, "notes": "rude"}], "llm")
+
+
+def test_the_whole_way_by_llm_keeps_what_is_true_of_lying_partial_and_failing_replies() -> None:
+    # clustering invents n9 and leaves n4 out twice; the learning on fees invents an id, the one on tone is refused
+    themes = {"themes": [{"name": "Fees", "description": "Wrong fees."}, {"name": "Tone", "description": "Rude."}]}
+    given = {"n0": "Fees", "n1": "Fees", "n2": "Tone", "n3": "Tone", "n9": "Fees"}
+    assigned = {"assignments": [{"id": key, "theme": theme} for key, theme in given.items()]}
+    learning = _reply(supporting_item_ids=["i0", "i1", "i7"]).model_dump_json()
+    replies = {
+        "List the recurring themes": json.dumps(themes),
+        "Give each note": json.dumps(assigned),
+        "Theme: Fees": learning,
+    }
+    texts = ["a wrong fee", "bad fee", "cold tone", "rude tone", "wet parcel"]
+    items = [EvidenceItem(f"i{i}", text) for i, text in enumerate(texts)]
+    sink = InMemorySink()
+    with loopback(LoopbackConfig(replies=replies, errors={"Theme: Tone": (400, "content_filter")})) as server:
+        pipeline = EvidencePipeline(
+            model=_model(server.base_url), sink=sink, options=EvidenceOptions(method=ClusteringMethod.LLM)
+        )
+        result = pipeline.run_sync(items)
+    assert result.clustering_result.method == "llm"
+    # n9 in the first reply; all five in the second, which was asked about n4 alone
+    assert result.clustering_result.n_invented_ids == 1 + 5
+    assert result.clustering_result.uncategorized == ("i4",)
+    assert [kept.supporting_item_ids for kept in result.learnings] == [("i0", "i1")]
+    assert [failure.split(" ")[0] for failure in result.failures] == ["'Tone'"]
+    assert list(sink.learnings) == list(result.sink_ids)
