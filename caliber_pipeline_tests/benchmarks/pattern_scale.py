@@ -57,7 +57,12 @@ def measure(
     ari, left_out = adjusted_rand_score(themes[nearest], labels), np.mean(labels < 0)
     fitted = min(n, clustering.MAX_SAMPLE)
     ran = [f"{n:,}", str(patterns["method"][0]), f"{fitted:,}", f"{peak_mb / 1024:.1f}, {before_mb / 1024:.1f}"]
-    quality = [f"{len(found)}", f"{ari:.2f}", f"{left_out:.0%}", f"{found['stability'].astype(float).mean():.2f}"]
+    quality = [
+        f"{len(found)}",
+        f"{ari:.2f}",
+        f"{100 * left_out:.0f} %",
+        f"{found['stability'].astype(float).mean():.2f}",
+    ]
     return seconds, ran, quality
 
 
