@@ -117,13 +117,15 @@ def _stability(method: Method, notes: Sequence[str], vectors: NDArray[np.floatin
 def _difference(gold: Labels, ours: list[Labels], theirs: list[Labels]) -> list[str]:
     """Mean difference per score with its 95 % interval: 1.96 standard deviations over bootstrap samples.
 
-    Notes are drawn anew, and runs, as both could have been others. Percentiles would not do: copies of a note agree with
-    themselves, which lifts both scores in every sample.
+    Notes are drawn anew, and runs, as both could have been others. Percentiles would not do: copies of a note agree
+    with themselves, which lifts both scores in every sample.
     """
     rng = np.random.default_rng(0)
 
     def mean(runs: list[Labels], chosen: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.mean([_scores(gold[rows], runs[i][rows]) for i in chosen.tolist()], axis=0)
+        scores = np.array([_scores(gold[rows], runs[i][rows]) for i in chosen.tolist()], dtype=np.float64)
+        average: NDArray[np.float64] = scores.mean(axis=0)
+        return average
 
     n, n_runs = len(gold), len(ours)
     point = mean(ours, np.arange(n_runs), np.arange(n)) - mean(theirs, np.arange(n_runs), np.arange(n))
