@@ -55,6 +55,24 @@ def test_two_raylets_give_what_one_process_gives(tmp_path: Path, kills: bool) ->
 
 @needs_ray
 @pytest.mark.slow
+def test_the_spending_cap_holds_for_all_workers_together_and_nothing_is_paid_twice(tmp_path: Path) -> None:
+    # a call costs 300 tokens at 2.50 and 20 at 10.00 US dollars per million, which is 0.00095: 105 fit into 0.1
+    n, cap, each = 400, 0.1, 0.00095
+    module = "caliber_pipeline_tests.judges.ray_capped_process"
+    with loopback(LoopbackConfig(latency_s=0.01)) as server:
+        command = [sys.executable, "-m", module, server.base_url, str(tmp_path / "shards"), str(n), str(cap)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        n_calls = server.stats()["calls"]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert "the spending cap was reached" in seen["refusal"]
+    assert 0.8 * cap <= seen["spent"] <= cap
+    assert seen["spent"] / each == pytest.approx(round(seen["spent"] / each))
+    assert (seen["n_scored"], n_calls) == (n, n)
+
+
+@needs_ray
+@pytest.mark.slow
 def test_the_command_judges_on_ray(tmp_path: Path) -> None:
     records = [{"id": f"r{i}", "query": f"q{i}", "output": "o", "score": i % 2} for i in range(40)]
     pd.DataFrame(records).to_csv(tmp_path / "r.csv", index=False)
