@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caliber_pipeline.api.analysis import MisalignmentAnalysis, MisalignmentAnalyzer
@@ -151,8 +152,16 @@ class CalibrationSession(SessionStorage):
         """
         evaluation = self._need_evaluation("optimise the criteria")
         optimizer = PromptOptimizer(model_name, llm_provider, max_examples=max_examples, encoder=self._open_encoder())
-        self._content.proposal = await optimizer.optimize(evaluation.on_split("train"), evaluation.criteria)
-        return self._content.proposal
+        train = evaluation.on_split("train")
+        proposal = await optimizer.optimize(train, evaluation.criteria)
+        if not train.misaligned and evaluation.misaligned:
+            n = len(evaluation.misaligned)
+            told = (
+                f"The judge errs on no record of train; its errors on the others ({n}) are there to judge proposals by."
+            )
+            proposal = replace(proposal, summary=told)
+        self._content.proposal = proposal
+        return proposal
 
     def select_examples(
         self,

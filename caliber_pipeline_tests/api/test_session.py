@@ -315,6 +315,11 @@ class SessionMachine(RuleBasedStateMachine):
     def learn(self) -> None:
         asyncio.run(_learn(self.session))
 
+    @precondition(lambda self: self.session.annotation_manager.get_annotations_dict())
+    @rule()
+    def iterate(self) -> None:
+        self.session.iterate_sync("be right", max_iterations=0)
+
     @invariant()
     def survives_json(self) -> None:
         data = self.session.to_dict()
@@ -369,3 +374,17 @@ def test_odd_calls_have_one_clear_line(tmp_path: Path) -> None:
             call()
         assert "\n" not in str(caught.value)
     assert CalibrationSession(5).session_id == "5"  # type: ignore[arg-type]
+
+
+def test_errors_beside_train_make_no_proposal_and_it_says_so() -> None:
+    rows = [row for row in make_flawed_rows(12) if row["judgment"] == 0]
+    session = make_session(rows)
+    result = session.evaluate_sync("be right")
+    aside = [row for row in rows if row["id"] in {r.record_id for r in result.misaligned if r.split != "train"}]
+    session.upload_records(aside)
+    session.evaluate_sync("be right")
+
+    proposal = session.optimize_prompt_sync()
+
+    assert not proposal.has_changed
+    assert proposal.summary.startswith(f"The judge errs on no record of train; its errors on the others ({len(aside)})")
