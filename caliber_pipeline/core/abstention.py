@@ -114,6 +114,8 @@ def find_threshold(
 def learn_abstention(scored: pd.DataFrame) -> Abstention:
     """From which confidence on a judge may decide alone, from its verdicts with labels as `join_labels` gives them."""
     part = select_calibration(scored)
+    if part.empty and scored["confidence"].notna().any():
+        return _nothing(0, "no calibration record is judged: they are part of test, which only winning versions see")
     agrees = (part["llm_score"] == part["human_score"]).to_numpy(dtype=bool)
     return find_threshold(part["confidence"].to_numpy(dtype=np.float64, na_value=np.nan), agrees)
 

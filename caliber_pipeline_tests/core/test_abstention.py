@@ -5,6 +5,7 @@ import pytest
 from caliber_pipeline.core.abstention import (
     find_threshold,
     labels_needed,
+    learn_abstention,
     list_abstained,
     select_abstained,
     select_calibration,
@@ -90,6 +91,9 @@ def test_what_two_people_judged_or_nothing_is_guaranteed_for_needs_no_third() ->
     )
     found = find_threshold(np.full(30, 0.9), np.ones(30))
 
+    assert learn_abstention(scored.assign(split="dev", group="g")).reason == (
+        "no calibration record is judged: they are part of test, which only winning versions see"
+    )
     assert list_abstained(scored, found) == ("unsure",)
     assert list_abstained(scored, find_threshold([], [])) == ()
     assert found.in_words == (
