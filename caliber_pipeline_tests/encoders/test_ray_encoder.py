@@ -32,7 +32,7 @@ print(json.dumps({"difference": difference, "shape": found["ray"].shape, "seen":
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed")
 def test_vectors_from_ray_are_those_of_this_machine(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", _PROCESS, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", _PROCESS, str(tmp_path)], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["shape"] == [1100, 384]

@@ -25,13 +25,16 @@ from caliber_pipeline_tests.judges import sharded_judging_process
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed")
 N = 1000
+_TIMEOUT_S = 240
 DIFFERS = ["is_cached", "latency_s", "n_attempts"]
 
 
 def judge_on_ray(url: str, folder: Path, *, kills: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "caliber_pipeline_tests.judges.ray_judging_process", url, str(folder), str(N)]
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run([*command, "yes" if kills else "no"], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [*command, "yes" if kills else "no"], capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen
@@ -61,7 +64,7 @@ def test_the_spending_cap_holds_for_all_workers_together_and_nothing_is_paid_twi
     module = "caliber_pipeline_tests.judges.ray_capped_process"
     with loopback(LoopbackConfig(latency_s=0.01)) as server:
         command = [sys.executable, "-m", module, server.base_url, str(tmp_path / "shards"), str(n), str(cap)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
         assert done.returncode == 0, done.stderr[-3000:]
         n_calls = server.stats()["calls"]
     seen = json.loads(done.stdout.splitlines()[-1])
@@ -82,7 +85,10 @@ def test_the_command_judges_on_ray(tmp_path: Path) -> None:
     judge = ["judge", *at, "--version", "v001", "--judge", "recorded", "--backend", "ray", "--json"]
     for arguments in (["ingest", *at, "--records", str(tmp_path / "r.csv")], judge):
         done = subprocess.run(
-            [sys.executable, "-m", "caliber_pipeline.cli", *arguments], capture_output=True, text=True
+            [sys.executable, "-m", "caliber_pipeline.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
         )
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_by_status"] == {"scored": 40}
