@@ -212,6 +212,7 @@ class EvidencePipeline:
             stability=pattern.stability,
             confidence=pattern.confidence,
             enrichment=_most_alike(frozenset(pattern.record_ids), enrichment),
+            polarity=pattern.polarity,
         )
         try:
             async with slots:

@@ -86,6 +86,7 @@ class ThemeEvidence:
         stability: Bootstrap Jaccard; None where not computed.
         confidence: Mean similarity to the centre; None where not known.
         enrichment: Where the judge's errors are known.
+        polarity: The verdict that the notes explain, 'reject' or 'accept'; None where they explain none.
     """
 
     name: str
@@ -95,6 +96,10 @@ class ThemeEvidence:
     stability: float | None = None
     confidence: float | None = None
     enrichment: Enrichment | None = None
+    polarity: str | None = None
+
+
+_SCORES: Final = {"reject": "score 0", "accept": "score 1", None: "say how to score"}
 
 
 def distil_learning(theme: ThemeEvidence) -> LearningArtifact:
@@ -107,7 +112,7 @@ def distil_learning(theme: ThemeEvidence) -> LearningArtifact:
     about = f" They are about {', '.join(theme.keywords)}." if theme.keywords else ""
     quoted = "; ".join(f"\u201c{quote}\u201d" for quote in quotes)
     content = f"{len(theme.notes)} notes share this theme.{about} In people's words: {quoted}."
-    actions = [f"Say in the criteria how to score what these notes describe, e.g. \u201c{quotes[0]}\u201d."]
+    actions = [f"Add a clause to the criteria: {_SCORES[theme.polarity]} where people note \u201c{quotes[0]}\u201d."]
     tags = [*theme.keywords]
     if theme.enrichment is not None:
         found = theme.enrichment
@@ -165,6 +170,7 @@ def _learning_row(pattern: Mapping[Any, Any], text_of: Mapping[str, str], found:
         enrichment=Enrichment(
             found["n_missed"], found["n_caught"], None if pd.isna(share) else share, found["q_value"]
         ),
+        polarity=pattern["polarity"],
     )
     learning = distil_learning(theme)
     provenance = {

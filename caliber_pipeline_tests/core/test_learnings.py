@@ -47,6 +47,7 @@ def test_what_the_judge_misses_most_comes_first_and_dev_notes_stay_out() -> None
     assert list(fees["tags"]) == ["wrong_fee", "fee"]
     assert fees["confidence"] == 0.48  # stability 0.8 of 3 notes: 0.8 * 3 / 5
     assert tone["confidence"] == 0.25  # no stability counts a half, of 2 notes: 0.5 * 2 / 4
+    assert "score 0 where people note “fee wrong”" in fees["recommended_actions"][0]
     assert "secret" not in fees["content"]
     assert "[EMAIL]" in fees["content"]
     assert json.loads(fees["provenance"])["notes_fingerprint"] == "f"
