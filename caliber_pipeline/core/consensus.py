@@ -58,7 +58,7 @@ def cluster_by_consensus(rows: Matrix, rng: np.random.Generator) -> Labels:
         labels = _link(1.0 - distinct @ distinct.T, "average", 1.0 - MIN_SIMILARITY)
     else:
         shares = comembership(distinct, rng)
-        labels = _join_small(_link(1.0 - shares, "average", 1.0 - MIN_COMEMBERSHIP), shares)
+        labels = join_small(_link(1.0 - shares, "average", 1.0 - MIN_COMEMBERSHIP), shares)
     return labels[merged]
 
 
@@ -104,7 +104,7 @@ def cluster_on_sphere(points: Matrix, n_clusters: int, rng: np.random.Generator)
     return labels
 
 
-def _join_small(labels: Labels, shares: Matrix) -> Labels:
+def join_small(labels: Labels, shares: Matrix) -> Labels:
     """The labels with each cluster too small to last joined to the one that its notes are with most."""
     least = max(2.0, SMALL_PER_CUBE_ROOT * len(labels) ** (1 / 3))
     is_alone = np.zeros(labels.max() + 1, dtype=bool)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core import clustering
 from caliber_pipeline.core.clustering import UNCLUSTERED, fit_clusters
-from caliber_pipeline.core.consensus import cluster_by_consensus, unit
+from caliber_pipeline.core.consensus import MIN_JOINING, cluster_by_consensus, join_small, unit
 from caliber_pipeline.core.stability import bootstrap_jaccard
 
 
@@ -28,6 +28,24 @@ def test_well_separated_groups_are_found_at_20_60_and_200(n_groups: int, size: i
     rows = _groups(n_groups, size, spread=0.5)
     labels = cluster_by_consensus(rows, np.random.default_rng(0))
     assert _agreement(labels, size) == pytest.approx(1.0)
+
+
+def test_groups_of_very_different_sizes_are_found() -> None:
+    sizes = [40, 20, 10, 5, 3]
+    rng = np.random.default_rng(0)
+    gold = np.repeat(np.arange(5), sizes)
+    rows = unit(unit(rng.normal(size=(5, 32)))[gold] + 0.4 * rng.normal(size=(78, 32)) / 32**0.5)
+    found = fit_clusters(rows, np.ones(78, dtype=np.int64)).labels
+    assert len({*zip(gold.tolist(), found.tolist(), strict=True)}) == found.max() + 1 == 5
+
+
+def test_what_is_too_small_to_last_joins_the_nearest_and_a_stranger_none() -> None:
+    labels = np.repeat([0, 1, 2, 3], [30, 30, 1, 1])
+    shares = (labels[:, None] == labels[None, :]).astype(np.float64)
+    shares[60, :30] = shares[:30, 60] = MIN_JOINING * 1.5
+    shares[61, :61] = shares[:61, 61] = MIN_JOINING * 0.5
+    joined = join_small(labels, shares)
+    assert joined.tolist() == [0] * 30 + [1] * 30 + [0] + [2]
 
 
 def test_near_duplicates_stay_together() -> None:
