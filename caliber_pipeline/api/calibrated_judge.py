@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,12 +32,13 @@ RESULT_COLUMNS: Final = (
 class CalibratedJudge:
     """A judge with its criteria, examples, thresholds and certificate."""
 
-    def __init__(self, document: JudgeDocument, *, judge: Judge | None = None) -> None:
+    def __init__(self, document: JudgeDocument, *, judge: Judge | None = None, embeddings: Path | None = None) -> None:
         """Use an exported judge.
 
         Args:
             document: What was exported.
             judge: Who gives the verdicts; None opens the provider and model of the document.
+            embeddings: Where the embedded judge keeps vectors, so that its examples are encoded once; None for nowhere.
 
         Warns:
             UserWarning: model, provider or prompt template differ from those that the certificate was issued for, or
@@ -44,12 +46,15 @@ class CalibratedJudge:
         """
         self.document = document
         self._judge = judge
+        self._embeddings = embeddings
         for difference in find_differences(document, judge):
             warnings.warn(f"the certificate does not hold: {difference}", UserWarning, stacklevel=2)
 
     @classmethod
     def load(cls, path: str | Path, *, judge: Judge | None = None) -> CalibratedJudge:
         """Read an exported judge.
+
+        The embedded judge keeps the vectors of what it has read in a file beside it, `NAME.embeddings.sqlite`.
 
         Raises:
             InputError: the file cannot be read or is no exported judge.
@@ -60,7 +65,9 @@ class CalibratedJudge:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read ({error})") from error
-        return cls(parse_document(text, source=str(path)), judge=judge)
+        beside = Path(path).with_suffix(".embeddings.sqlite")
+        embeddings = beside if os.access(beside.parent, os.W_OK) else None
+        return cls(parse_document(text, source=str(path)), judge=judge, embeddings=embeddings)
 
     @property
     def certificate(self) -> dict[str, Any]:
@@ -102,7 +109,7 @@ class CalibratedJudge:
 
         document = self.document
         if self._judge is None:
-            self._judge = _open(document)
+            self._judge = _open(document, self._embeddings)
         examples = frame_examples(document.examples)
         verdicts = run_judge(self._judge, JudgeTask(_frame(records), document.definition, examples), cache=cache)
         confidence = verdicts["confidence"].to_numpy(dtype="float64", na_value=float("nan"))
@@ -139,9 +146,15 @@ def find_differences(document: JudgeDocument, judge: Judge | None = None) -> lis
     return differences
 
 
-def _open(document: JudgeDocument) -> Judge:
-    from caliber_pipeline.api.judging import open_judge
+def _open(document: JudgeDocument, embeddings: Path | None) -> Judge:
+    from caliber_pipeline.api.judging import default_encoder, open_judge
 
+    if document.provider == "local" and embeddings is not None:
+        from caliber_pipeline.encoders.cached import CachedEncoder
+        from caliber_pipeline.judges.local import LocalJudge
+        from caliber_pipeline.stores.embedding_cache import EmbeddingCache
+
+        return LocalJudge(CachedEncoder(default_encoder(), EmbeddingCache(embeddings)))
     return open_judge(document.provider, document.model if document.provider != "local" else None)
 
 

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from caliber_pipeline import cli
+from caliber_pipeline.api import judging
 from caliber_pipeline.api.calibrated_judge import CalibratedJudge
 from caliber_pipeline.core.calibrated_judge import parse_document
+from caliber_pipeline_tests.projects import WordEncoder
 
 N = 120
 
@@ -158,3 +163,26 @@ def test_scoring_from_python_awaited_or_not_is_the_same(stored: Path, capsys: py
     assert found["status"].tolist() == ["scored", "failed"]
     pd.testing.assert_frame_equal(asyncio.run(_score(judge, pd.DataFrame(rows))), found)
     assert found["is_abstained"].all()  # recorded verdicts bring no confidence, so that none may stand alone
+
+
+def test_the_embedded_judge_encodes_its_examples_once(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, encoded = tmp_path / "judge.json", list[str]()
+
+    class Counting(WordEncoder):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            encoded.extend(texts)
+            return super().encode(texts)
+
+    call(capsys, "export", "--assets", str(stored), "--to", str(path), "--version", "v001")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["provider"] = content["certificate"]["provider"] = "local"
+    content["model"] = content["certificate"]["model"] = Counting.name
+    path.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(judging, "default_encoder", Counting)
+    first = CalibratedJudge.load(path).score([{"query": "a b", "output": "c d"}])
+    n_first = len(encoded)
+    assert n_first > 0
+    pd.testing.assert_frame_equal(CalibratedJudge.load(path).score([{"query": "a b", "output": "c d"}]), first)
+    assert len(encoded) == n_first

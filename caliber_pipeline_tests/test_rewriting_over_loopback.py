@@ -1,0 +1,93 @@
+"""The loop with an endpoint as judge and as language model: it reads the criteria, and finds the planted rules."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from caliber_pipeline_tests.projects import FLAWS
+from caliber_pipeline_tests.test_endpoint_loop import N, make_project, run_loop
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A judge that rejects the flaws which its criteria name, and a language model that turns notes into clauses."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        texts = [str(message["content"]) for message in body["messages"]]
+        answer = rewrite(texts[-1]) if "kept_clauses" in texts[0] else judge(texts[0], texts[-1])
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(answer)}}
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        payload = json.dumps({**reply, "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def judge(criteria: str, record: str) -> dict[str, object]:
+    known = [flaw for flaw in FLAWS if flaw in criteria]
+    return {"reasoning": f"looked for {known}", "score": int(not any(flaw in record for flaw in known))}
+
+
+def rewrite(prompt: str) -> dict[str, object]:
+    rows = [json.loads(line) for line in prompt.splitlines() if line.startswith('{"record_id"')]
+    by_note: dict[str, list[str]] = {}
+    for row in rows:
+        if row["people"] != row["judge"]:
+            by_note.setdefault(row["people_say"], []).append(row["record_id"])
+    return {
+        "suggestions": [],
+        "criteria": prompt.split("The judge's criteria:\n", 1)[1].split("\n\n", 1)[0],
+        "kept_clauses": [],
+        "new_clauses": [
+            {"text": f"Score 0 where {note}", "verdict": 0, "record_ids": ids} for note, ids in by_note.items()
+        ],
+    }
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}/v1")
+    monkeypatch.setenv("CALIBER_MODEL", "m")
+    yield "ready"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_rewrites_find_the_planted_rules_and_test_is_judged_once_they_won(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, "rewrite", input_price=1.0, output_price=1.0)
+    run_loop(project, instance)
+    told = " ".join(clause.text for clause in project.criteria_files.load("v002").clauses)
+    assert all(flaw in told for flaw in FLAWS)
+    history = project.tables.require("calibration_history").set_index("criteria_version")
+    assert history["decision"].to_dict() == {"v001": "baseline", "v002": "promoted"}
+    assert history.loc["v002", "dev_cohen_kappa"] == history.loc["v002", "test_cohen_kappa"] == 1.0
+    assert history["n_test_looks"].tolist() == [1, 2]
+    # three rewrites of 15 tokens each, at 1 dollar a million
+    assert history.loc["v001", "n_model_calls"] == 3
+    assert history.loc["v001", "n_model_tokens"] == 45
+    assert history.loc["v001", "model_cost_usd"] == pytest.approx(45e-6)
+    # v002's calls hold those on test, which came after the decision; what the race asked is known already
+    candidates = project.tables.require("optimized_criteria", "v001")["candidates"].iloc[0]
+    (chosen,) = [candidate for candidate in candidates if candidate["outcome"] == "chosen"]
+    assert history.loc["v002", "n_calls"] == N - chosen["n_screened"]
