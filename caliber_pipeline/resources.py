@@ -207,6 +207,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         judge = self.build_judge(criteria=criteria, version=version)
         if isinstance(judge, BatchJudge):
             judge.waits = waits
+        if isinstance(judge, RecordedJudge):
+            judge = RecordedJudge(sees_all=False)
         with self.open_verdict_cache() as cache:
             return judge_in_shards(judge, records, task, cache=cache, on_progress=on_progress)
 
@@ -310,4 +312,4 @@ def _build_local(_: int, __: Budget | None) -> Judge:
 
 
 def _build_recorded(_: int, __: Budget | None) -> Judge:
-    return RecordedJudge()
+    return RecordedJudge(sees_all=False)

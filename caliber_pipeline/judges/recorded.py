@@ -18,6 +18,10 @@ class RecordedJudge:
     is_cacheable = False
     max_examples = 0
 
+    def __init__(self, *, sees_all: bool = True) -> None:
+        """A judge of the records in a task, or of one shard of them, which may be one without any verdict."""
+        self._sees_all = sees_all
+
     def identity(self, criteria: Criteria) -> Mapping[str, str | int | float | None]:
         """Recorded verdicts depend on nothing but the file."""
         return {"provider": self.provider, "model": self.model}
@@ -30,7 +34,7 @@ class RecordedJudge:
         """
         records = task.records
         is_scored = records["llm_score"].notna()
-        if len(records) and not is_scored.any():
+        if self._sees_all and len(records) and not is_scored.any():
             raise JudgeError(
                 "no record brings a verdict; the recorded judge needs a column llm_score (or score, llm_judgment)"
             )

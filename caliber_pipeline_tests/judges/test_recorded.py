@@ -30,6 +30,11 @@ def test_a_file_without_any_verdict_is_one_error() -> None:
         run_judge(RecordedJudge(), task)
 
 
+def test_a_shard_may_have_no_verdict_at_all() -> None:
+    task = JudgeTask(make_records({"a": "x"}), CRITERIA, make_records({}))
+    assert run_judge(RecordedJudge(sees_all=False), task)["status"].tolist() == ["failed"]
+
+
 def test_its_verdicts_depend_on_no_criteria() -> None:
     judge = RecordedJudge()
     assert judge.identity(CRITERIA) == judge.identity(Criteria(criteria="other"))
