@@ -81,7 +81,7 @@ def test_rewrites_find_the_planted_rules_and_test_is_judged_once_they_won(
     assert all(flaw in told for flaw in FLAWS)
     history = project.tables.require("calibration_history").set_index("criteria_version")
     assert history["decision"].to_dict() == {"v001": "baseline", "v002": "promoted"}
-    assert history.loc["v002", "dev_cohen_kappa"] == history.loc["v002", "test_cohen_kappa"] == 1.0
+    assert history["dev_cohen_kappa"].tolist() == history["test_cohen_kappa"].tolist() == [0.0, 1.0]
     assert history["n_test_looks"].tolist() == [1, 2]
     # three rewrites of 15 tokens each, at 1 dollar a million
     assert history.loc["v001", "n_model_calls"] == 3
