@@ -81,7 +81,7 @@ class GepaStrategy:
             seed_candidate={_COMPONENT: request.champion.criteria},
             trainset=rows,
             valset=rows[:N_VALIDATION],
-            adapter=_Adapter(request, self._judge),
+            adapter=(adapter := _Adapter(request, self._judge)),
             reflection_lm=_Reflection(self._model),
             reflection_minibatch_size=MINIBATCH,
             acceptance_criterion=_Acceptance(),
@@ -93,16 +93,27 @@ class GepaStrategy:
         if text == request.champion.criteria or not text:
             reason = f"failed: no text did better on train ({found.num_candidates} tried)"
             return Proposals((), (Candidate(GEPA, GEPA, reason, len(rows)),), self._model.usage.since(before))
-        change = ProposedChange(
-            "main text",
-            "the main text was evolved",
-            f"{len(rows)} train records gave feedback, {found.num_candidates} texts were compared",
-            "fewer errors of every kind",
-            record_ids=tuple(row["record_id"] for row in rows),
+        changes = tuple(
+            _change(i, step, record_ids, request)
+            for i, (step, record_ids) in enumerate(adapter.lineage(found.best_candidate[_COMPONENT]), start=1)
         )
         summary = f"main text evolved over {found.num_candidates} candidates"
-        proposal = Proposal(request.edit(criteria=text), (), GEPA, summary, "evolved text", (change,))
+        proposal = Proposal(request.edit(criteria=text), (), GEPA, summary, "evolved text", changes)
         return Proposals((proposal,), (), self._model.usage.since(before))
+
+
+def _change(step: int, text: str, record_ids: Sequence[str], request: ProposalRequest) -> ProposedChange:
+    """One rewrite on the way, with the errors that it came from."""
+    errors = request.evidence.misalignments
+    patterns = errors.loc[errors["record_id"].isin(record_ids), "pattern_id"].dropna()
+    return ProposedChange(
+        aspect=f"main text, rewrite {step}",
+        suggestion=redact(text.strip())[:MAX_CHARS],
+        rationale=f"{len(record_ids)} records of a minibatch of train were judged wrongly by the text before",
+        expected_improvement="fewer such errors",
+        pattern_ids=tuple(sorted(set(patterns.astype(str)))),
+        record_ids=tuple(record_ids),
+    )
 
 
 def _rows(request: ProposalRequest) -> list[dict[str, Any]]:
@@ -125,6 +136,17 @@ class _Adapter:
     def __init__(self, request: ProposalRequest, judge: JudgeCriteria) -> None:
         self._request = request
         self._judge = judge
+        self._reflected: tuple[str, tuple[str, ...]] | None = None
+        self._made_from: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def lineage(self, text: str) -> list[tuple[str, tuple[str, ...]]]:
+        """The texts from the first rewrite to this one, each with the records that were got wrong under its parent."""
+        steps: list[tuple[str, tuple[str, ...]]] = []
+        while text in self._made_from and all(text != known for known, _ in steps):
+            parent, record_ids = self._made_from[text]
+            steps.append((text, record_ids))
+            text = parent
+        return steps[::-1]
 
     def evaluate(
         self,
@@ -135,6 +157,9 @@ class _Adapter:
         from gepa.core.adapter import EvaluationBatch
 
         criteria = self._request.edit(criteria=redact(candidate[_COMPONENT].strip()) or self._request.champion.criteria)
+        text = candidate[_COMPONENT]
+        if self._reflected is not None and text not in self._made_from and text != self._reflected[0]:
+            self._made_from[text] = self._reflected
         verdicts = self._judge(criteria, [*dict.fromkeys(row["record_id"] for row in batch)])
         verdicts = verdicts.set_index("record_id")  # GEPA fills up a last batch with records that it holds already
         outputs, scores = [], []
@@ -153,7 +178,10 @@ class _Adapter:
         eval_batch: Any,  # noqa: ANN401 - of an optional package
         components_to_update: Sequence[str],
     ) -> dict[str, list[dict[str, Any]]]:
-        shown = [_feedback(trace) for trace in eval_batch.trajectories or []]
+        traces = eval_batch.trajectories or []
+        wrong = (str(trace["record_id"]) for trace in traces if trace["llm_score"] != int(trace["human_score"]))
+        self._reflected = (candidate[_COMPONENT], tuple(dict.fromkeys(wrong)))
+        shown = [_feedback(trace) for trace in traces]
         return dict.fromkeys(components_to_update, shown)
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from caliber_pipeline.strategies import GepaStrategy
-from caliber_pipeline.strategies.gepa import _Acceptance
+from caliber_pipeline.strategies.gepa import MINIBATCH, _Acceptance
 from caliber_pipeline_tests.strategies.world import CANARY, RULES, START, World, scripted
 
 pytest.importorskip("gepa")
@@ -28,7 +28,13 @@ def test_the_evolved_text_names_what_people_object_to_and_comes_from_train_alone
     assert sum(flaw in proposal.criteria.criteria for flaw in RULES) >= 2
     assert proposal.strategy == "gepa"
     split_of = world.records.set_index("record_id")["split"]
-    assert set(split_of[list(proposal.changes[0].record_ids)]) == {"train"}
+    assert proposal.changes
+    outputs = world.records.set_index("record_id")["output"]
+    for change in proposal.changes:  # each rewrite rests on the errors that were shown, and no other record
+        assert 0 < len(change.record_ids) <= MINIBATCH
+        assert set(split_of[list(change.record_ids)]) == {"train"}
+        assert all(any(flaw in outputs[record_id] for flaw in RULES) for record_id in change.record_ids)
+        assert set(change.pattern_ids) <= {f"p-{flaw}" for flaw in RULES}
     assert model.prompts
     assert found.usage.n_calls == len(model.prompts)
     assert not any(CANARY in prompt for prompt in model.prompts)
