@@ -360,7 +360,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sys.stdout.write("| " + " | ".join(cells) + " |\n")
                 sys.stdout.flush()
                 rows.append(row)
-    sys.stdout.write("\nGrowth: " + "; ".join(growth(rows)) + "\n")
+    if grown := "; ".join(growth(rows)):
+        sys.stdout.write(f"\nGrowth: {grown}\n")
 
 
 if __name__ == "__main__":
