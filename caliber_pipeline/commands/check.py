@@ -23,13 +23,15 @@ def execute(arguments: argparse.Namespace) -> None:
     """Check the certificate.
 
     Raises:
-        InputError: the file is no exported judge.
+        InputError: the file is no exported judge, or the minimum no kappa.
         CaliberError: the certificate does not support the minimum.
     """
     from caliber_pipeline.api.calibrated_judge import CalibratedJudge
     from caliber_pipeline.core.calibrated_judge import check_kappa
-    from caliber_pipeline.core.errors import CaliberError
+    from caliber_pipeline.core.errors import CaliberError, InputError
 
+    if not -1 <= arguments.min_kappa <= 1:
+        raise InputError(f"--min-kappa is {arguments.min_kappa:g}; give a kappa from -1 to 1")
     document = CalibratedJudge.load(arguments.judge).document
     is_supported, reason = check_kappa(document, arguments.min_kappa)
     if not is_supported:
