@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,13 +66,14 @@ class _End:
 
 
 class Behind(Generic[T]):
-    """Calls a function with one item after the other in a thread, at most one item behind."""
+    """Calls a function with one item after the other in a thread, at most some items behind."""
 
-    def __init__(self, function: Callable[[T], None]) -> None:
-        """Start the thread."""
+    def __init__(self, function: Callable[[T], None], n: int) -> None:
+        """Start the thread; `n` items may wait or be under way."""
         self._function = function
+        self._n = n
         self._executor = ThreadPoolExecutor(1)
-        self._last: Future[None] | None = None
+        self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -83,17 +85,15 @@ class Behind(Generic[T]):
         """Wait for the last item; raise what went wrong with it, unless something did already."""
         try:
             if kind is None:
-                self.wait()
+                self._wait(0)
         finally:
-            self._executor.shutdown()
+            self._executor.shutdown(cancel_futures=True)
 
     def __call__(self, item: T) -> None:
-        """Hand over an item, once the one before is done."""
-        self.wait()
-        self._last = self._executor.submit(self._function, item)
+        """Hand over an item, once no more than `n` - 1 are waiting; raises what went wrong with an earlier one."""
+        self._wait(self._n - 1)
+        self._waiting.append(self._executor.submit(self._function, item))
 
-    def wait(self) -> None:
-        """Wait until everything is done."""
-        if self._last is not None:
-            self._last.result()
-            self._last = None
+    def _wait(self, n_left: int) -> None:
+        while len(self._waiting) > n_left:
+            self._waiting.popleft().result()

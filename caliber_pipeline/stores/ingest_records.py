@@ -26,6 +26,7 @@ from caliber_pipeline.stores.shards import ShardWriter, StagedTable, staging_fol
 from caliber_pipeline.stores.tables import TableStore
 
 _N_READ_AHEAD = 3
+_N_BEHIND = 12  # batches; a row group is about nine, and writing one must not keep parsing waiting
 OnProgress = Callable[[int], None]
 
 
@@ -150,20 +151,24 @@ class _Run:
         report: OnProgress,
     ) -> None:
         n_rows = 0
-        with Behind(self._store) as store:
+        with Behind(self._write, _N_BEHIND) as write, Behind(self._take_keys, _N_BEHIND) as take_keys:
             for rows in read_ahead(file.batches(), _N_READ_AHEAD):
                 parsed = parser.parse(rows.table, rows.lines, find_repeats, has_few_queries=has_few_queries)
                 rejected = rejected_of(rows, parsed.is_rejected, parsed.reasons)
                 if rejected.num_rows:
                     self._first_reason = self._first_reason or rejected.column("reason")[0].as_py()
                     self._rejected.add(rejected)
-                store(parsed)
+                write(parsed)
+                take_keys(parsed)
                 n_rows += rows.table.num_rows + rows.broken.num_rows
                 report(n_rows)
 
-    def _store(self, parsed: ParsedBatch) -> None:
-        """Take a batch's records; runs in a thread beside the parsing of the next, which takes about as long."""
+    def _write(self, parsed: ParsedBatch) -> None:
+        """Write a batch; in a thread of its own, as a row group of many batches is written at once."""
         self._records.add(parsed.table)
+
+    def _take_keys(self, parsed: ParsedBatch) -> None:
+        """Take from a batch what is told of all records in the end; in a thread of its own too."""
         self._fingerprint.add(parsed.table)
         ids = parsed.table.column("record_id").combine_chunks()
         self._spill.add_ids(hash_strings(ids), hash_contents(ids), parsed.table.column("line").to_numpy())
