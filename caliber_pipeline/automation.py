@@ -124,7 +124,7 @@ def materialization_of(project: Project, version: str) -> dg.AssetMaterializatio
 
 
 @dg.sensor(
-    jobs=[ingest_job, calibration_job],
+    jobs=[ingest_job, calibration_job, test_job],
     minimum_interval_seconds=SENSOR_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sees new criteria files, from a person or from the optimizer, and has each evaluated.",

@@ -19,6 +19,10 @@ def tick(project: Project, instance: dg.DagsterInstance) -> dg.SensorResult | dg
     context = dg.build_sensor_context(instance=instance, resources={"project": project})
     outcome = criteria_sensor(context)
     assert isinstance(outcome, dg.SensorResult | dg.SkipReason)
+    if isinstance(outcome, dg.SensorResult):  # the daemon refuses a request for another job
+        assert {request.job_name for request in outcome.run_requests or []} <= {
+            job.name for job in criteria_sensor.jobs
+        }
     return outcome
 
 
