@@ -85,7 +85,7 @@ def parse_scores(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedAr
 
 def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether each text is null or white space."""
-    return pc.fill_null(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(column)), 0), True)
+    return pc.fill_null(pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column)), True)
 
 
 def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:

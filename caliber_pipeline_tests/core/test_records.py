@@ -1,5 +1,6 @@
 """Rows become records or rejections with a reason; ids, groups and splits are stable."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.records import ParsedRows, metadata_columns, parse_records
-from caliber_pipeline.core.splits import default_groups, splits_of_hashes
+from caliber_pipeline.core.splits import default_groups, normalise, splits_of_hashes
 
 
 def parse(rows: Sequence[Mapping[str, str | None]], **options: object) -> ParsedRows:
@@ -157,6 +158,13 @@ def test_near_duplicate_queries_share_a_group_and_few_queries_are_told_apart_by_
 
 def split_groups(groups: list[str]) -> list[str]:
     return [str(split) for split in splits_of_hashes(hash_texts(pd.Series(groups))).to_pylist()]
+
+
+@given(st.lists(st.text(" \t\n\r\f\x0b aA\u00e9\u00a0\u2003", max_size=6), max_size=9), st.integers(0, 3))
+def test_texts_that_differ_in_case_and_white_space_alone_are_one_key(texts: list[str], n_left_out: int) -> None:
+    keys = normalise(pa.array(texts, pa.string())[n_left_out:])
+
+    assert keys.to_pylist() == [re.sub(r"[ \t\n\f\r]+", " ", text.lower()).strip() for text in texts[n_left_out:]]
 
 
 def test_a_split_does_not_change_when_records_are_added() -> None:
