@@ -22,6 +22,7 @@ EDGES = {
     "annotations": {"records"},
     "rejected_annotations": {"records"},
     "judge_scores": {"records", "annotations", "criteria"},
+    "all_scores": {"records", "criteria"},
     "alignment_metrics": {"annotations", "judge_scores"},
     "annotator_agreement": {"annotations"},
     "drift": {"annotations", "judge_scores"},
