@@ -184,6 +184,7 @@ class LedgerBudget(Budget):
         super().__init__(None)
         self._ledger = ledger
         self._attempt = (-1, "")
+        self._settling: list[Any] = []
 
     @contextmanager
     def for_shard(self, shard: int) -> Iterator[None]:
@@ -194,6 +195,9 @@ class LedgerBudget(Budget):
         try:
             yield
         finally:
+            # an end that overtook them would give back what they settle, and the cap would not hold
+            ray.get(self._settling)
+            self._settling.clear()
             ray.get(self._ledger.end.remote(*self._attempt))
 
     async def reserve(self, amount: int) -> None:
@@ -208,4 +212,4 @@ class LedgerBudget(Budget):
     def settle(self, reserved: int, spent: int) -> None:
         """Replace a reservation by what the call cost."""
         self.spent += spent
-        self._ledger.settle.remote(*self._attempt, reserved, spent)
+        self._settling.append(self._ledger.settle.remote(*self._attempt, reserved, spent))
