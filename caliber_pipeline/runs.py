@@ -119,7 +119,7 @@ class JobRunner:
         self._run("test" if on_test else "calibration", partition_key=version, tags={RUN_KEY_TAG: key})
 
     def estimate_next(self) -> str:
-        """What judging the next version would take; ingests where the input is new, and judges nothing.
+        """What judging would take, for the next version and the loop; reads new input first, and judges nothing.
 
         Raises:
             InputError: input or criteria cannot be used.
@@ -168,7 +168,7 @@ class JobRunner:
 
 
 def describe_estimate(project: Project, version: str) -> str:
-    """Calls, tokens and cost of judging a version, in words."""
+    """Calls, tokens and cost of judging a version, and the cost of the loop from there, in words."""
     criteria = project.criteria_files.load(version)
     judge = project.build_judge(criteria=criteria, version=version)
     if not isinstance(judge, OpenAIJudge | BatchJudge):

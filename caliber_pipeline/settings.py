@@ -103,8 +103,6 @@ class Settings(BaseModel):
     @field_validator("judge_options")
     @classmethod
     def _has_no_password_in_url(cls, options: dict[str, str | int | float]) -> dict[str, str | int | float]:
-        if "@" in urlsplit(str(options.get("base_url", ""))).netloc:
-            raise ValueError("base_url holds a user or password, which settings show; put the key into CALIBER_API_KEY")
         if secret := find_secret(str(options.get("base_url", ""))):
             raise ValueError(f"base_url holds {secret}, which settings show; put the key into CALIBER_API_KEY")
         return options
@@ -184,7 +182,9 @@ class Settings(BaseModel):
 
 
 def find_secret(url: str) -> str | None:
-    """A parameter in the URL's query that looks like a key, in words; None where there is none."""
+    """What of a URL must not be shown, in words: a user or password, or what looks like a key in its query."""
+    if "@" in urlsplit(url).netloc:
+        return "a user or password"
     names = (name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
     return next((f"'{name}' in its query" for name in names if _SECRET.search(name)), None)
 

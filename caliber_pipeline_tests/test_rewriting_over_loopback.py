@@ -1,39 +1,20 @@
 """The loop with an endpoint as judge and as language model: it reads the criteria, and finds the planted rules."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from caliber_pipeline_tests.projects import FLAWS
+from caliber_pipeline_tests.scripted_endpoint import serve_chat
 from caliber_pipeline_tests.test_endpoint_loop import N, make_project, run_loop
 
 
-class Handler(BaseHTTPRequestHandler):
-    """A judge that rejects the flaws which its criteria name, and a language model that turns notes into clauses."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        texts = [str(message["content"]) for message in body["messages"]]
-        answer = rewrite(texts[-1]) if "kept_clauses" in texts[0] else judge(texts[0], texts[-1])
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(answer)}}
-        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        payload = json.dumps({**reply, "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+def answer(texts: Sequence[str]) -> dict[str, object]:
+    """As a judge that rejects the flaws its criteria name, and as a language model that turns notes into clauses."""
+    return rewrite(texts[-1]) if "kept_clauses" in texts[0] else judge(texts[0], texts[-1])
 
 
 def judge(criteria: str, record: str) -> dict[str, object]:
@@ -59,16 +40,11 @@ def rewrite(prompt: str) -> dict[str, object]:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}/v1")
-    monkeypatch.setenv("CALIBER_MODEL", "m")
-    yield "ready"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_chat(answer, prompt_tokens=10, completion_tokens=5) as base_url:
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+        monkeypatch.setenv("CALIBER_MODEL", "m")
+        yield base_url
 
 
 @pytest.mark.usefixtures("endpoint")

@@ -19,7 +19,9 @@ from caliber_pipeline.core.alignment_metrics import compute_people_metrics
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria, next_version
 from caliber_pipeline.core.gate import Comparison, compare_versions
+from caliber_pipeline.core.judge_scores import assign_splits, count_labelled_groups
 from caliber_pipeline.core.loop import data_fingerprint
+from caliber_pipeline.core.proposal_checks import select_guarded
 from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence, find_twin
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.judges.language_model import LanguageModel
@@ -74,6 +76,7 @@ class Calibration:
         """
         self._bench = bench
         self._labels = resolve_labels(bench.annotations)
+        self._n_groups = count_labelled_groups(bench.records, self._labels)
         bench.build_strategies(self._open_train_judge())  # what they lack is found out before anything is paid for
         self._versions = {FIRST_VERSION: start}
         self._rounds: dict[str, CalibrationRound] = {}
@@ -149,17 +152,10 @@ class Calibration:
         )
         return asyncio.run(comparing)
 
-    @property
-    def _n_groups(self) -> int:
-        """Groups among all labelled records."""
-        labelled = self._labels.loc[self._labels["human_score"].notna(), "record_id"]
-        records = self._bench.records
-        return int(records.loc[records["record_id"].isin(labelled), "group"].nunique())
-
     def _find_stop(self, version: str, result: EvaluationResult, decision: core.Decision) -> str | None:
         champion = self._result(decision.champion, result)
         verdicts = champion.judge_scores[["record_id", "llm_score", "is_example"]]
-        with_split = verdicts.merge(self._bench.records[["record_id", "split"]])
+        with_split = verdicts.merge(assign_splits(champion.judge_scores, self._bench.records))
         people = compute_people_metrics(self._bench.annotations, with_split)
         metrics = pd.concat([champion.alignment_metrics, people], ignore_index=True)
         alignment = core.measure_alignment(champion.scored, metrics)
@@ -181,9 +177,8 @@ class Calibration:
             bench.judge.max_examples,
             core.select_earlier(decision, version, self._versions, self._decided),
         )
-        texts = bench.records.loc[bench.records["split"] != "train", ["record_id", "query", "output", "reference"]]
-        deciding = texts.merge(self._labels[["record_id", "human_notes"]], on="record_id")
-        choice = await choose_next(bench.build_strategies(judge), request, deciding, judge)
+        guarded = select_guarded(bench.records, self._labels)
+        choice = await choose_next(bench.build_strategies(judge), request, guarded, judge)
         judge.model_usage += choice.usage
         return choice
 

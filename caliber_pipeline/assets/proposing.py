@@ -9,6 +9,7 @@ from caliber_pipeline.assets.scored import load_annotations, load_records, load_
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.optimized_criteria import Decision, select_earlier
+from caliber_pipeline.core.proposal_checks import select_guarded
 from caliber_pipeline.core.proposals import EarlierProposal, ProposalRequest, select_train
 from caliber_pipeline.resources import Project
 from caliber_pipeline.strategies import Choice, choose_next
@@ -45,10 +46,7 @@ def build_request(
         max_examples=project.build_judge(criteria=criteria, version=champion).max_examples,
         earlier=earlier,
     )
-    labels = resolve_labels(load_annotations(project, verdicts))
-    texts = records.loc[records["split"] != "train"].drop(columns=["human_score", "human_notes"])
-    deciding = texts.merge(labels[["record_id", "human_notes"]], on="record_id")
-    return request, deciding
+    return request, select_guarded(records, resolve_labels(load_annotations(project, verdicts)))
 
 
 def propose_next(
@@ -61,7 +59,7 @@ def propose_next(
 ) -> Choice:
     """The next version to try after a decision, which edits the champion."""
     earlier = select_earlier(decision, version, valid, decided)
-    request, deciding = build_request(project, decision.champion, valid[version].round + 1, earlier)
-    choice = run_sync(choose_next(project.build_strategies(judge.judge), request, deciding, judge))
+    request, guarded = build_request(project, decision.champion, valid[version].round + 1, earlier)
+    choice = run_sync(choose_next(project.build_strategies(judge.judge), request, guarded, judge))
     judge.model_usage += choice.usage
     return choice

@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.core.annotations import resolve_labels
-from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.judge_scores import count_labelled_groups, join_labels
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotated
 
@@ -40,9 +40,7 @@ def load_scored(project: Project, judge_scores: pd.DataFrame) -> pd.DataFrame:
 def count_groups(project: Project, judge_scores: pd.DataFrame) -> int:
     """Groups among all labelled records, those of a sealed test among them."""
     labels = resolve_labels(load_annotations(project, judge_scores))
-    labelled = labels.loc[labels["human_score"].notna(), "record_id"]
-    records = load_records(project, judge_scores)
-    return int(records.loc[records["record_id"].isin(labelled), "group"].nunique())
+    return count_labelled_groups(load_records(project, judge_scores), labels)
 
 
 def _changed(name: str) -> dg.Failure:

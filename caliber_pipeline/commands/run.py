@@ -52,7 +52,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="USD",
         help="spending cap of the whole run, proposals and language model included; exit code 3 if reached",
     )
-    add("--dry-run", action="store_true", help="show the next version's calls, tokens and cost, and judge nothing")
+    add("--dry-run", action="store_true", help="show what the next version and the loop would cost, and judge nothing")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
     add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
     add("--slice-by", action="append", default=[], metavar="COLUMN", help="a column for whose values to show figures")

@@ -29,6 +29,12 @@ def select_judged(
     return records[is_judged].sort_values("record_id", ignore_index=True)
 
 
+def count_labelled_groups(records: pd.DataFrame, labels: pd.DataFrame) -> int:
+    """Groups among all labelled records, those of a sealed test among them."""
+    labelled = labels.loc[labels["human_score"].notna(), "record_id"]
+    return int(records.loc[records["record_id"].isin(labelled), "group"].nunique())
+
+
 def is_test_judged(attrs: Mapping[Any, Any]) -> bool:
     """Whether verdicts made like this hold those on test."""
     return attrs.get("has_test") != "False"

@@ -53,6 +53,12 @@ def find_refusal(proposal: Proposal, champion: Criteria, evidence: TrainEvidence
     return None
 
 
+def select_guarded(records: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The texts of the labelled records outside train, people's notes among them: what no proposal may quote."""
+    outside = records.loc[records["split"] != "train", ["record_id", *TEXT_COLUMNS[:-1]]]
+    return outside.merge(labels[["record_id", "human_notes"]], on="record_id")
+
+
 def _quotes(criteria: Criteria) -> Iterable[str]:
     return (quote for clause in criteria.clauses for quote in clause.evidence.quotes)
 

@@ -144,10 +144,7 @@ class Candidate:
 
 
 def select_train(
-    scored: pd.DataFrame,
-    misalignments: pd.DataFrame,
-    patterns: pd.DataFrame,
-    records: pd.DataFrame,
+    scored: pd.DataFrame, misalignments: pd.DataFrame, patterns: pd.DataFrame, records: pd.DataFrame
 ) -> TrainEvidence:
     """Keep of the evidence what belongs to train, without records whose label is in doubt."""
     is_doubtful = misalignments["attribution"] == LABEL_DOUBT
@@ -190,7 +187,7 @@ def propose_by_rules(
     )
     if not clauses and examples == champion.examples:
         return None
-    summary = f"{len(clauses)} clauses added, {len(examples)} examples from train (before: {len(champion.examples)})"
+    summary = f"clauses added: {len(clauses)}; examples from train: {len(examples)} (before: {len(champion.examples)})"
     return Proposal(criteria, tuple(clauses), "rules", summary)
 
 

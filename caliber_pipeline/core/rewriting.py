@@ -177,8 +177,8 @@ def read_reply(reply: RewriteReply, task: RewriteTask, request: ProposalRequest)
     n_invented = keep_known(cited, task.known)[1]
     n_dropped = len(reply.new_clauses) - len(new)
     summary = (
-        f"{task.kind}: {len(new)} clauses added, {len(present) - len(kept)} taken out"
-        f"{f', {n_dropped} without evidence or too many left aside' if n_dropped else ''}, "
+        f"{task.kind}: clauses added: {len(new)}; taken out: {len(present) - len(kept)}"
+        f"{f'; left aside, being too many or without evidence: {n_dropped}' if n_dropped else ''}; "
         f"main text {'kept' if text == request.champion.criteria else 'rewritten'}"
     )
     return Proposal(criteria, tuple(new), REWRITE, summary, str(task.kind), changes, n_invented)

@@ -7,11 +7,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from caliber_pipeline.core.agreement import ConfusionMatrix
-from caliber_pipeline.core.alignment_metrics import metric_row, metric_value
+from caliber_pipeline.core.alignment_metrics import cell_sample, metric_row, metric_value
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import MAX_NEW_ERRORS, Comparison
-from caliber_pipeline.core.intervals import CellSample, metric_intervals
+from caliber_pipeline.core.intervals import metric_intervals
 from caliber_pipeline.core.loop import WINNING, base_of, data_fingerprint
 from caliber_pipeline.core.splits import MIN_GROUPS
 
@@ -103,26 +102,14 @@ def measure_alignment(scored: pd.DataFrame, metrics: pd.DataFrame) -> Alignment:
     row = metric_row(metrics, "dev", "judge_annotator_kappa")
     has_interval = ceiling is not None and not pd.isna(row["ci_low"]) and not pd.isna(row["ci_high"])
     interval = (float(row["ci_low"]), float(row["ci_high"])) if has_interval else None
-    return Alignment(kappa, kappa_lower_bound(scored[(scored["split"] == "dev").astype(bool)]), ceiling, interval)
+    return Alignment(kappa, kappa_lower_bound(scored), ceiling, interval)
 
 
 def kappa_lower_bound(scored: pd.DataFrame) -> float | None:
-    """The one-sided 95 % lower bound of Cohen's kappa over these rows, whole groups drawn; None where undefined."""
-    judged = scored[scored["llm_score"].notna() & ~scored["is_example"].astype(bool)]
-    if judged.empty:
+    """The one-sided 95 % lower bound of Cohen's kappa on dev, whole groups drawn; None where undefined."""
+    sample = cell_sample(scored, "dev")
+    if sample.n_units == 0:
         return None
-    human, llm = (judged[name].to_numpy(dtype=np.int8) for name in ("human_score", "llm_score"))
-    cells = np.select([(human == 1) & (llm == 1), (human == 0) & (llm == 0), human == 0], [0, 1, 2], default=3)
-    weights = np.ones(len(judged))
-    if "weight" in judged.columns:
-        weights = judged["weight"].to_numpy(dtype=np.float64, na_value=1.0)
-    groups, names = pd.factorize(judged["group"], sort=True)
-    if len(names) == len(judged) and (weights == weights[0]).all():
-        sample = CellSample.from_counts(ConfusionMatrix.from_scores(human, llm).cells)
-    else:
-        order = np.lexsort((weights, cells, groups))  # a fixed order of summation, whatever that of the rows
-        totals = np.bincount((4 * groups + cells)[order], weights=weights[order], minlength=4 * len(names))
-        sample = CellSample.from_units(totals.reshape(-1, 4).astype(np.float64))
     bound = metric_intervals(sample, confidence=_TWO_SIDED)["cohen_kappa"][0]
     return None if np.isnan(bound) else float(bound)
 

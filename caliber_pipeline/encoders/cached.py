@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.encoders.protocol import Encoder
+from caliber_pipeline.encoders.protocol import Encoder, length_first
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 
 CHUNK: Final = 4096  # texts between two writes to the cache: what a run that dies loses at most
@@ -30,7 +30,7 @@ class CachedEncoder:
         """Unit vectors of shape (len(texts), dimensions), in the order of the texts."""
         if not texts:
             return self._encoder.encode([])
-        unique = sorted(set(texts), key=lambda text: (len(text), text))
+        unique = sorted(set(texts), key=length_first)
         missing = self._cache.select_missing(self.name, unique)
         for start in range(0, len(missing), self._chunk):
             chunk = missing[start : start + self._chunk]

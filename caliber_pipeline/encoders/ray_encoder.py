@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from caliber_pipeline.encoders.protocol import length_first
 from caliber_pipeline.encoders.sentence_transformer import Progress, SentenceTransformerEncoder
 from caliber_pipeline.stores.ray_map import map_on_ray
 
@@ -51,7 +52,7 @@ class RayEncoder:
         """Unit vectors of shape (len(texts), dimensions), in the order of the texts."""
         if len(texts) < WORTH_SENDING:
             return self._encoder.encode(texts)
-        order = np.array(sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i])))
+        order = np.array(sorted(range(len(texts)), key=lambda i: length_first(texts[i])))
         size = self._encoder.batch_size * _BATCHES_PER_BLOCK
         blocks = (
             {"start": start, "texts": json.dumps([texts[i] for i in order[start : start + size]])}

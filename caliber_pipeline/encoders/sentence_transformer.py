@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.encoders.protocol import length_first
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -100,7 +101,7 @@ class SentenceTransformerEncoder:
         """Unit vectors of shape (len(texts), dimensions), in the order of the texts."""
         if not texts:
             return np.zeros((0, self._dimensions()), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+        order = sorted(range(len(texts)), key=lambda i: length_first(texts[i]))
         vectors = np.empty((len(texts), self._dimensions()), dtype=np.float32)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]

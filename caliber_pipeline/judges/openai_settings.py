@@ -200,10 +200,7 @@ class OpenAIJudgeSettings:
 
 def _refuse_secrets(url: str | None) -> None:
     """Refuse a base URL with a key in it: logs and tables would show it."""
-    if url is None:
-        return
-    what = "a user or password" if "@" in urlsplit(url).netloc else find_secret(url)
-    if what is not None:
+    if url is not None and (what := find_secret(url)):
         raise InputError(
             f"base URL '{shown_url(url)}' holds {what}; leave it out, and put the key into CALIBER_API_KEY"
         )

@@ -158,7 +158,7 @@ def test_a_clause_that_rests_on_no_shown_record_falls_out() -> None:
     assert result.version.clauses == ()
     assert [suggestion.record_ids for suggestion in result.suggestions] == [()]
     assert result.n_invented_ids == 1
-    assert "1 without evidence or too many left aside" in result.summary
+    assert "left aside, being too many or without evidence: 1" in result.summary
 
 
 def test_asks_the_pipelines_question_once_for_all_errors() -> None:

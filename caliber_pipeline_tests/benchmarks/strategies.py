@@ -8,11 +8,8 @@ interface that turns the notes of the errors that it is shown into clauses; it s
 import json
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +19,7 @@ from caliber_pipeline.resources import Project
 from caliber_pipeline.runs import JobRunner, seed_criteria
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.summary import load_summary
+from caliber_pipeline_tests.scripted_endpoint import serve_chat
 
 STRATEGIES: Final = ("rules", "examples", "rewrite", "gepa")
 DATA: Final[Mapping[str, dict[str, Any]]] = {
@@ -32,26 +30,9 @@ DATA: Final[Mapping[str, dict[str, Any]]] = {
 MODEL: Final = "note-quoting-script"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Answers a chat completion as the script does."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        messages = [str(message["content"]) for message in body["messages"]]
-        content = json.dumps(answer(messages[-1]) if "kept_clauses" in messages[0] else {"text": reflect(messages[-1])})
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
-        reply = {"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]}
-        payload = json.dumps(
-            {**reply, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+def respond(messages: Sequence[str]) -> dict[str, Any]:
+    """What the script says to a prompt of `rewrite`, or of GEPA."""
+    return answer(messages[-1]) if "kept_clauses" in messages[0] else {"text": reflect(messages[-1])}
 
 
 def answer(prompt: str) -> dict[str, Any]:
@@ -82,20 +63,6 @@ def answer(prompt: str) -> dict[str, Any]:
 def reflect(prompt: str) -> str:
     """A main text that asks for more care, in the form that GEPA reads."""
     return f"```\nScore 1 if the output answers the query rightly and completely, otherwise 0 ({len(prompt) % 97})\n```"
-
-
-@contextmanager
-def serve() -> Iterator[str]:
-    """The endpoint's base URL, while it runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def run(name: str, strategy: str, folder: Path, base_url: str) -> str:
@@ -148,7 +115,7 @@ def main(folder: Path, names: list[str]) -> None:
     ]
     lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     sys.stdout.write("\n".join(lines) + "\n")
-    with serve() as base_url:
+    with serve_chat(respond, prompt_tokens=1, completion_tokens=1) as base_url:
         for name in names or list(DATA):
             for strategy in STRATEGIES if name != "booookscore_sample" else ("rules",):
                 try:

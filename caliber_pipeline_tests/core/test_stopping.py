@@ -13,6 +13,7 @@ def frame(n: int, group_size: int = 1, weight: list[float] | None = None) -> pd.
     llm = np.where(np.arange(n) % 10 == 3, 1 - human, human)
     return pd.DataFrame(
         {
+            "split": ["dev"] * n,
             "group": [f"g{i // group_size}" for i in range(n)],
             "human_score": human,
             "llm_score": llm,
