@@ -190,11 +190,13 @@ def test_ingest_killed_at_any_point_and_run_again_gives_the_undisturbed_tables(t
     started = time.monotonic()
     subprocess.run(command, check=True, capture_output=True, env=environment)
     whole_s = time.monotonic() - started
-    n_killed = 0
-    for moment in np.random.default_rng(0).uniform(0.3, 1.0, 20) * whole_s:
+    n_killed, draw = 0, np.random.default_rng(0)
+    while n_killed < 20:
+        started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         try:
-            process.wait(moment)
+            assert process.wait(draw.uniform(0.3, 1.0) * whole_s) == 0
+            whole_s = time.monotonic() - started  # a machine that was busy at first is less so now
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -204,7 +206,6 @@ def test_ingest_killed_at_any_point_and_run_again_gives_the_undisturbed_tables(t
             assert_same(tables.require("records"), expected[0])
     subprocess.run(command, check=True, capture_output=True, env=environment)
     tables = TableStore(str(tmp_path / "out"))
-    assert n_killed >= 10
     assert_same(tables.require("records"), expected[0])
     assert_same(tables.require("rejected_records"), expected[1])
     left = sorted(p.name for p in (tmp_path / "out").iterdir())
