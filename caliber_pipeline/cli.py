@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Final
 
 from caliber_pipeline.commands import (
@@ -27,6 +28,15 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
 EXIT_CAPPED: Final = 3
+_EPILOG: Final = """\
+start with:
+  caliber run                         the sample, with the embedded judge
+  caliber report --to report.html     what came of it, to forward
+  caliber COMMAND --help              options and examples
+
+exit codes:
+  0 success, 2 bad input, 3 spending cap reached, 1 anything else
+"""
 COMMANDS: Final = (
     *(run, ingest, judge, annotate, report, compare, promote, ablate),
     *(export, score, check, plan, estimate, cache),
@@ -35,7 +45,13 @@ COMMANDS: Final = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(prog="caliber", description="Calibrate an LLM judge against people.")
+    parser = argparse.ArgumentParser(
+        prog="caliber",
+        description="Calibrate an LLM judge against people.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"caliber {version('caliber-pipeline')}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)

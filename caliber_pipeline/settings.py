@@ -46,6 +46,7 @@ class Settings(BaseModel):
     verdict_cache: Path | None = None
     group_by: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    annotation_columns: dict[str, str] = Field(default_factory=dict)
     slice_columns: tuple[str, ...] = ()
     consensus: Literal["majority", "dawid_skene"] = "majority"
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
@@ -60,9 +61,10 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read CALIBER_OUTPUT, CALIBER_RECORDS, … ; CALIBER_COLUMNS is a list of NAME=COLUMN with commas between.
+        """Read the variables CALIBER_OUTPUT, CALIBER_RECORDS and so on.
 
-        CALIBER_SLICE_COLUMNS is a list of metadata columns with commas between, CALIBER_STRATEGIES one of strategies.
+        Lists have commas between: CALIBER_COLUMNS and CALIBER_ANNOTATION_COLUMNS are of NAME=COLUMN,
+        CALIBER_SLICE_COLUMNS of metadata columns, CALIBER_STRATEGIES of strategies.
         The options of an endpoint have variables of their own, which `judges.openai_settings` reads.
 
         Raises:
@@ -73,8 +75,9 @@ class Settings(BaseModel):
             for name in cls.model_fields
             if name != "judge_options" and environ.get(PREFIX + name.upper())
         }
-        if isinstance(text := values.get("columns"), str):
-            values["columns"] = parse_columns(text.split(","))
+        for mapping in ("columns", "annotation_columns"):
+            if isinstance(text := values.get(mapping), str):
+                values[mapping] = parse_columns(text.split(","))
         for listed in ("slice_columns", "strategies"):
             if isinstance(text := values.get(listed), str):
                 values[listed] = tuple(name.strip() for name in text.split(","))

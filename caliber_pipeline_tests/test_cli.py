@@ -106,6 +106,33 @@ def test_new_annotations_have_the_champion_evaluated_again(
     assert history["all_n"].tolist() == [40, 41]
 
 
+def test_columns_of_both_files_can_be_named(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.csv").write_text("ticket,ok,query\nr0,yes,question 0\nr1,no,another question\nr2,no,\n")
+    labels = ["--annotations", str(tmp_path / "labels.csv"), "--max-iterations", "0"]
+    assert cli.main(["run", *recorded, *labels]) == 2
+    said = capsys.readouterr().err
+    assert "name them with --annotation-column record_id=COLUMN --annotation-column score=COLUMN" in said
+    named = ["--annotation-column", "record_id=ticket", "--annotation-column", "score=ok"]
+    assert run_json(capsys, *recorded, *labels, *named)["n_rejected_annotations"] == 1
+    (rejected,) = pd.read_parquet(tmp_path / "out" / "rejected_annotations.parquet").itertuples()
+    assert (rejected.line, rejected.reason) == (3, "record 'r1' had another text when it was judged; judge it again")
+
+
+def test_help_fits_a_terminal_and_ends_with_examples(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in cli.COMMANDS:
+        name = command.__name__.rsplit(".", 1)[-1]
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80
+        assert f"  caliber {name}" in shown.split("examples:\n")[1]
+
+
 def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     criteria = tmp_path / "mine.yaml"
     criteria.write_text("criteria: Score 1 if it is mine, otherwise 0\n")
@@ -122,8 +149,9 @@ def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, caps
     [
         (None, [], "records.csv: no such file"),
         ("", [], "records.csv: the file is empty"),
-        ("id,text\n1,a\n", [], "no column for query and output among id, text; name it with --column query=COLUMN"),
+        ("id,text\n1,a\n", [], "no column for query and output among id, text; name them with --column query=COLUMN"),
         ("query,output\n,\n , \n", [], "none of its 1 rows is a record; the first: query is blank; output is blank"),
+        ("id,text\n1,a\n", [], "name them with --column query=COLUMN --column output=COLUMN"),
         (RECORDED, ["--column", "output"], "column mapping 'output' is not NAME=COLUMN"),
         (RECORDED, ["--column", "output=nope"], "has no column 'nope' for 'output'"),
         (RECORDED, ["--group-by", "book"], "no column 'book' to group by"),
@@ -210,11 +238,3 @@ def test_importing_the_package_is_quick_and_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
     (line,) = [line for line in done.stderr.splitlines() if line.endswith("| caliber_pipeline")]
     assert int(line.split("|")[1]) < 500_000  # microseconds, with all that it imports
-
-
-def test_help_has_an_example() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "caliber_pipeline.cli", "run", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "example:" in done.stdout
-    assert "--group-by" in done.stdout

@@ -308,14 +308,15 @@ class Page:
         return {"results": answers, "progress": self._progress(session, records)}
 
     def _export(self, request: Request, session: Session, body: bytes) -> Response:
-        table = self._store.annotations()
-        own = table[table["annotator"] == session.annotator]
+        table, fingerprints = self._store.annotations_with_texts()
+        is_own = table["annotator"] == session.annotator
+        own = table[is_own]
         records = self._assets.records().table
         format_ = request.path_params["format"]
         if format_ not in {"csv", "label-studio", "argilla"}:
             raise RefusedError(404, f"no format '{format_[:40]}'; take csv, label-studio or argilla")
         is_chosen = np.isin(records.column("record_id").to_numpy(zero_copy_only=False), own["record_id"].to_numpy())
-        text = render_export(format_, frame_from_arrow(records.filter(is_chosen)), own)
+        text, _ = render_export(format_, frame_from_arrow(records.filter(is_chosen)), own, fingerprints[is_own])
         suffix = "csv" if format_ == "csv" else "json"
         return Response(
             text,

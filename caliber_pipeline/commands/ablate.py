@@ -5,25 +5,36 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.commands.stored import add_assets_argument, find_version, open_project
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.commands.stored import find_version, open_project
 
 if TYPE_CHECKING:
     from caliber_pipeline.core.ablation import Contribution
     from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.resources import Project
 
+_EXAMPLES = """\
+# what each clause and example of the champion is worth
+caliber ablate
+# of another version
+caliber ablate v003
+"""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "ablate",
-        help="leave out each clause and example of a version and see what it costs",
+        execute,
+        summary="leave out each clause and example of a version and see what it costs",
         description="Judge train again without each clause and each example: the change in kappa, with its interval. "
         "A record that is shown as an example is judged while a fifth of the examples, itself among them, is left out.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("version", metavar="VERSION", nargs="?", help="default: the champion")
-    add_assets_argument(parser)
-    parser.set_defaults(execute=execute)
+    add_output(parser)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

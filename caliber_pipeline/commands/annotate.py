@@ -6,31 +6,37 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+from caliber_pipeline.commands.arguments import add_annotation_columns, add_command, add_output, add_reporting
+from caliber_pipeline.settings import Settings, parse_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _DEFAULT_PORT = 8765
-_EXAMPLE = """examples:
-  caliber annotate                              the project's records, in a browser of this machine
-  caliber annotate --import label_studio.json   bring in what was annotated elsewhere
-  caliber annotate --export annotations.csv     everyone's latest verdicts
-  CALIBER_ANNOTATE_TOKEN=… caliber annotate --host 0.0.0.0 --no-open      for a team
+_EXAMPLES = """\
+# the project's records, in a browser of this machine
+caliber annotate
+# bring in what was annotated elsewhere
+caliber annotate --import label_studio.json
+# everyone's latest verdicts
+caliber annotate --export annotations.csv
+# for a team: the token is in the link that each one opens
+CALIBER_ANNOTATE_TOKEN=… caliber annotate --host 0.0.0.0 --no-open
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "annotate",
-        help="judge records by hand, on a page in the browser",
+        execute,
+        summary="judge records by hand, on a page in the browser",
         description="Serve the page on which people accept or reject records; the pipeline reads what they say.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--assets", type=Path, metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add_output(parser)
     add("--records", type=Path, metavar="FILE", help="records to judge before the first run")
     add("--store", metavar="URL", help="SQLite file or postgresql:// URL (default: beside the input)")
     add("--port", type=int, default=_DEFAULT_PORT, metavar="N", help=f"default: {_DEFAULT_PORT}; 0 for any free one")
@@ -40,10 +46,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--show", action="append", default=[], metavar="COLUMN", help="show this column with each record")
     add("--no-open", action="store_true", help="do not open a browser")
     add("--import", type=Path, dest="import_", metavar="FILE", help="CSV, JSONL, Parquet; Label Studio, Argilla JSON")
+    add_annotation_columns(parser)
     add("--export", type=Path, metavar="FILE", help="write everyone's latest verdicts, and end")
     add("--format", choices=("csv", "label-studio", "argilla"), help="of the export (default: by its suffix)")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser, has_json=False)
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -85,7 +91,9 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
         InputError: a value does not fit.
     """
     values = Settings.from_env(os.environ).model_dump()
-    given = {"output": arguments.assets, "records": arguments.records}
+    given = {"output": arguments.output, "records": arguments.records}
+    if arguments.annotation_column:
+        given["annotation_columns"] = parse_columns(arguments.annotation_column)
     return Settings.checked(values | {name: value for name, value in given.items() if value is not None})
 
 
@@ -106,13 +114,17 @@ def _transfer(arguments: argparse.Namespace, settings: Settings, url: str, unsto
     records = load_records(settings.local_output, unstored)
     with AnnotationStore(url) as store:
         if arguments.import_ is not None:
-            n_new, n_known, rejected = import_annotations(store, arguments.import_, records)
+            n_new, n_known, rejected = import_annotations(
+                store, arguments.import_, records, settings.annotation_columns
+            )
             _say(f"{n_new} annotations imported, {n_known} were there already, {len(rejected)} rows rejected")
             for reason in rejected[:20]:
                 _say(f"  {reason}")
         if arguments.export is not None:
-            n = export_annotations(store, arguments.export, records, format_=arguments.format)
+            n, n_outdated = export_annotations(store, arguments.export, records, format_=arguments.format)
             _say(f"{n} annotations written to {arguments.export}")
+            if n_outdated:
+                _say(f"  {n_outdated} left out: their records had another text when they were judged")
 
 
 def _say(line: str) -> None:

@@ -8,35 +8,38 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from caliber_pipeline.stores.verdict_cache import CacheStats
 
-_EXAMPLE = """examples:
-  caliber cache                                 how many verdicts of which model, and how large
-  caliber cache --prune --older-than 90         drop those stored more than 90 days ago
-  caliber cache --prune --status refused        have refused records judged again
+_EXAMPLES = """\
+# how many verdicts of which model, and how large
+caliber cache
+# drop those stored more than 90 days ago
+caliber cache --prune --older-than 90
+# have refused records judged again
+caliber cache --prune --status refused
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "cache",
-        help="show the size of the verdict cache, or prune it",
+        execute,
+        summary="show the size of the verdict cache, or prune it",
         description="The verdicts that endpoints gave, kept so that none is paid for twice.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--output", metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add_output(parser)
     add("--prune", action="store_true", help="remove verdicts: all, or those that the next two options choose")
     add("--older-than", type=float, metavar="DAYS", help="only verdicts stored before that many days")
     add("--status", action="append", default=[], choices=("scored", "unparseable", "refused"), help="only these")
-    add("--json", action="store_true", help="one JSON object on stdout")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

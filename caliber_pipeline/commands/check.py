@@ -4,19 +4,28 @@ import argparse
 import sys
 from pathlib import Path
 
+from caliber_pipeline.commands.arguments import add_command, add_reporting
+
+_EXAMPLES = """\
+# in continuous integration, before the judge is deployed
+caliber check --judge judge.json --min-kappa 0.6
+"""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "check",
-        help="fail where an exported judge's certificate does not support a kappa",
+        execute,
+        summary="fail where an exported judge's certificate does not support a kappa",
         description="Exit 0 where the lower end of the 95 % interval of kappa on test reaches the minimum, else 1.",
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("--judge", type=Path, metavar="FILE", required=True, help="what `caliber export` wrote")
     add("--min-kappa", type=float, metavar="K", required=True, help="what the lower bound on test has to reach")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser, has_json=False)
 
 
 def execute(arguments: argparse.Namespace) -> None:

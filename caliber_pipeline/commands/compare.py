@@ -5,7 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from caliber_pipeline.commands.stored import add_assets_argument, find_version, load_decided, open_project
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.commands.stored import find_version, load_decided, open_project
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,19 +17,26 @@ if TYPE_CHECKING:
     from caliber_pipeline.resources import Project
 
 MAX_LISTED: Final = 10  # ids of fixed and of broken records on a terminal; --json lists all
+_EXAMPLES = """\
+# what v002 gained over v001, and what it broke
+caliber compare v001 v002
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "compare",
-        help="two criteria versions side by side: figures, changed verdicts, texts",
+        execute,
+        summary="two criteria versions side by side: figures, changed verdicts, texts",
         description="Compare version B with version A on the records of dev judged under both.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("base", metavar="A", help="an evaluated criteria version")
     parser.add_argument("version", metavar="B", help="another")
-    add_assets_argument(parser)
-    parser.set_defaults(execute=execute)
+    add_output(parser)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
+from caliber_pipeline.commands.arguments import add_columns, add_command, add_output, add_reporting
+from caliber_pipeline.settings import JUDGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,35 +17,43 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.estimation import RateEstimate
     from caliber_pipeline.resources import Project
 
-_EPILOG = """which assumption:
-  --random-sample   the labelled records were drawn at random from what FILE holds: valid whatever the judge does
-  --label-shift     FILE may hold more or fewer acceptable records than the labelled ones, but the judge errs on each
-                    kind as often as there
-Nothing in the data can tell which of them holds; where neither does, label a random sample of FILE.
+_NOTES = """\
+which assumption:
+  --random-sample  the labelled records were drawn at random from what FILE
+                   holds: valid whatever the judge does
+  --label-shift    FILE may hold more or fewer acceptable records than the
+                   labelled ones, but the judge errs on each kind as often
+  Nothing in the data can tell which of them holds; where neither does, label a
+  random sample of FILE.
+
+"""
+_EXAMPLES = """\
+# if the labels are a random sample of such weeks
+caliber estimate --unlabeled week.csv --random-sample
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "estimate",
-        help="the share of unlabelled records that people would accept, with an interval",
+        execute,
+        summary="the share of unlabelled records that people would accept, with an interval",
         description="Judge unlabelled records with the champion and estimate the share that people would accept.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        notes=_NOTES,
     )
     add = parser.add_argument
     add("--unlabeled", type=Path, required=True, metavar="FILE", help="records to judge: CSV, JSONL or Parquet")
     assumption = parser.add_mutually_exclusive_group(required=True)
     assumption.add_argument("--random-sample", action="store_true", help="labels are a random sample (PPI++)")
     assumption.add_argument("--label-shift", action="store_true", help="the judge's rates carry over (Rogan-Gladen)")
-    add("--output", type=Path, metavar="DIR", help=f"the project's output (default: {DEFAULT_OUTPUT})")
+    add_output(parser)
     add("--judge", choices=JUDGES, help="who judges; must be the champion's judge")
-    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add_columns(parser)
     add("--abstained-to", type=Path, metavar="FILE", help="write what the judge should leave to people, as CSV")
-    add("--json", action="store_true", help="one JSON object on stdout")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

@@ -6,15 +6,26 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from caliber_pipeline.commands.stored import add_assets_argument, find_version, open_project
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.commands.stored import find_version, open_project
+
+_EXAMPLES = """\
+# the champion, with a card for people to read
+caliber export --to judge.json --card card.md
+# to give away: no e-mail addresses, numbers or tokens in it
+caliber export --to judge.json --examples redacted
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "export",
-        help="write the champion as one file: criteria, examples, model, thresholds, certificate",
+        execute,
+        summary="write the champion as one file: criteria, examples, model, thresholds, certificate",
         description="Write an evaluated version as one JSON file that `caliber score` and CalibratedJudge load.",
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("--to", type=Path, metavar="FILE", required=True, help="the JSON file; replaced where it exists")
@@ -26,8 +37,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="full",
         help="the texts of the examples: as they are, without private data, or left out (default: full)",
     )
-    add_assets_argument(parser)
-    parser.set_defaults(execute=execute)
+    add_output(parser)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

@@ -8,35 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT
+from caliber_pipeline.commands.arguments import add_columns, add_command, add_output, add_reporting
 
 if TYPE_CHECKING:
     from caliber_pipeline.stores.ingest_records import Ingested
 
-_EXAMPLE: Final = """example:
-  caliber ingest --records answers.csv --output runs/answers
-"""
 _REPORT_EVERY_S: Final = 2.0
+_EXAMPLES = """\
+# millions of records, for `caliber judge`
+caliber ingest --records answers.csv --output runs/answers
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "ingest",
-        help="turn a file of records into Parquet, in memory that does not grow with it",
+        execute,
+        summary="turn a file of records into Parquet, in memory that does not grow with it",
         description="Read the records file a batch at a time: records.parquet, and rejected_records.parquet with the "
         "line, the reason and the text of every row that is no record.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
-    add("--output", metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
+    add_output(parser, "where the Parquet goes")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
-    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
-    add("--json", action="store_true", help="one JSON object on stdout")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_columns(parser)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

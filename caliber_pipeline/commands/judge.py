@@ -5,32 +5,36 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.settings import JUDGES
 
 if TYPE_CHECKING:
     from caliber_pipeline.resources import Project
     from caliber_pipeline.stores.sharded_work import ShardProgress
 
-_EXAMPLE: Final = """example:
-  caliber ingest --records answers.csv --output runs/answers
-  caliber judge --output runs/answers --version v001 --judge openai --model gpt-4o-mini
+_EXAMPLES = """\
+# all records that `caliber ingest` or `caliber run` stored there
+caliber judge --output runs/answers --judge openai --model gpt-4o-mini
+# at half the price: send now, run again tomorrow to take the verdicts
+caliber judge --judge openai --model gpt-4o-mini --mode batch --no-wait
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "judge",
-        help="verdicts on every stored record, labelled or not",
+        execute,
+        summary="verdicts on every stored record, labelled or not",
         description="Have every stored record judged under one criteria version, in shards: a run that was interrupted "
         "goes on where it ended. The verdicts are the Parquet files of one folder below OUTPUT/all_scores.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--output", metavar="DIR", help=f"where the records are stored (default: {DEFAULT_OUTPUT})")
+    add_output(parser, "where the records are stored")
     add("--version", metavar="VERSION", help="the criteria version (default: the champion)")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
     add("--mode", choices=("live", "batch"), help="of --judge openai: batch costs half, and takes up to a day")
@@ -47,9 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--backend", choices=("local", "ray"), help="where the shards are judged: here, or on a Ray cluster")
     add("--ray-address", metavar="ADDRESS", help="of the cluster, as ray.init takes it (default: one on this machine)")
     add("--ray-workers", type=int, metavar="N", help="actors, each with a judge of its own (default: 2)")
-    add("--json", action="store_true", help="one JSON object on stdout")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

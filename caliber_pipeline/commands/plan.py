@@ -6,21 +6,33 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.settings import JUDGES
 
 if TYPE_CHECKING:
     from caliber_pipeline.champion import Champion
     from caliber_pipeline.resources import Project
 
 DEV_SHARE = 0.4  # of all groups: what is planned for dev takes 1 / 0.4 as many labels in all
+_EXAMPLES = """\
+# labels needed for kappa to ±0.1, and to see a gain of 5 %
+caliber plan
+# choose 200 records for `caliber annotate`
+caliber plan --budget 200
+# the same as a file to fill in
+caliber plan --budget 200 --to next.csv
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "plan",
-        help="labels needed for an interval or a gain, and which records to label next",
+        execute,
+        summary="labels needed for an interval or a gain, and which records to label next",
         description="Plan labels from the champion's own prevalence and rates on dev.",
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("--half-width", type=float, default=0.1, metavar="H", help="of the 95 %% interval of kappa (default: 0.1)")
@@ -30,11 +42,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--budget", type=int, metavar="N", help="choose about N records to label next, for `caliber annotate`")
     add("--to", type=Path, metavar="FILE", help="write them as CSV too, to be filled in as annotations")
     add("--seed", type=int, default=0, help="of the choice (default: 0)")
-    add("--output", type=Path, metavar="DIR", help=f"the project's output (default: {DEFAULT_OUTPUT})")
+    add_output(parser)
     add("--judge", choices=JUDGES, help="who judges the candidates; must be the champion's judge")
-    add("--json", action="store_true", help="one JSON object on stdout")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

@@ -5,20 +5,29 @@ import json
 import sys
 from datetime import UTC, datetime
 
-from caliber_pipeline.commands.stored import add_assets_argument, find_version, load_decided, open_project
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.commands.stored import find_version, load_decided, open_project
+
+_EXAMPLES = """\
+# go back to v001
+caliber promote v001 --reason "v002 is too strict on returns"
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "promote",
-        help="make a version champion by hand, or roll back to one",
+        execute,
+        summary="make a version champion by hand, or roll back to one",
         description="Make an evaluated version champion, whatever the gate said; the history records it as by hand.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("version", metavar="VERSION", help="an evaluated criteria version")
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why; kept in the history")
-    add_assets_argument(parser)
-    parser.set_defaults(execute=execute)
+    add_output(parser)
+    add_reporting(parser)
 
 
 def execute(arguments: argparse.Namespace) -> None:

@@ -7,23 +7,33 @@ import webbrowser
 from datetime import UTC, datetime
 from pathlib import Path
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.settings import Settings
+
+_EXAMPLES = """\
+# on the champion, into a browser
+caliber report --to report.html --open
+# on another version
+caliber report --output runs/answers --version v002 --to v002.html
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "report",
-        help="write a report on a criteria version as one HTML file",
+        execute,
+        summary="write a report on a criteria version as one HTML file",
         description="Write what is known of a judge into one self-contained HTML file.",
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--assets", type=Path, metavar="DIR", help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})")
+    add_output(parser)
     add("--to", type=Path, metavar="FILE", required=True, help="the HTML file; replaced where it exists")
     add("--version", metavar="VERSION", help="the criteria version (default: the champion)")
     add("--open", action="store_true", help="open it in a browser")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser, has_json=False)
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -39,7 +49,7 @@ def execute(arguments: argparse.Namespace) -> None:
     from caliber_pipeline.stores.tables import TableStore
 
     values = Settings.from_env(os.environ).model_dump()
-    settings = Settings.checked(values | ({"output": arguments.assets} if arguments.assets else {}))
+    settings = Settings.checked(values | ({"output": arguments.output} if arguments.output else {}))
     tables, files = TableStore(str(settings.output)), CriteriaFiles(settings.criteria_folder)
     source = load_report_source(tables, files, version=arguments.version, kappa_target=settings.kappa_target)
     html = render_report(source, made_at=datetime.now(UTC))

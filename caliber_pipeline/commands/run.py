@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, JUDGES, STRATEGIES, Settings, parse_columns
+from caliber_pipeline.commands.arguments import add_annotation_columns, add_columns, add_command, add_output
+from caliber_pipeline.settings import JUDGES, STRATEGIES, Settings, parse_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,29 +18,35 @@ if TYPE_CHECKING:
     from caliber_pipeline.runs import Report
 
 _JUDGE_OPTIONS = ("provider", "model", "base_url", "max_concurrency", "max_cost_usd")
-_EXAMPLE = """example:
-  caliber run                                   the sample, with the embedded judge
-  caliber run --records answers.csv --annotations labels.csv --output runs/answers
-  caliber run --records judged.csv --judge recorded --group-by conversation --output runs/judged
-  caliber run --judge openai --model gpt-4o-mini --dry-run          what it would cost; then without --dry-run
-  caliber run --judge openai --provider ollama --model llama3.1 --output runs/llama
+_EXAMPLES = """\
+# the sample, with the embedded judge
+caliber run
+# your own files, into a folder of their own
+caliber run --records answers.csv --annotations labels.csv --output runs/a
+# verdicts that came with the records (llm_score)
+caliber run --records judged.csv --judge recorded --output runs/judged
+# what a judge would cost; then without --dry-run
+caliber run --judge openai --model gpt-4o-mini --dry-run
+# a model on this machine
+caliber run --judge openai --provider ollama --model llama3.1 --output runs/b
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "run",
-        help="ingest, judge, measure, find patterns, optimize, and round again until aligned",
+        execute,
+        summary="ingest, judge, measure, find patterns, optimize, and round again until aligned",
         description="Run the calibration loop until judge and people agree, or nothing improves any more.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
     add("--annotations", type=Path, metavar="FILE", help="people's verdicts, where they are not in the records file")
     add("--criteria", type=Path, metavar="FILE", help="the first criteria version, for an output without any")
-    add("--output", metavar="DIR", help=f"where the Parquet goes (default: {DEFAULT_OUTPUT})")
+    add_output(parser, "where the Parquet goes")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
     add("--mode", choices=("live", "batch"), help="of --judge openai: batch costs half, and takes up to a day")
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
@@ -54,7 +61,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--dry-run", action="store_true", help="show what the next version and the loop would cost, and judge nothing")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
-    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add_columns(parser)
+    add_annotation_columns(parser)
     add("--slice-by", action="append", default=[], metavar="COLUMN", help="a column for whose values to show figures")
     add("--max-iterations", type=int, metavar="N", help="proposals since a person's criteria (default: 3)")
     add("--kappa-target", type=float, metavar="K", help="kappa on dev that counts as aligned (default: 0.6)")
@@ -67,7 +75,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--json", action="store_true", help="end with one JSON object on stdout")
     add("--verbose", action="store_true", help="show the runs' logs, and tracebacks")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -111,6 +118,8 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
         given["strategies"] = tuple(strategies)
     if getattr(arguments, "column", None):
         given["columns"] = parse_columns(arguments.column)
+    if getattr(arguments, "annotation_column", None):
+        given["annotation_columns"] = parse_columns(arguments.annotation_column)
     return Settings.checked(values | given)
 
 

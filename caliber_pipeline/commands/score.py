@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from caliber_pipeline.commands.arguments import add_columns, add_command, add_reporting
 from caliber_pipeline.settings import Settings, parse_columns
 
 if TYPE_CHECKING:
@@ -21,23 +22,31 @@ if TYPE_CHECKING:
 
 _BLOCK: Final = 16_384  # records judged at a time: memory does not grow with their number
 _COUNTS: Final = ("n_records", "n_rejected_records", "n_accepted", "n_rejected", "n_failed", "n_for_people")
+_EXAMPLES = """\
+# what `caliber export` wrote, on new records
+caliber score --judge judge.json --records new.csv --to scored.parquet
+# as CSV on stdout
+caliber score --judge judge.json --records new.csv | head
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "score",
-        help="score a file of records with an exported judge",
+        execute,
+        summary="score a file of records with an exported judge",
         description="Give a verdict, or the reason for having none, on every record of a file.",
+        examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("--judge", type=Path, metavar="FILE", required=True, help="what `caliber export` wrote")
     add("--records", type=Path, metavar="FILE", required=True, help="CSV, JSONL or Parquet with query and output")
     add("--to", metavar="FILE", help="a CSV or Parquet file for the verdicts, s3:// too (default: CSV on stdout)")
-    add("--column", action="append", default=[], metavar="NAME=COLUMN", help="our name of a column and the file's")
+    add_columns(parser)
     add("--json", action="store_true", help="end with one JSON object on stdout; needs --to")
-    add("--verbose", action="store_true", help="show tracebacks")
-    parser.set_defaults(execute=execute)
+    add_reporting(parser, has_json=False)
 
 
 def execute(arguments: argparse.Namespace) -> None:

@@ -2,29 +2,14 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.settings import DEFAULT_OUTPUT, Settings
+from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from caliber_pipeline.resources import Project
-
-
-def add_assets_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare --assets, --json and --verbose."""
-    add = parser.add_argument
-    add(
-        "--assets",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help=f"the output folder of `caliber run` (default: {DEFAULT_OUTPUT})",
-    )
-    add("--json", action="store_true", help="end with one JSON object on stdout")
-    add("--verbose", action="store_true", help="show tracebacks")
 
 
 def open_project(arguments: argparse.Namespace) -> "Project":
@@ -37,7 +22,7 @@ def open_project(arguments: argparse.Namespace) -> "Project":
     from caliber_pipeline.resources import Project
 
     values = Settings.from_env(os.environ).model_dump()
-    settings = Settings.checked(values | ({"output": arguments.assets} if arguments.assets else {}))
+    settings = Settings.checked(values | ({"output": arguments.output} if arguments.output else {}))
     project = Project.from_settings(settings)
     versions = project.tables.versions("optimized_criteria")
     if not versions:

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from caliber_pipeline.core.column_names import ANNOTATION_ALIASES, RECORD_ALIASES
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.judged_texts import JUDGED, RECORD_FINGERPRINT
 from caliber_pipeline.core.schemas import ANNOTATIONS
 
 Format = Literal["csv", "label-studio", "argilla"]
-JUDGED: Final = ("query", "output")  # what was on the annotator's screen, where the file tells
 FOREIGN_ROWS: Final = pa.schema([pa.field(name, pa.string()) for name in (*ANNOTATION_ALIASES, *JUDGED)])
 """What the foreign formats are read into: text, one row per judgment, for `parse_annotations` to check."""
 
@@ -141,16 +141,24 @@ def render_argilla(
     return exported
 
 
-def render_csv(annotations: pd.DataFrame) -> str:
-    """The annotations as CSV, complete: reading it back gives the same table."""
+def render_csv(annotations: pd.DataFrame, fingerprints: pd.Series | None = None) -> str:
+    """The annotations as CSV, complete: reading it back gives the same table.
+
+    Args:
+        annotations: The annotations.
+        fingerprints: Per annotation the content hash of what was judged, null where not known; a column where given.
+    """
     names = [name for name in ANNOTATIONS.names if name != "is_gold"]
+    hashes = [None] * len(annotations) if fingerprints is None else pa.array(fingerprints, from_pandas=True).to_pylist()
+    header = names if fingerprints is None else [*names, RECORD_FINGERPRINT]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    for row in _plain(annotations):
+    writer.writerow(header)
+    for row, fingerprint in zip(_plain(annotations), hashes, strict=True):
         moment = row["created_at"]
         row["created_at"] = moment.isoformat().replace("+00:00", "Z") if moment is not None else None
-        writer.writerow(["" if row[name] is None else row[name] for name in names])
+        row[RECORD_FINGERPRINT] = fingerprint
+        writer.writerow(["" if row[name] is None else row[name] for name in header])
     return buffer.getvalue()
 
 

@@ -1,6 +1,6 @@
 """Stage `annotations`: people's verdicts, from a file of their own or from the records, and the labels they give."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -15,7 +15,6 @@ from caliber_pipeline.core.schemas import ANNOTATIONS, UTC_TIMESTAMP, conform_ta
 
 GOLD: Final = "gold"
 UNNAMED: Final = "unnamed"
-OUTDATED: Final = "had another text when it was judged; judge it again"
 FINGERPRINTED = ("record_id", "annotator", "score", "notes", "severity", "inclusion_probability", "is_gold")
 
 
@@ -42,9 +41,7 @@ def parse_annotations(
     Raises:
         InputError: a required column, or one that was named, is missing or no text.
     """
-    columns = resolve_columns(
-        rows.column_names, ANNOTATION_ALIASES, ("record_id", "score"), mapping or {}, source=source
-    )
+    columns = resolve_annotation_columns(rows.column_names, mapping or {}, source=source)
     require_text(rows, columns.values(), source=source)
     nulls = pa.nulls(rows.num_rows, pa.string())
     texts = {
@@ -82,6 +79,16 @@ def parse_annotations(
     return ParsedRows(
         frame_from_arrow(conform_table(accepted, ANNOTATIONS, "annotations")), faults.is_faulty, faults.reasons
     )
+
+
+def resolve_annotation_columns(names: Sequence[str], mapping: Mapping[str, str], *, source: str) -> dict[str, str]:
+    """Which column of a file of annotations holds which of our columns.
+
+    Raises:
+        InputError: a required column, or one that was named, is missing.
+    """
+    required, option = ("record_id", "score"), "--annotation-column"
+    return resolve_columns(names, ANNOTATION_ALIASES, required, mapping, source=source, option=option)
 
 
 def annotations_from_records(records: pd.DataFrame) -> pd.DataFrame:

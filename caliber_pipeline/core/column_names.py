@@ -15,8 +15,8 @@ RECORD_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 ANNOTATION_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "record_id": ("record_id", "item_id", "id"),
-    "score": ("score", "human_score", "judgment"),
-    "notes": ("notes", "human_notes", "note"),
+    "score": ("score", "human_score", "judgment", "verdict", "label"),
+    "notes": ("notes", "human_notes", "note", "comment"),
     "annotator": ("annotator", "rater"),
     "severity": ("severity",),
     "created_at": ("created_at", "timestamp"),

@@ -20,10 +20,12 @@ def resolve_columns(
     mapping: Mapping[str, str],
     *,
     source: str,
+    option: str = "--column",
 ) -> dict[str, str]:
     """Which column of a file holds which of our columns.
 
-    An explicit mapping wins, then the first alias that the file has, upper and lower case alike.
+    An explicit mapping wins, then the first alias that the file has, upper and lower case alike. Messages name the
+    command's `option` by which to map.
 
     Raises:
         InputError: the mapping names an unknown column, or a required column is missing.
@@ -43,9 +45,11 @@ def resolve_columns(
             resolved[ours] = found[0]
     missing = [name for name in required if name not in resolved]
     if missing:
+        options = " ".join(f"{option} {name}=COLUMN" for name in missing)
+        entries = ", ".join(f"'{name}': 'COLUMN'" for name in missing)
         raise InputError(
             f"{source}: no column for {' and '.join(missing)} among {', '.join(names)}; "
-            f"name it with --column {missing[0]}=COLUMN or column_mapping={{'{missing[0]}': 'COLUMN'}}"
+            f"name {'it' if len(missing) == 1 else 'them'} with {options} or column_mapping={{{entries}}}"
         )
     return resolved
 

@@ -10,11 +10,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caliber_pipeline.core.annotations import OUTDATED, annotations_from_records, combine_annotations, parse_annotations
-from caliber_pipeline.core.column_names import ANNOTATION_ALIASES
-from caliber_pipeline.core.columns import require_text, resolve_columns
+from caliber_pipeline.core.annotations import (
+    annotations_from_records,
+    combine_annotations,
+    parse_annotations,
+    resolve_annotation_columns,
+)
+from caliber_pipeline.core.columns import require_text
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.judged_texts import OUTDATED, reject_outdated
 from caliber_pipeline.core.records import parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
 from caliber_pipeline.settings import Settings
@@ -73,7 +78,7 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     named: list[pa.Array] = []
     if settings.annotations_file is not None:
         rows = load_rows(settings.annotations_file)
-        columns = resolve_columns(rows.table.column_names, ANNOTATION_ALIASES, ("record_id",), {}, source=rows.source)
+        columns = resolve_annotation_columns(rows.table.column_names, settings.annotation_columns, source=rows.source)
         require_text(rows.table, [columns["record_id"]], source=rows.source)
         named += pc.utf8_trim_whitespace(rows.table.column(columns["record_id"])).chunks
     store = find_store(settings.annotation_store_url)
@@ -113,7 +118,10 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     fingerprint = input_fingerprint(settings, path) if path else records.attrs.get("records_input_fingerprint", "")
     if path is not None:
         rows = load_rows(path)
-        parsed = parse_annotations(rows.table, rows.lines, records["record_id"], source=rows.source)
+        parsed = parse_annotations(
+            rows.table, rows.lines, records["record_id"], source=rows.source, mapping=settings.annotation_columns
+        )
+        parsed, _ = reject_outdated(parsed, rows.table, records)
         table, rejected = (
             combine_annotations(table, parsed.table),
             frame_from_arrow(rejected_of(rows, parsed.is_rejected, parsed.reasons)),
@@ -142,6 +150,8 @@ def input_fingerprint(settings: Settings, path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file") from None
     how: dict[str, object] = {"columns": settings.columns, "group_by": settings.group_by}
+    if settings.annotation_columns:
+        how["annotation_columns"] = settings.annotation_columns
     if settings.consensus != "majority":
         how["consensus"] = settings.consensus
     what = [str(path.resolve()), status.st_size, status.st_mtime_ns, how]

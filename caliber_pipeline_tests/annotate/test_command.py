@@ -16,7 +16,7 @@ import pytest
 
 from caliber_pipeline.annotate.security import allowed_hosts, check_token, is_loopback
 from caliber_pipeline.annotate.serve import listen
-from caliber_pipeline.annotate.transfer import load_annotation_file
+from caliber_pipeline.annotate.transfer import load_annotation_file, load_records
 from caliber_pipeline.cli import main
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.stores.annotation_store import AnnotationStore
@@ -71,6 +71,27 @@ def test_a_verdict_of_another_tool_on_another_text_is_rejected(
         annotations, fingerprints = store.annotations_with_texts()
     assert annotations["record_id"].tolist() == ["r00"]
     assert fingerprints.notna().all()  # from now on a change of the record's text is noticed
+
+
+def test_a_verdict_on_an_earlier_text_leaves_and_enters_as_one(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "labels.csv"
+    source.write_text(f"id,verdict,record_fingerprint\nr00,yes,{'0' * 64}\nr01,no,\n")
+    options = ["annotate", "--assets", str(assets)]
+    assert main([*options, "--import", str(source)]) == 0
+    said = capsys.readouterr().err
+    assert "1 annotations imported, 0 were there already, 1 rows rejected" in said
+    assert "line 2: record 'r00' had another text when it was judged; judge it again" in said
+    with AnnotationStore(assets / "annotations.sqlite") as store:
+        table = load_annotation_file(source, load_records(assets))[0]
+        store.import_annotations(table.assign(record_id="r02"), ["0" * 64])
+    csv, task = tmp_path / "out.csv", tmp_path / "out.json"
+    assert main([*options, "--export", str(csv)]) == 0
+    assert main([*options, "--export", str(task)]) == 0
+    assert "1 left out: their records had another text" in capsys.readouterr().err  # it would pass for one on this text
+    assert main([*options, "--store", str(tmp_path / "again.sqlite"), "--import", str(csv)]) == 0
+    assert "1 annotations imported, 0 were there already, 1 rows rejected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""How the commands declare themselves: help that fits 80 columns, with examples, and the options that all share."""
+
+import argparse
+import textwrap
+from collections.abc import Callable
+from typing import Final
+
+from caliber_pipeline.settings import DEFAULT_OUTPUT
+
+_WIDTH: Final = 78  # of 80 columns, as argparse itself takes
+
+
+def add_command(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    execute: Callable[[argparse.Namespace], None],
+    *,
+    summary: str,
+    description: str,
+    examples: str,
+    notes: str = "",
+) -> argparse.ArgumentParser:
+    """Declare a command.
+
+    Args:
+        subparsers: Those of `caliber`.
+        name: The command.
+        execute: Runs it.
+        summary: What it does, in the list of commands.
+        description: The same in a sentence or two.
+        examples: Command lines, each under a line that tells what it does.
+        notes: What else there is to say, as it shall stand.
+    """
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, _WIDTH),
+        epilog=f"{notes}examples:\n{textwrap.indent(examples, '  ')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(execute=execute)
+    return parser
+
+
+def add_output(parser: argparse.ArgumentParser, what: str = "the output folder of `caliber run`") -> None:
+    """Declare --output; --assets is the same."""
+    parser.add_argument(
+        "--output", "--assets", metavar="DIR", dest="output", help=f"{what} (default: {DEFAULT_OUTPUT})"
+    )
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Declare --column, for a file of records."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="the records file's column for one of our names: output=bot_reply",
+    )
+
+
+def add_annotation_columns(parser: argparse.ArgumentParser) -> None:
+    """Declare --annotation-column, for a file of annotations."""
+    parser.add_argument(
+        "--annotation-column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="the same for the annotations file: score=ok",
+    )
+
+
+def add_reporting(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
+    """Declare --json, where there is one, and --verbose."""
+    if has_json:
+        parser.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks")
