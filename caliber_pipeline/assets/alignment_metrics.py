@@ -5,8 +5,8 @@ import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.evaluation_metadata import show_agreement
+from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.assets.metadata import Metadata
-from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.alignment_metrics import (
     compute_alignment_metrics,
     compute_people_metrics,

@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, one_line_failures, stage, with_attrs
-from caliber_pipeline.assets.scored import load_records
+from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.core import drift as core
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples

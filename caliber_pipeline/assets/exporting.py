@@ -4,9 +4,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
+from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.core.alignment_metrics import metric_row
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.calibrated_judge import ExampleTexts, JudgeDocument, build_document
 from caliber_pipeline.core.judge_scores import resolve_examples
 from caliber_pipeline.resources import Project
@@ -23,12 +22,12 @@ def export_judge(
     tables = project.tables
     verdicts = tables.require("judge_scores", version)
     criteria = project.criteria_files.load(version)
-    labels = resolve_labels(load_annotations(project, verdicts))
+    truth = GroundTruth.load(project, verdicts)
     return build_document(
         version,
         criteria,
-        resolve_examples(criteria, load_records(project, verdicts), labels),
-        load_scored(project, verdicts),
+        resolve_examples(criteria, truth.records, truth.labels),
+        truth.join(verdicts),
         verdicts,
         tables.require("optimized_criteria", version).iloc[0],
         _ceiling(tables.require("alignment_metrics", version)),

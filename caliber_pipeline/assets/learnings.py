@@ -4,9 +4,9 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
+from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.assets.pattern_metadata import show_enrichment
-from caliber_pipeline.assets.scored import load_annotations, load_records, load_scored
-from caliber_pipeline.core.annotations import resolve_labels, select_notes
+from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.learnings import distil_patterns
 from caliber_pipeline.resources import Project
@@ -20,9 +20,8 @@ from caliber_pipeline.resources import Project
 )
 def learnings(project: Project, judge_scores: pd.DataFrame, patterns: pd.DataFrame) -> dg.Output[pd.DataFrame]:
     """Distil the learnings of one criteria version."""
-    records = load_records(project, judge_scores)
-    notes = select_notes(resolve_labels(load_annotations(project, judge_scores)), records)
-    scored = load_scored(project, judge_scores)
+    truth = GroundTruth.load(project, judge_scores)
+    notes, scored = select_notes(truth.labels, truth.records), truth.join(judge_scores)
     enrichment = measure_enrichment(scored[scored["split"] == "train"], patterns)
     found = distil_patterns(patterns, notes, enrichment)
     return dg.Output(

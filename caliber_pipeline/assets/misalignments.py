@@ -5,8 +5,8 @@ import pandas as pd
 
 from caliber_pipeline.assets.decision_metadata import show_misalignments
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
+from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.assets.pattern_metadata import show_enrichment
-from caliber_pipeline.assets.scored import load_records
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import ask_owner
 from caliber_pipeline.core.enrichment import measure_enrichment

@@ -16,37 +16,35 @@ from caliber_pipeline.assets.definition import (
     stage,
     with_attrs,
 )
+from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.assets.metadata import Metadata, show_numbers
 from caliber_pipeline.assets.proposing import open_train_judge, propose_next
-from caliber_pipeline.assets.scored import count_groups, load_annotations, load_scored
 from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.loop import data_fingerprint
-from caliber_pipeline.core.proposals import find_twin
 from caliber_pipeline.core.staleness import find_stale
+from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
+from caliber_pipeline.strategies import Choice
 from caliber_pipeline.strategies.crossfitting import settle
 
 
 @stage(
     partitions_def=criteria_versions,
+    deps=["misalignments", "patterns"],
     pool=PROMOTION_POOL,
     description="Whether the version is better than its base on dev, who is champion, and the next version to try.",
     group="optimization",
     kinds={"yaml"},
 )
 def optimized_criteria(
-    context: dg.AssetExecutionContext,
-    project: Project,
-    misalignments: pd.DataFrame,
-    patterns: pd.DataFrame,
-    alignment_metrics: pd.DataFrame,
+    context: dg.AssetExecutionContext, project: Project, alignment_metrics: pd.DataFrame
 ) -> dg.Output[pd.DataFrame]:
     """Decide about one criteria version."""
     with one_line_failures():
-        row = decide_and_propose(project, context.partition_key, misalignments, patterns, alignment_metrics)
+        row = decide_and_propose(project, context.partition_key)
     decided = row.iloc[0]
     names = ("base_kappa", "kappa", "kappa_corrected", "p_value", "mcnemar_p", "new_error_share", "cost_usd")
     numbers = {name: decided[name] for name in names if not pd.isna(decided[name])}
@@ -79,9 +77,7 @@ def _show(project: Project, decided: "pd.Series[Any]") -> Metadata:
     return {} if criteria is None else show_decision(decided.to_dict(), criteria, base, proposal_base)
 
 
-def decide_and_propose(
-    project: Project, version: str, misalignments: pd.DataFrame, patterns: pd.DataFrame, metrics: pd.DataFrame
-) -> pd.DataFrame:
+def decide_and_propose(project: Project, version: str) -> pd.DataFrame:
     """The version's row: the decision, and the next version where one is written."""
     files, tables = project.criteria_files, project.tables
     listing = files.load_all()
@@ -91,46 +87,46 @@ def decide_and_propose(
     champion = core.current_champion(decided)
     base = core.select_base(version, criteria, list(listing.valid), champion)
     verdicts = tables.require("judge_scores", version)
-    scored = load_scored(project, verdicts)
-    n_groups = count_groups(project, verdicts)
-    comparison = _compare(project, base, scored, verdicts, n_groups)
+    truth = GroundTruth.load(project, verdicts)
+    comparison = _compare(project, truth, base, verdicts)
     is_simpler = base is not None and core.is_simpler(criteria, listing.valid[base])
     decision = core.decide_version(version, base, champion, comparison, previous, project.loop, is_simpler=is_simpler)
-    strategy = core.strategy_of(version, decided)
-    judge = open_train_judge(project, verdicts)
+    judge = open_train_judge(project, truth)
     decision = settle(
         version,
         decision,
-        strategy,
+        core.strategy_of(version, decided),
         project.loop,
-        lambda base: compare_cross_fitted(project, base, criteria.round, judge),
+        lambda base: compare_cross_fitted(project, truth, base, criteria.round, judge),
     )
-    alignment = _align(project, decision.champion, version, scored, metrics)
-    data = data_fingerprint(metrics.attrs)
-    cost = sum(float(frame["cost_usd"].fillna(0).sum()) for frame in decided.values())
-    stop_reason = core.find_stop(decision, criteria, alignment, n_groups, decided, data, project.loop, cost_usd=cost)
-    if stop_reason is None and (pending := _pending(listing.valid, decided, version)):
-        stop_reason = f"{', '.join(pending)} still to be evaluated"
-    choice, proposal = None, None
+    stop_reason = core.find_stop(
+        decision,
+        criteria,
+        _align(project, truth, decision.champion),
+        truth.n_groups,
+        decided,
+        data_fingerprint(verdicts.attrs),
+        project.loop,
+        cost_usd=sum(float(frame["cost_usd"].fillna(0).sum()) for frame in decided.values()),
+    )
+    stop_reason = stop_reason or _find_pending(listing.valid, decided, version)
+    choice = Choice(None, stop_reason, (), Usage())
     if stop_reason is None:
-        choice = propose_next(project, decision, version, listing.valid, decided, judge)
-        proposal, stop_reason = choice.proposal, choice.reason
-        if proposal is not None and (twin := find_twin(proposal.criteria, listing.valid)) is not None:
-            proposal, stop_reason = None, f"the next proposal would repeat {twin}"
+        choice = propose_next(project, truth, decision, version, listing.valid, decided, judge)
+    proposal = choice.proposal
     proposed_version = files.add(proposal.criteria) if proposal else None
-    evaluation = _evaluate(project, version, listing.valid, decision, scored, verdicts, decided)
-    candidates = choice.candidates if choice is not None else ()
-    evaluation = evaluation.with_proposing(candidates, (judge.n_calls, judge.cost_usd), judge.model_usage)
+    evaluation = _evaluate(project, truth, version, listing.valid, decision, verdicts, decided)
+    evaluation = evaluation.with_proposing(choice.candidates, (judge.n_calls, judge.cost_usd), judge.model_usage)
     now = datetime.now(UTC)
-    return core.build_row(version, criteria, decision, proposal, proposed_version, stop_reason, now, evaluation)
+    return core.build_row(version, criteria, decision, proposal, proposed_version, choice.reason, now, evaluation)
 
 
 def _evaluate(
     project: Project,
+    truth: GroundTruth,
     version: str,
     valid: Mapping[str, Criteria],
     decision: core.Decision,
-    scored: pd.DataFrame,
     verdicts: pd.DataFrame,
     decided: Mapping[str, pd.DataFrame],
 ) -> core.Evaluation:
@@ -140,21 +136,18 @@ def _evaluate(
     n_calls, cost = core.measure_effort(verdicts)
     corrected = None
     if decision.decision == "promoted":
-        others = {v: load_scored(project, project.tables.require("judge_scores", v)) for v in same_data}
-        corrected = core.correct_kappa({**others, version: scored}, version)
-    stale = find_stale(load_annotations(project, verdicts), valid, version)
+        others = {v: truth.join(project.tables.require("judge_scores", v)) for v in same_data}
+        corrected = core.correct_kappa({**others, version: truth.join(verdicts)}, version)
     return core.Evaluation(
         kappa_corrected=corrected,
         n_calls=n_calls,
         cost_usd=cost,
         n_test_looks=core.count_test_looks(decided, data) + core.is_test_reported(decision.decision),
-        n_stale_annotations=len(stale),
+        n_stale_annotations=len(find_stale(truth.annotations, valid, version)),
     )
 
 
-def _compare(
-    project: Project, base: str | None, scored: pd.DataFrame, verdicts: pd.DataFrame, n_groups: int
-) -> Comparison | None:
+def _compare(project: Project, truth: GroundTruth, base: str | None, verdicts: pd.DataFrame) -> Comparison | None:
     """Compare with the base on the same data; None where there is no base that was evaluated."""
     if base is None:
         return None
@@ -168,19 +161,16 @@ def _compare(
             raise dg.Failure(
                 f"'{base}' was evaluated on other data; run the job 'calibration' for it first", allow_retries=False
             )
-    return compare_versions(load_scored(project, base_verdicts), scored, n_all_groups=n_groups)
+    return compare_versions(truth.join(base_verdicts), truth.join(verdicts), n_all_groups=truth.n_groups)
 
 
-def _align(
-    project: Project, champion: str, version: str, scored: pd.DataFrame, metrics: pd.DataFrame
-) -> core.Alignment:
+def _align(project: Project, truth: GroundTruth, champion: str) -> core.Alignment:
     """How sure it is that the champion agrees with people."""
-    if champion != version:
-        metrics = project.tables.require("alignment_metrics", champion)
-        scored = load_scored(project, project.tables.require("judge_scores", champion))
-    return core.measure_alignment(scored, metrics)
+    metrics = project.tables.require("alignment_metrics", champion)
+    return core.measure_alignment(truth.join(project.tables.require("judge_scores", champion)), metrics)
 
 
-def _pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> list[str]:
-    """Versions whose evaluation would come before that of a proposal."""
-    return [other for other in valid if other not in decided and other != version]
+def _find_pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> str | None:
+    """Which versions' evaluation would come before that of a proposal, in words; None where none would."""
+    pending = [other for other in valid if other not in decided and other != version]
+    return f"{', '.join(pending)} still to be evaluated" if pending else None

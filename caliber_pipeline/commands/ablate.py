@@ -61,14 +61,13 @@ def ablate(project: "Project", version: str) -> "list[Contribution]":
     """The contribution of every clause and example; verdicts that are known cost nothing."""
     import pandas as pd
 
+    from caliber_pipeline.assets.ground_truth import GroundTruth
     from caliber_pipeline.assets.proposing import open_train_judge
-    from caliber_pipeline.assets.scored import load_scored
     from caliber_pipeline.core.ablation import hold_out, leave_out, list_parts, measure_contribution, select_ablated
 
     verdicts = project.tables.require("judge_scores", version)
-    criteria = project.criteria_files.load(version)
-    scored = select_ablated(load_scored(project, verdicts))
-    judge = open_train_judge(project, verdicts)
+    criteria, truth = project.criteria_files.load(version), GroundTruth.load(project, verdicts)
+    scored, judge = select_ablated(truth.join(verdicts)), open_train_judge(project, truth)
     batches = hold_out(criteria, scored["record_id"].astype(str).tolist())
 
     def judge_all(criteria: "Criteria") -> pd.DataFrame:

@@ -60,7 +60,7 @@ def compare_stored(project: "Project", base: str, version: str) -> dict[str, Any
     Raises:
         InputError: they were evaluated on other data.
     """
-    from caliber_pipeline.assets.scored import count_groups, load_scored
+    from caliber_pipeline.assets.ground_truth import GroundTruth
     from caliber_pipeline.core.alignment_metrics import SEALED
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.gate import compare_versions, pair_verdicts
@@ -70,8 +70,9 @@ def compare_stored(project: "Project", base: str, version: str) -> dict[str, Any
     verdicts = {name: project.tables.require("judge_scores", name) for name in (base, version)}
     if len({data_fingerprint(frame.attrs) for frame in verdicts.values()}) > 1:
         raise InputError(f"'{base}' and '{version}' were evaluated on other data; run the job 'calibration' for both")
-    scored = {name: load_scored(project, frame) for name, frame in verdicts.items()}
-    comparison = compare_versions(scored[base], scored[version], n_all_groups=count_groups(project, verdicts[version]))
+    truth = GroundTruth.load(project, verdicts[version])
+    scored = {name: truth.join(frame) for name, frame in verdicts.items()}
+    comparison = compare_versions(scored[base], scored[version], n_all_groups=truth.n_groups)
     paired = pair_verdicts(scored[base], scored[version])
     decided = load_decided(project)
     return {

@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from caliber_pipeline.assets.crossfitting import compare_cross_fitted
+from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.assets.proposing import open_train_judge
 from caliber_pipeline.core.gate import Comparison, decide
 from caliber_pipeline.resources import Project
@@ -33,8 +34,9 @@ def test_it_decides_by_proposals_that_did_not_see_the_fold(
 
     monkeypatch.setattr(crossfitting, "choose_next", watch_proposals)
     monkeypatch.setattr(TrainJudge, "judge", watch_judge)
-    trial = open_train_judge(planted, planted.tables.require("judge_scores", "v001"))
-    comparison = compare_cross_fitted(planted, "v001", 1, trial)
+    truth = GroundTruth.load(planted, planted.tables.require("judge_scores", "v001"))
+    trial = open_train_judge(planted, truth)
+    comparison = compare_cross_fitted(planted, truth, "v001", 1, trial)
     assert trial.n_calls == sum(map(len, judged))
     assert len(evidence) == len(judged) == N_FOLDS
     records = planted.tables.require("records").set_index("record_id")

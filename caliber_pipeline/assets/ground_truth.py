@@ -1,9 +1,11 @@
-"""Verdicts joined with labels and splits, for the stages after `judge_scores`.
+"""The ground truth as stored, for the stages after `judge_scores`.
 
 Records and annotations reach these stages through `judge_scores`, which was made from them: declaring them as inputs of
 every stage would draw edges over the chain of the lineage page, and load ten million records where a few thousand of
 them have annotations.
 """
+
+from dataclasses import dataclass
 
 import dagster as dg
 import pandas as pd
@@ -31,16 +33,37 @@ def load_annotations(project: Project, made_from: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def load_scored(project: Project, judge_scores: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts with labels, as `join_labels` gives them."""
-    labels = resolve_labels(load_annotations(project, judge_scores))
-    return join_labels(judge_scores, labels, load_records(project, judge_scores))
+@dataclass(frozen=True)
+class GroundTruth:
+    """What people say, read once: the records that have annotations, these, and the labels that they come to.
 
+    Attributes:
+        records: The stored records that have annotations.
+        annotations: The stored annotations.
+        labels: As `resolve_labels` gives them.
+    """
 
-def count_groups(project: Project, judge_scores: pd.DataFrame) -> int:
-    """Groups among all labelled records, those of a sealed test among them."""
-    labels = resolve_labels(load_annotations(project, judge_scores))
-    return count_labelled_groups(load_records(project, judge_scores), labels)
+    records: pd.DataFrame
+    annotations: pd.DataFrame
+    labels: pd.DataFrame
+
+    @classmethod
+    def load(cls, project: Project, made_from: pd.DataFrame) -> "GroundTruth":
+        """The stored ground truth, which must be the one that a table was made from."""
+        annotations = load_annotations(project, made_from)
+        return cls(load_records(project, made_from), annotations, resolve_labels(annotations))
+
+    @property
+    def n_groups(self) -> int:
+        """Groups among all labelled records, those of a sealed test among them."""
+        return count_labelled_groups(self.records, self.labels)
+
+    def join(self, judge_scores: pd.DataFrame) -> pd.DataFrame:
+        """Verdicts with labels, as `join_labels` gives them; they must have been given on this ground truth."""
+        for name, table in (("records", self.records), ("annotations", self.annotations)):
+            if table.attrs[f"{name}_fingerprint"] != judge_scores.attrs[f"{name}_fingerprint"]:
+                raise _changed(name)
+        return join_labels(judge_scores, self.labels, self.records)
 
 
 def _changed(name: str) -> dg.Failure:
