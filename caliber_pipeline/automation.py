@@ -1,9 +1,12 @@
 """What starts runs: the sensor that closes the loop, the weekly recalibration, and the jobs they request."""
 
+from collections.abc import Iterable
+from datetime import datetime
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import RUN_KEY_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
 
 from caliber_pipeline.assets.definition import criteria_versions
 from caliber_pipeline.core.annotation_events import find_reason_to_wait
@@ -12,13 +15,16 @@ from caliber_pipeline.core.errors import CaliberError
 from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale, select_untested
 from caliber_pipeline.core.optimized_criteria import current_champion
 from caliber_pipeline.renderers.markdown import render_code
-from caliber_pipeline.resources import Project
+from caliber_pipeline.resources import ALL_SCORES, Project
 from caliber_pipeline.stores.annotation_store import find_store
+from caliber_pipeline.stores.batch_folder import describe_batches, identify
 from caliber_pipeline.stores.ingest import combined_input_fingerprint, find_missing_input
 
 SENSOR_INTERVAL_S = 15
 ANNOTATIONS_INTERVAL_S = 30
+BATCHES_INTERVAL_S = 60
 INPUT_TAG = "caliber/input"
+EVALUATION_TAG = "caliber/evaluation"
 _UNSUCCESSFUL = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 INGEST = ("records", "rejected_records", "annotations", "rejected_annotations", "annotator_agreement")
 CALIBRATION = (
@@ -53,6 +59,10 @@ history_job = _define_job(
     "history", HISTORY, "Add the finished evaluations to the history, and write the report on the champion."
 )
 
+scoring_job = _define_job(
+    "scoring", (ALL_SCORES,), "Judge every stored record under one criteria version, labelled or not."
+)
+
 
 def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
     """What is there: input, stored tables, criteria files, known partitions, runs.
@@ -70,6 +80,8 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
     untested = select_untested(decided, judged, latest)
     keys = {v: evaluation_key(v, c, latest, on_test=v in untested) for v, c in listing.valid.items()}
     runs = {v: _run_status(instance, key) for v, key in keys.items()}
+    by_hand = _partitions_under_way(instance, calibration_job.name, test_job.name)
+    waiting, answered = _look_at_batches(project, listing.valid)
     missing_input = find_missing_input(project.settings)
     ingests = [] if missing_input else [run.status for run in _ingest_runs(project, instance)]
     return LoopState(
@@ -83,9 +95,11 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
         decided=frozenset(decided),
         untested=untested,
         stale=select_stale((champion_base(decided, champion), champion), ingestions, latest),
-        running=frozenset(v for v, status in runs.items() if status in IN_PROGRESS_RUN_STATUSES),
-        failed=frozenset(v for v, status in runs.items() if status in _UNSUCCESSFUL),
+        running=frozenset(v for v, status in runs.items() if status in IN_PROGRESS_RUN_STATUSES) | by_hand,
+        failed=frozenset(v for v, key in keys.items() if _is_given_up(project, instance, v, key)),
         registered=frozenset(instance.get_dynamic_partitions(str(criteria_versions.name))),
+        waiting=waiting,
+        answered=answered,
     )
 
 
@@ -94,9 +108,50 @@ def evaluation_key(version: str, criteria: Criteria, ingested_at: str, *, on_tes
     return f"{version}:{criteria.fingerprint}:{ingested_at}{':test' if on_test else ''}"
 
 
-def _run_status(instance: dg.DagsterInstance, key: str) -> dg.DagsterRunStatus | None:
-    runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: key}), limit=1)
+def _run_status(instance: dg.DagsterInstance, key: str, tag: str = EVALUATION_TAG) -> dg.DagsterRunStatus | None:
+    """The status of the latest run with this tag."""
+    runs = instance.get_runs(dg.RunsFilter(tags={tag: key}), limit=1)
     return runs[0].status if runs else None
+
+
+def _is_given_up(project: Project, instance: dg.DagsterInstance, version: str, key: str) -> bool:
+    """Whether the latest run of an evaluation failed, and sent no batches that are still to be taken."""
+    runs = instance.get_run_records(dg.RunsFilter(tags={EVALUATION_TAG: key}), limit=1)
+    if not runs or runs[0].dagster_run.status not in _UNSUCCESSFUL:
+        return False
+    batches = project.open_batches("judge_scores", version)
+    return not any(datetime.fromisoformat(batch.sent_at) >= runs[0].create_timestamp for batch in batches)
+
+
+def _partitions_under_way(instance: dg.DagsterInstance, *jobs: str) -> frozenset[str]:
+    """The versions for which a run of these jobs is under way, whoever started it."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+    return frozenset(run.tags[PARTITION_NAME_TAG] for run in runs if run.job_name in jobs)
+
+
+def _look_at_batches(project: Project, versions: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """The versions whose batches are under way, with words about them, and those whose batches have ended."""
+    waiting, answered = {}, set()
+    for version in versions:
+        if (words := describe_waiting(project, "judge_scores", version)) is None:
+            continue
+        if words:
+            waiting[version] = words
+        else:
+            answered.add(version)
+    return waiting, frozenset(answered)
+
+
+def describe_waiting(project: Project, table: str, version: str) -> str | None:
+    """What is under way at the provider for a table of a version; "" where all has ended, None where nothing was."""
+    batches = project.open_batches(table, version)
+    if not batches:
+        return None
+    try:
+        progress = project.poll_batches(table, version)
+    except CaliberError as error:
+        return f"{describe_batches(batches)}; asked how far they are, it failed: {error}"
+    return "" if progress.n_ended == progress.n_batches else f"{describe_batches(batches)}; {progress}"
 
 
 def _ingest_runs(project: Project, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
@@ -184,7 +239,36 @@ def _requests(project: Project, instance: dg.DagsterInstance, plan: LoopPlan) ->
     ingested_at = (project.tables.load_attrs("annotations") or {})["ingested_at"]
     criteria = project.criteria_files.load(version)
     key = evaluation_key(version, criteria, ingested_at, on_test=plan.test is not None)
-    return [dg.RunRequest(run_key=key, job_name="test" if plan.test else "calibration", partition_key=version)]
+    batches = project.open_batches("judge_scores", version)  # ended, and to be taken by a run of their own
+    run_key = f"{key}:{identify(batches)}" if batches else key
+    job_name = "test" if plan.test else "calibration"
+    return [dg.RunRequest(run_key=run_key, job_name=job_name, partition_key=version, tags={EVALUATION_TAG: key})]
+
+
+@dg.sensor(
+    job=scoring_job,
+    minimum_interval_seconds=BATCHES_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks at the provider's batches of 'all_scores', and has their results taken when they have ended.",
+)
+def batches_sensor(context: dg.SensorEvaluationContext, project: Project) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request the run again whose batches have all ended."""
+    try:
+        versions = project.criteria_files.load_all().valid
+    except CaliberError as error:
+        return dg.SkipReason(str(error))
+    running = _partitions_under_way(context.instance, scoring_job.name)
+    requests, reasons = [], []
+    for version in versions:
+        words = "a run is taking them" if version in running else describe_waiting(project, ALL_SCORES, version)
+        run_key = f"{ALL_SCORES}:{version}:{identify(project.open_batches(ALL_SCORES, version))}"
+        if words == "" and _run_status(context.instance, run_key, RUN_KEY_TAG) in _UNSUCCESSFUL:
+            words = "all have ended, and the run that was to take their results failed; run the job 'scoring' again"
+        if words:
+            reasons.append(f"'{version}': {words}")
+        elif words is not None:
+            requests.append(dg.RunRequest(run_key=run_key, partition_key=version))
+    return requests or dg.SkipReason("; ".join(reasons) or "no batches of 'all_scores' are under way")
 
 
 def build_recalibration_schedule(cron: str) -> dg.ScheduleDefinition:

@@ -80,6 +80,7 @@ def judge_others(
             f"'{champion.version}' was judged by {champion.provider} ({champion.model}), the settings name "
             f"{judge.provider} ({judge.model}); name the same with --judge"
         )
+    judge = project.in_batches(judge, "estimate", champion.version, waits=True)
     examples = resolve_examples(criteria, champion.records, champion.labels)
     with project.open_verdict_cache() as cache:
         verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache, on_progress=on_progress)

@@ -9,12 +9,14 @@ from caliber_pipeline.asset_checks import ALL_CHECKS
 from caliber_pipeline.assets import ALL_ASSETS
 from caliber_pipeline.automation import (
     annotations_sensor,
+    batches_sensor,
     build_recalibration_schedule,
     calibration_job,
     criteria_sensor,
     history_job,
     ingest_job,
     recalibration_job,
+    scoring_job,
     test_job,
 )
 from caliber_pipeline.io_managers import ParquetIOManager
@@ -27,11 +29,12 @@ def build_definitions(settings: Settings, project: Project | None = None) -> dg.
     return dg.Definitions(
         assets=ALL_ASSETS,
         asset_checks=ALL_CHECKS,
-        jobs=[ingest_job, calibration_job, test_job, recalibration_job, history_job],
+        jobs=[ingest_job, calibration_job, test_job, recalibration_job, history_job, scoring_job],
         schedules=[build_recalibration_schedule(settings.recalibration_cron)],
         sensors=[
             criteria_sensor,
             annotations_sensor,
+            batches_sensor,
             alert_sensor,
             dg.AutomationConditionSensorDefinition(
                 "history_sensor",

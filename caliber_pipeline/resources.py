@@ -14,10 +14,11 @@ from pydantic import Field
 from upath import UPath
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError, MissingStepError
+from caliber_pipeline.core.errors import InputError, JudgeError, MissingStepError
 from caliber_pipeline.core.optimized_criteria import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.encoders.ray_encoder import RayEncoder
+from caliber_pipeline.judges.batch_files import BatchProgress
 from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.language_model import LanguageModel
@@ -31,6 +32,7 @@ from caliber_pipeline.judges.ray_shards import BuildJudge, build_share, judge_in
 from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, OnProgress, ShardedTask, judge_in_shards
 from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 from caliber_pipeline.stores.ingest import is_ingested
@@ -52,9 +54,10 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     settings_json: str
     endpoint: dict[str, str] = Field(default_factory=dict)
     budget_id: str = Field(default="", description="What the copies of this resource in one process spend from.")
+    waits: bool = Field(default=False, description="Whether runs wait for a provider's batches, or end meanwhile.")
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Project":
+    def from_settings(cls, settings: Settings, *, waits: bool = False) -> "Project":
         """Wrap settings; nothing is opened.
 
         The variables that an endpoint's settings are read from come in as references, so that Dagster stores and shows
@@ -62,7 +65,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         given = [name for name in OpenAIJudgeSettings.variables() if os.environ.get(name)]
         endpoint: dict[str, str] = {name: dg.EnvVar(name) for name in given}
-        return cls(settings_json=settings.model_dump_json(), endpoint=endpoint, budget_id=uuid.uuid4().hex)
+        budget_id = uuid.uuid4().hex
+        return cls(settings_json=settings.model_dump_json(), endpoint=endpoint, budget_id=budget_id, waits=waits)
 
     @property
     def settings(self) -> Settings:
@@ -145,8 +149,42 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings = self.endpoint_settings
         if criteria is not None:
             settings = settings.bound_to(criteria, self._first_judge(version, criteria.base))
-        judge = OpenAIJudge(settings, self.budget)
-        return BatchJudge(judge, settings, self.cache_folder / "batches") if self.settings.mode == "batch" else judge
+        return OpenAIJudge(settings, self.budget)
+
+    def in_batches(self, judge: Judge, table: str, version: str, *, waits: bool | None = None) -> Judge:
+        """The judge, through a provider's batches where the settings say so and it asks an endpoint.
+
+        Args:
+            judge: Who is asked.
+            table: What the verdicts are for; the batches of each table and version are kept apart.
+            version: The criteria version.
+            waits: Whether it waits for batches to end; as this resource says where left out.
+        """
+        if self.settings.mode != "batch" or not isinstance(judge, OpenAIJudge):
+            return judge
+        folder = self._batch_folder(table, version)
+        return BatchJudge(judge, judge.settings, folder, waits=self.waits if waits is None else waits)
+
+    def open_batches(self, table: str, version: str) -> list[StoredBatch]:
+        """The batches under way for a table of a version; none where the settings do not judge in batches."""
+        return BatchFolder(self._batch_folder(table, version)).load_all() if self.settings.mode == "batch" else []
+
+    def poll_batches(self, table: str, version: str) -> BatchProgress:
+        """Ask the provider how far these batches are.
+
+        Raises:
+            CriteriaError: the version cannot be used.
+            InputError: a setting cannot work.
+            JudgeError: there is no judge with batches, or the provider does not answer.
+        """
+        judge = self.build_judge(criteria=self.criteria_files.load(version), version=version)
+        batched = self.in_batches(judge, table, version)
+        if not isinstance(batched, BatchJudge):
+            raise JudgeError(f"the judge '{judge.provider}' has no batches")
+        return batched.poll()
+
+    def _batch_folder(self, table: str, version: str) -> Path:
+        return self.cache_folder / "batches" / table / version
 
     def judge_builder(self, criteria: Criteria, version: str) -> BuildJudge:
         """What makes the judge of a worker on another machine, with its share of the endpoint's limits.
@@ -171,7 +209,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         examples: pd.DataFrame,
         on_progress: OnProgress | None = None,
         *,
-        waits: bool = True,
+        waits: bool | None = None,
+        tell: Callable[[str], object] | None = None,
     ) -> UPath:
         """Have every stored record judged, labelled or not, in shards, on the backend that the settings name.
 
@@ -180,7 +219,8 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
             criteria: Its criteria.
             examples: Its examples, as in `JudgeTask`.
             on_progress: Called after every shard.
-            waits: Whether to wait for a provider's batches to end.
+            waits: Whether to wait for a provider's batches to end; as this resource says where left out.
+            tell: Called with a line about every batch, as `BatchJudge` does.
 
         Returns:
             The folder of the verdicts, below OUTPUT/all_scores.
@@ -204,9 +244,9 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return judge_in_shards_on_ray(
                     build, records, task, n_workers=settings.ray_workers, on_progress=on_progress
                 )
-        judge = self.build_judge(criteria=criteria, version=version)
-        if isinstance(judge, BatchJudge):
-            judge.waits = waits
+        judge = self.in_batches(self.build_judge(criteria=criteria, version=version), ALL_SCORES, version, waits=waits)
+        if isinstance(judge, BatchJudge) and tell is not None:
+            judge.tell = tell
         if isinstance(judge, RecordedJudge):
             judge = RecordedJudge(sees_all=False)
         with self.open_verdict_cache() as cache:

@@ -8,10 +8,9 @@ from typing import Final
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
-from dagster._core.storage.tags import RUN_KEY_TAG
 
 from caliber_pipeline.assets.judge_scores import build_task
-from caliber_pipeline.automation import evaluation_key, materialization_of, observe_state
+from caliber_pipeline.automation import EVALUATION_TAG, evaluation_key, materialization_of, observe_state
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 from caliber_pipeline.core.errors import CaliberError, CriteriaError, InputError
 from caliber_pipeline.core.loop import LoopState, plan_next
@@ -58,7 +57,7 @@ class JobRunner:
         self._instance = instance
         self._report = report
         loggers = dg.Definitions(loggers={_LOGGER: _report_logger(report, log_level)})
-        self._project = project or Project.from_settings(settings)
+        self._project = project or Project.from_settings(settings, waits=True)
         self._definitions = dg.Definitions.merge(build_definitions(settings, self._project), loggers)
 
     def run_loop(self) -> None:
@@ -116,7 +115,7 @@ class JobRunner:
         self._report(f"evaluating {version}{' on test' if on_test else ''}")
         ingested_at = (self._project.tables.load_attrs("annotations") or {})["ingested_at"]
         key = evaluation_key(version, criteria, ingested_at, on_test=on_test)
-        self._run("test" if on_test else "calibration", partition_key=version, tags={RUN_KEY_TAG: key})
+        self._run("test" if on_test else "calibration", partition_key=version, tags={EVALUATION_TAG: key})
 
     def estimate_next(self) -> str:
         """What judging would take, for the next version and the loop; reads new input first, and judges nothing.
@@ -170,7 +169,7 @@ class JobRunner:
 def describe_estimate(project: Project, version: str) -> str:
     """Calls, tokens and cost of judging a version, and the cost of the loop from there, in words."""
     criteria = project.criteria_files.load(version)
-    judge = project.build_judge(criteria=criteria, version=version)
+    judge = project.in_batches(project.build_judge(criteria=criteria, version=version), "judge_scores", version)
     if not isinstance(judge, OpenAIJudge | BatchJudge):
         return f"{version}: judge '{judge.provider}' makes no calls and costs nothing"
     has_test = may_judge_test(version, criteria, project.tables.load_versions("optimized_criteria"))

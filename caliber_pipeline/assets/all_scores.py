@@ -1,17 +1,20 @@
 """`all_scores`: verdicts on every stored record, labelled or not, in shards; materialized when somebody asks for it."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import dagster as dg
 import pandas as pd
 from upath import UPath
 
+from caliber_pipeline.assets.batches import observe_batches
 from caliber_pipeline.assets.definition import OWNERS, criteria_versions, log_progress, one_line_failures
 from caliber_pipeline.assets.judge_scores import load_unchanged
 from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_scores import resolve_examples
 from caliber_pipeline.core.schemas import empty_frame
+from caliber_pipeline.judges.batch_judge import StillUnderWayError
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotated
 from caliber_pipeline.stores.shards import open_dataset
@@ -25,17 +28,26 @@ from caliber_pipeline.stores.shards import open_dataset
     owners=OWNERS,
     code_version="1",
     description="The verdict on every stored record, labelled or not, a file per shard; on Ray where the backend is.",
+    output_required=False,
 )
-def all_scores(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult[None]:
+def all_scores(
+    context: dg.AssetExecutionContext, project: Project
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation]:
     """Judge all records under one criteria version, going on where an earlier run ended."""
     version = context.partition_key
     report = log_progress(context, "shards judged")
     with one_line_failures():
         criteria = load_unchanged(project, version)
         examples = load_examples(project, criteria)
-        folder = project.judge_all(version, criteria, examples, lambda done: report(done.n_done, done.n_shards))
+        try:
+            folder = project.judge_all(
+                version, criteria, examples, lambda done: report(done.n_done, done.n_shards), tell=context.log.info
+            )
+        except StillUnderWayError:
+            yield observe_batches(context, project)
+            return
     counts = count_statuses(folder)
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(counts.values()),
             "folder": dg.MetadataValue.path(str(folder)),

@@ -16,6 +16,7 @@ criteria_versions: Final = dg.DynamicPartitionsDefinition(name="criteria_version
 OWNERS: Final = ["team:calibration"]
 PROMOTION_POOL: Final = "promotion"
 PROGRESS_INTERVAL_S: Final = 2.0
+Stage = dg.Output[pd.DataFrame] | Iterator[dg.Output[pd.DataFrame] | dg.AssetObservation]
 
 
 def describe(name: str, group: str, kinds: set[str], code_version: str = "1") -> dict[str, Any]:
@@ -35,10 +36,10 @@ def stage(
     kinds: set[str],
     description: str,
     **options: Any,  # noqa: ANN401 - the arguments of dg.asset
-) -> Callable[[Callable[..., dg.Output[pd.DataFrame]]], dg.AssetsDefinition]:
+) -> Callable[[Callable[..., Stage]], dg.AssetsDefinition]:
     """Declare the asset of a stage, named as its function."""
 
-    def declare(function: Callable[..., dg.Output[pd.DataFrame]]) -> dg.AssetsDefinition:
+    def declare(function: Callable[..., Stage]) -> dg.AssetsDefinition:
         asset = dg.asset(description=description, **describe(function.__name__, group, kinds), **options)
         declared: dg.AssetsDefinition = asset(function)
         return declared

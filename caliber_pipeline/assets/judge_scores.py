@@ -1,12 +1,14 @@
 """Stage `judge_scores`: the judge's verdict on every labelled record."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
 import pandas as pd
 
+from caliber_pipeline.assets.batches import observe_batches, show_endings
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.evaluation_metadata import show_judging
 from caliber_pipeline.assets.metadata import show_numbers
@@ -17,6 +19,7 @@ from caliber_pipeline.core.judge_scores import is_test_judged, resolve_examples,
 from caliber_pipeline.core.loop import describe_change
 from caliber_pipeline.core.optimized_criteria import may_judge_test, measure_effort
 from caliber_pipeline.core.verdicts import JudgingSummary, refuse_capped, summarize_verdicts
+from caliber_pipeline.judges.batch_judge import BatchJudge, StillUnderWayError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
@@ -36,23 +39,29 @@ _NO_COST: Final = (
     "version and for promoted ones alone.",
     group="evaluation",
     kinds={"openai"},
+    output_required=False,
 )
 def judge_scores(
     context: dg.AssetExecutionContext, project: Project, annotations: pd.DataFrame
-) -> dg.Output[pd.DataFrame]:
-    """Judge the labelled records under one criteria version, those of test once it has won."""
+) -> Iterator[dg.Output[pd.DataFrame] | dg.AssetObservation]:
+    """Judge the labelled records under one criteria version, those of test once it has won.
+
+    While a provider's batches are under way there is no table, and what is downstream does not run.
+    """
     version = context.partition_key
     with one_line_failures():
         criteria = load_unchanged(project, version)
         records = load_annotated(project.tables)
         has_test = may_judge_test(version, criteria, project.tables.load_versions("optimized_criteria"))
         task = build_task(records, annotations, criteria, with_test=has_test)
-        judge = project.build_judge(log_progress(context, "texts encoded"), criteria=criteria, version=version)
-        progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
-        with project.open_verdict_cache() as cache:
-            started = time.monotonic()
-            verdicts = run_judge(judge, task, cache=cache, on_progress=progress)
-            elapsed_s = time.monotonic() - started
+        judge = _open_judge(context, project, criteria)
+        started = time.monotonic()
+        try:
+            verdicts = _judge(context, project, judge, task)
+        except StillUnderWayError:
+            yield observe_batches(context, project)
+            return
+        elapsed_s = time.monotonic() - started
         summary = summarize_verdicts(verdicts)
         refuse_capped(summary, f"under '{version}'")
     n_invented = int(verdicts.attrs.get("n_invented", 0))
@@ -66,16 +75,32 @@ def judge_scores(
         has_test=str(has_test),
     )
     verdicts.attrs |= _describe_evaluation(project, version, verdicts)
-    return dg.Output(
+    yield dg.Output(
         verdicts,
         metadata={
             "is_test_judged": has_test,
             "n_examples": len(task.examples),
             "n_invented": n_invented,
             **_describe(judge, summary),
+            **show_endings(judge),
             **show_judging(verdicts, elapsed_s),
         },
     )
+
+
+def _open_judge(context: dg.AssetExecutionContext, project: Project, criteria: Criteria) -> Judge:
+    version = context.partition_key
+    judge = project.build_judge(log_progress(context, "texts encoded"), criteria=criteria, version=version)
+    judge = project.in_batches(judge, "judge_scores", version)
+    if isinstance(judge, BatchJudge):
+        judge.tell = context.log.info
+    return judge
+
+
+def _judge(context: dg.AssetExecutionContext, project: Project, judge: Judge, task: JudgeTask) -> pd.DataFrame:
+    progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
+    with project.open_verdict_cache() as cache:
+        return run_judge(judge, task, cache=cache, on_progress=progress)
 
 
 def _describe_evaluation(project: Project, version: str, verdicts: pd.DataFrame) -> dict[str, str]:

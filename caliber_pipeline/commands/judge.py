@@ -73,7 +73,12 @@ def execute(arguments: argparse.Namespace) -> None:
     criteria = project.criteria_files.load(version)
     try:
         folder = project.judge_all(
-            version, criteria, load_examples(project, criteria), _reporter(), waits=not arguments.no_wait
+            version,
+            criteria,
+            load_examples(project, criteria),
+            _reporter(),
+            waits=not arguments.no_wait,
+            tell=lambda line: sys.stderr.write(f"{line}\n"),
         )
     except StillUnderWayError as under_way:
         sys.stdout.write(

@@ -30,6 +30,8 @@ class LoopState:
         running: The versions whose evaluation is under way.
         failed: The versions whose evaluation failed and was not asked for again.
         registered: The versions that are known as partitions.
+        waiting: By version, in words, the provider's batches that are under way for its evaluation.
+        answered: The versions whose batches have all ended, and whose results wait to be taken.
     """
 
     missing_input: str | None
@@ -45,6 +47,8 @@ class LoopState:
     running: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
     registered: frozenset[str] = frozenset()
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    answered: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,7 @@ class LoopPlan:
 def plan_next(state: LoopState) -> LoopPlan:
     """Decide what to do next; a pure function of what is there."""
     if not state.is_ingested:
-        if state.missing_input is not None:
-            return LoopPlan(skip_reason=state.missing_input)
-        if state.is_ingesting:
-            return LoopPlan(skip_reason="the input is being read")
-        if state.has_ingest_failed:
-            return LoopPlan(
-                skip_reason="the input could not be read: see the run of the job 'ingest'; correct the file"
-            )
-        return LoopPlan(should_ingest=True)
+        return _plan_ingestion(state)
     warnings = [f"skipped: {reason}" for reason in state.invalid.values()]
     sound = []
     for version, criteria in sorted(state.criteria.items()):
@@ -91,12 +87,15 @@ def plan_next(state: LoopState) -> LoopPlan:
     warnings += [
         f"the evaluation of '{v}' failed; run the job 'calibration' for it again" for v in sorted(state.failed)
     ]
-    waiting = [*state.stale, *(version for version in sound if version not in state.decided)]
+    undecided = (version for version in sound if version not in state.decided)
+    waiting = [*sorted(state.answered), *state.stale, *undecided]
     ready = [v for v in waiting if v in sound and v not in state.failed and _is_base_ready(state.criteria[v], state)]
     won = [version for version in state.untested if version in sound and version not in state.failed]
     register = tuple(version for version in sound if version not in state.registered)
     if state.running:
         reason = f"being evaluated: {', '.join(sorted(state.running))}"
+    elif under_way := [f"'{v}': {words}" for v, words in sorted(state.waiting.items()) if v not in state.failed]:
+        reason = "; ".join(under_way)
     elif won:
         return LoopPlan(register=register, test=won[0], warnings=tuple(warnings))
     elif ready:
@@ -105,6 +104,16 @@ def plan_next(state: LoopState) -> LoopPlan:
         n = len(state.criteria)
         reason = f"nothing new among {n} criteria versions" if n else "the criteria folder has no version yet"
     return LoopPlan(register=register, warnings=tuple(warnings), skip_reason="; ".join([reason, *warnings]))
+
+
+def _plan_ingestion(state: LoopState) -> LoopPlan:
+    if state.missing_input is not None:
+        return LoopPlan(skip_reason=state.missing_input)
+    if state.is_ingesting:
+        return LoopPlan(skip_reason="the input is being read")
+    if state.has_ingest_failed:
+        return LoopPlan(skip_reason="the input could not be read: see the run of the job 'ingest'; correct the file")
+    return LoopPlan(should_ingest=True)
 
 
 def _is_base_ready(criteria: Criteria, state: LoopState) -> bool:

@@ -1,15 +1,16 @@
-"""The batches of a provider: what was sent under which id, kept in files so that a restart finds it again."""
+"""The batches of a provider: sends them, looks at them, and notes them in a folder so that a restart finds them."""
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.core.fingerprints import digest
-from caliber_pipeline.stores.shards import temporary_path
+from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
+from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
 
 if TYPE_CHECKING:
     import openai
@@ -26,21 +27,6 @@ class QueueFullError(JudgeError):
 
 
 @dataclass(frozen=True)
-class StoredBatch:
-    """A batch as its file holds it.
-
-    Attributes:
-        name: What it is found by, here and in the provider's metadata: a digest of its custom ids.
-        custom_ids: Its lines.
-        batch_id: The provider's id; None where the process died before it was known.
-    """
-
-    name: str
-    custom_ids: tuple[str, ...]
-    batch_id: str | None
-
-
-@dataclass(frozen=True)
 class Line:
     """What came back for one request: a chat completion's content, or why there is none."""
 
@@ -48,21 +34,55 @@ class Line:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far batches are at the provider.
+
+    Attributes:
+        n_batches: How many there are.
+        n_ended: Those of them that have ended, in whatever way.
+        n_answered: Their lines that were answered, as far as the provider tells.
+    """
+
+    n_batches: int
+    n_ended: int
+    n_answered: int
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.n_ended} of {self.n_batches} have ended, {self.n_answered:,} records answered"
+
+
+@contextmanager
+def open_client(settings: OpenAIJudgeSettings) -> "Iterator[openai.OpenAI]":
+    """A client of the endpoint, closed at the end.
+
+    Raises:
+        JudgeError: the endpoint refuses something, or does not answer.
+    """
+    import openai
+
+    url, key = settings.endpoint_url, settings.key
+    with (
+        openai.AzureOpenAI(azure_endpoint=url, api_version=settings.api_version, api_key=key)
+        if settings.provider_name == "azure"
+        else openai.OpenAI(base_url=url, api_key=key, max_retries=settings.max_retries)
+    ) as client:
+        try:
+            yield client
+        except openai.APIError as error:
+            words = error.body.get("message") if isinstance(error.body, dict) else None
+            reason = str(words or error.__cause__ or error).replace(key, "***")
+            raise JudgeError(f"batches of {settings.provider_name} at {shown_url(url)}: {reason}") from None
+
+
 class BatchFiles:
     """The batches of one folder at one provider."""
 
-    def __init__(self, client: "openai.OpenAI", folder: Path) -> None:
+    def __init__(self, client: "openai.OpenAI", folder: BatchFolder) -> None:
         """Use a folder, which need not exist yet."""
         self._client = client
         self._folder = folder
-
-    def open_batches(self) -> list[StoredBatch]:
-        """The batches that were sent and whose results were not all taken yet."""
-        batches = []
-        for path in sorted(self._folder.glob("*.json")):
-            with contextlib.suppress(FileNotFoundError):  # another thread has taken its results meanwhile
-                batches.append(self._load(path))
-        return batches
 
     def send(self, requests: Mapping[str, Mapping[str, Any]]) -> StoredBatch:
         """Send requests by custom id as one batch.
@@ -70,9 +90,8 @@ class BatchFiles:
         That it is about to be sent is noted first, and its name goes along: a process that dies between sending and
         noting the provider's id finds the batch by that name, and pays for it once.
         """
-        custom_ids = tuple(requests)
-        batch = StoredBatch(digest(*custom_ids)[:32], custom_ids, None)
-        self._save(batch)
+        batch = StoredBatch(digest(*requests)[:32], len(requests), datetime.now(UTC).isoformat())
+        self._folder.save(batch, requests)
         lines = (
             {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
             for custom_id, body in requests.items()
@@ -85,7 +104,9 @@ class BatchFiles:
             completion_window=WINDOW,
             metadata={METADATA_KEY: batch.name},
         )
-        return self._save(StoredBatch(batch.name, custom_ids, sent.id))
+        batch = replace(batch, batch_id=sent.id)
+        self._folder.save(batch, requests)
+        return batch
 
     def find_sent(self, batch: StoredBatch) -> StoredBatch | None:
         """The batch with its provider's id; None where it never got as far as the provider."""
@@ -93,8 +114,10 @@ class BatchFiles:
             return batch
         for sent in self._client.batches.list():
             if (sent.metadata or {}).get(METADATA_KEY) == batch.name:
-                return self._save(StoredBatch(batch.name, batch.custom_ids, sent.id))
-        self.forget(batch)
+                found = replace(batch, batch_id=sent.id)
+                self._folder.save(found, self._folder.load_custom_ids(batch))
+                return found
+        self._folder.forget(batch)
         return None
 
     def look(self, batch: StoredBatch) -> "tuple[str, Iterator[tuple[str, Line]]]":
@@ -102,23 +125,42 @@ class BatchFiles:
 
         Raises:
             QueueFullError: the provider refused the batch because too much is under way.
-            JudgeError: the provider refused the batch for another reason.
+            JudgeError: the provider refused the batch for another reason, or does not know it.
         """
+        import openai
+
         assert batch.batch_id is not None  # noqa: S101 `find_sent` gives it
-        seen = self._client.batches.retrieve(batch.batch_id)
+        try:
+            seen = self._client.batches.retrieve(batch.batch_id)
+        except openai.NotFoundError:
+            raise JudgeError(
+                f"the provider does not know batch {batch.batch_id}, sent {batch.sent_at[:16]}: another account's key, "
+                f"or too long ago; to have its {batch.n_requests} records asked again remove {self._folder.path(batch)}"
+            ) from None
         if seen.status == "failed":
             faults = (seen.errors.data if seen.errors else None) or []
             words = "; ".join(fault.message or fault.code or "" for fault in faults[:3]) or "no reason given"
-            self.forget(batch)
+            self._folder.forget(batch)
             is_full = any((fault.code or "").startswith(_QUEUE_FULL) for fault in faults)
             raise (QueueFullError if is_full else JudgeError)(f"the provider refused batch {batch.batch_id}: {words}")
         if seen.status not in ENDED:
             return seen.status, iter(())
         return seen.status, self._lines([seen.output_file_id, seen.error_file_id])
 
-    def forget(self, batch: StoredBatch) -> None:
-        """Take a batch off the list: all that it gave is taken."""
-        self._path(batch.name).unlink(missing_ok=True)
+    def poll(self, batches: Sequence[StoredBatch]) -> BatchProgress:
+        """How far the batches are; one that the provider does not know has ended, and the next run says so."""
+        import openai
+
+        n_ended = n_answered = 0
+        for batch in batches:
+            try:
+                seen = None if batch.batch_id is None else self._client.batches.retrieve(batch.batch_id)
+            except openai.NotFoundError:
+                seen = None
+            n_ended += seen is None or seen.status in ENDED
+            counts = None if seen is None else seen.request_counts
+            n_answered += 0 if counts is None else counts.completed + counts.failed
+        return BatchProgress(len(batches), n_ended, n_answered)
 
     def _lines(self, file_ids: Sequence[str | None]) -> Iterator[tuple[str, Line]]:
         for file_id in file_ids:
@@ -126,21 +168,6 @@ class BatchFiles:
                 for text in self._client.files.content(file_id).text.splitlines():
                     if text.strip():
                         yield _parse_line(text)
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
-
-    def _load(self, path: Path) -> StoredBatch:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return StoredBatch(path.stem, tuple(stored["custom_ids"]), stored["batch_id"])
-
-    def _save(self, batch: StoredBatch) -> StoredBatch:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(batch.name)
-        temporary = temporary_path(self._folder, path.name)
-        temporary.write_text(json.dumps({"batch_id": batch.batch_id, "custom_ids": batch.custom_ids}), encoding="utf-8")
-        temporary.replace(path)
-        return batch
 
 
 def _parse_line(text: str) -> tuple[str, Line]:

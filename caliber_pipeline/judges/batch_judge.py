@@ -3,10 +3,11 @@
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -18,15 +19,13 @@ from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.judge_prompt import Message, build_prefix, build_record_message
 from caliber_pipeline.core.pricing import Estimate, pico, usd
 from caliber_pipeline.core.verdicts import VERDICTS
-from caliber_pipeline.judges.batch_files import BatchFiles, Line, QueueFullError, StoredBatch
+from caliber_pipeline.judges.batch_files import BatchFiles, BatchProgress, Line, QueueFullError, open_client
 from caliber_pipeline.judges.caller import parse_completion
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_run import read_vote
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import JudgeTask
-
-if TYPE_CHECKING:
-    import openai
+from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch, describe_batches
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +66,9 @@ class BatchJudge:
 
     Attributes:
         waits: Whether `judge` waits for batches to end, or raises `StillUnderWayError` after one look at each.
+        tell: Called with a line about every batch that was sent, or that ended before all its lines were answered.
+        endings: How the batches ended whose results were taken, by the provider's word for it.
+        is_full: Set while the provider has no room for more batches.
     """
 
     is_cacheable: Final = True
@@ -77,6 +79,7 @@ class BatchJudge:
         settings: OpenAIJudgeSettings,
         folder: Path,
         *,
+        waits: bool = True,
         limits: BatchLimits | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
@@ -86,17 +89,21 @@ class BatchJudge:
             single: Who is asked where a batch gave no answer.
             settings: Its settings.
             folder: Where the ids of the batches under way are kept, so that a restart takes them up again.
+            waits: Whether to wait for batches to end.
             limits: What the provider takes.
             sleep: Waits between two looks; the clock where left out.
         """
         self._single = single
         self._settings = settings
-        self._folder = folder
+        self._folder = BatchFolder(folder)
         self._limits = limits or BatchLimits()
         self._is_stopped = threading.Event()
         self._sleep = sleep or self._is_stopped.wait
         self._single_calls = threading.Lock()  # their limits hold for one run at a time
-        self.waits = True
+        self.is_full = threading.Event()
+        self.waits = waits
+        self.tell: Callable[[str], object] = _log.info
+        self.endings: Counter[str] = Counter()
         self.max_examples = single.max_examples
 
     @property
@@ -118,6 +125,15 @@ class BatchJudge:
         self._sleep(self._limits.poll_every_s)
         if self._is_stopped.is_set():
             raise _StoppedError
+
+    def poll(self) -> BatchProgress:
+        """How far the batches under way are.
+
+        Raises:
+            JudgeError: the provider does not answer.
+        """
+        with open_client(self._settings) as client:
+            return BatchFiles(client, self._folder).poll(self._folder.load_all())
 
     def identity(self, criteria: Criteria) -> Mapping[str, str | int | float | None]:
         """That of the single judge."""
@@ -144,18 +160,23 @@ class BatchJudge:
             return
         reserved = self._reserve(task)
         spent = reserved  # what was sent is paid for, also where the replies are not waited for
+        under_way: StillUnderWayError | None = None
         try:
-            with self._open_client() as client:
-                run = _BatchRun(self, task, BatchFiles(client, self._folder))
-                yield from run.take_batches()
-            spent = run.spent
+            with open_client(self._settings) as client:
+                run = _BatchRun(self, task, BatchFiles(client, self._folder), self._folder)
+                try:
+                    yield from run.take_batches()
+                    spent = run.spent
+                except StillUnderWayError as error:
+                    under_way = error
         finally:
             self._single.budget.settle(reserved, spent)
         if run.to_repeat:
-            _log.info("%d records got no answer in a batch; they are asked one by one", len(run.to_repeat))
             is_open = task.records["record_id"].isin(list(run.to_repeat)).to_numpy(dtype=bool)
             with self._single_calls:
                 yield from self._single.judge(replace(task, records=task.records[is_open]))
+        if under_way is not None:
+            raise under_way
 
     def _reserve(self, task: JudgeTask) -> int:
         """Set the estimate aside from the spending cap."""
@@ -169,24 +190,15 @@ class BatchJudge:
             )
         return pico(cost)
 
-    def _open_client(self) -> "openai.OpenAI":
-        import openai
-
-        settings = self._settings
-        if settings.provider_name == "azure":
-            return openai.AzureOpenAI(
-                azure_endpoint=settings.endpoint_url, api_version=settings.api_version, api_key=settings.key
-            )
-        return openai.OpenAI(base_url=settings.endpoint_url, api_key=settings.key, max_retries=settings.max_retries)
-
 
 class _BatchRun:
     """One task: which record is which line, and what became of each."""
 
-    def __init__(self, judge: BatchJudge, task: JudgeTask, files: BatchFiles) -> None:
+    def __init__(self, judge: BatchJudge, task: JudgeTask, files: BatchFiles, folder: BatchFolder) -> None:
         self._judge = judge
         self._task = task
         self._files = files
+        self._folder = folder
         self._dialect = judge._single.first_dialect(task.criteria)  # noqa: SLF001 of the same judge
         self._prefix = build_prefix(task.criteria, task.examples)
         self._record_of = {custom_id: record_id for custom_id, record_id, _ in self._requests()}
@@ -197,41 +209,58 @@ class _BatchRun:
 
     def take_batches(self) -> Iterator[pd.DataFrame]:
         under_way = self._resume()
-        sent = {custom_id for batch in under_way for custom_id in batch.custom_ids}
-        under_way += [self._files.send(requests) for requests in self._chunks(sent)]
-        while under_way:
-            for batch in list(under_way):
+        sent = {custom_id for custom_ids in under_way.values() for custom_id in custom_ids}
+        under_way |= self._send(sent)
+        while under_way or self._unsent:
+            for batch, custom_ids in list(under_way.items()):
                 try:
                     status, lines = self._files.look(batch)
                 except QueueFullError:
-                    if not self._files.open_batches():  # no other is to end: this one alone is too much
+                    if not self._folder.load_all():  # no other is to end: this one alone is too much
                         raise
-                    under_way.remove(batch)
-                    self._unsent.update(batch.custom_ids)
+                    self._judge.is_full.set()
+                    del under_way[batch]
+                    self._unsent.update(custom_ids)
                     continue
                 if status in {"completed", "expired", "cancelled"}:
-                    if rows := self._take(batch, status, dict(lines)):
+                    if rows := self._take(batch, custom_ids, status, dict(lines)):
                         yield _frame(rows)
                     # only now: who dies before the rows are stored finds the batch again
-                    self._files.forget(batch)
-                    under_way.remove(batch)
+                    self._folder.forget(batch)
+                    self._judge.is_full.clear()
+                    del under_way[batch]
             if under_way or self._unsent:
-                under_way += self._wait(len(under_way))
+                under_way |= self._wait()
 
-    def _wait(self, n_under_way: int) -> list[StoredBatch]:
+    def _wait(self) -> dict[StoredBatch, tuple[str, ...]]:
         """Wait a little, then send again what the provider had no room for."""
         if not self._judge.waits:
-            raise StillUnderWayError(f"{n_under_way} batches are under way; run again to take what has ended")
+            raise StillUnderWayError(describe_batches(self._folder.load_all()))
         self._judge.pause()
         unsent, self._unsent = self._unsent, set()
-        return (
-            [self._files.send(requests) for requests in self._chunks(set(self._record_of) - unsent)] if unsent else []
-        )
+        self._judge.is_full.clear()
+        return self._send(set(self._record_of) - unsent) if unsent else {}
 
-    def _resume(self) -> list[StoredBatch]:
+    def _resume(self) -> dict[StoredBatch, tuple[str, ...]]:
         """The batches of an earlier run that hold records of this task."""
-        stored = (batch for batch in self._files.open_batches() if self._open.intersection(batch.custom_ids))
-        return [found for batch in stored if (found := self._files.find_sent(batch)) is not None]
+        resumed = {}
+        for batch in self._folder.load_all():
+            custom_ids = self._folder.load_custom_ids(batch)
+            if self._open.intersection(custom_ids) and (found := self._files.find_sent(batch)) is not None:
+                resumed[found] = custom_ids
+        return resumed
+
+    def _send(self, sent: set[str]) -> dict[StoredBatch, tuple[str, ...]]:
+        """Send what is not sent yet, unless the provider has just said that it has no room."""
+        batches = {}
+        for requests in self._chunks(sent):
+            if self._judge.is_full.is_set():
+                self._unsent.update(requests)
+                continue
+            batch = self._files.send(requests)
+            batches[batch] = tuple(requests)
+            self._judge.tell(f"batch {batch.batch_id} sent, {batch.n_requests} records")
+        return batches
 
     def _chunks(self, sent: set[str]) -> Iterator[dict[str, dict[str, Any]]]:
         limits = self._judge._limits  # noqa: SLF001 of the same judge
@@ -259,9 +288,12 @@ class _BatchRun:
             body = self._dialect.body([*self._prefix, shown])
             yield digest(record_id, json.dumps(body, sort_keys=True)), record_id, body
 
-    def _take(self, batch: StoredBatch, status: str, lines: Mapping[str, Line]) -> list[Row]:
+    def _take(
+        self, batch: StoredBatch, custom_ids: tuple[str, ...], status: str, lines: Mapping[str, Line]
+    ) -> list[Row]:
         rows = []
-        for custom_id in batch.custom_ids:
+        n_repeated = len(self.to_repeat)
+        for custom_id in custom_ids:
             if custom_id not in self._open:
                 continue
             self._open.remove(custom_id)
@@ -274,7 +306,22 @@ class _BatchRun:
                 rows.append(self._cancelled(record_id))
             else:
                 self.to_repeat.add(record_id)
+        self._judge.endings[status] += 1
+        self._tell_of_gaps(batch, status, len(lines), len(self.to_repeat) - n_repeated)
         return rows
+
+    def _tell_of_gaps(self, batch: StoredBatch, status: str, n_lines: int, n_repeated: int) -> None:
+        what = f"batch {batch.batch_id}, sent {batch.sent_at[:16]}, {status}"
+        if status == "cancelled":
+            self._judge.tell(
+                f"{what}: {batch.n_requests - n_lines} of its {batch.n_requests} records have no answer, and count as "
+                "failed until a further run asks about them"
+            )
+        if n_repeated:
+            self._judge.tell(
+                f"{what}: {n_repeated} of its {batch.n_requests} records got no answer, and are asked one by one, at "
+                "the full price"
+            )
 
     def _row(self, record_id: str, line: Line) -> Row | None:
         """The verdict of a line; None where the reply holds none, which is worth another question."""

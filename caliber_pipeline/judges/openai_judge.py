@@ -107,6 +107,11 @@ class OpenAIJudge:
         return self._model
 
     @property
+    def settings(self) -> OpenAIJudgeSettings:
+        """Its endpoint, and how hard it may be driven."""
+        return self._settings
+
+    @property
     def last_run(self) -> RunStats | None:
         """What the run under way, or else the last one, has taken; None before the first."""
         run = self._run

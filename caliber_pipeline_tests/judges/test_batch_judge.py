@@ -9,12 +9,12 @@ import pytest
 from caliber_pipeline.core.criteria import Criteria, Sampling
 from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
 from caliber_pipeline.core.pricing import pico
-from caliber_pipeline.judges.batch_files import BatchFiles
 from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits
 from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.stores.batch_folder import BatchFolder
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.batch_server import BatchConfig, BatchServer, batch_server
 from caliber_pipeline_tests.judges.scripted import make_task
@@ -116,16 +116,16 @@ def test_a_restart_takes_up_the_batches_under_way_and_pays_for_nothing_twice(tmp
 def test_a_batch_whose_id_was_not_noted_is_found_at_the_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = BatchFiles._save
+    save = BatchFolder.save
 
-    def save_or_die(self: BatchFiles, batch: Any) -> Any:  # noqa: ANN401
+    def save_or_die(self: BatchFolder, batch: Any, custom_ids: Any) -> None:  # noqa: ANN401
         if batch.batch_id is not None:
             raise StoppedError
-        return save(self, batch)
+        save(self, batch, custom_ids)
 
     with batch_server() as server:
         with monkeypatch.context() as patch:
-            patch.setattr(BatchFiles, "_save", save_or_die)
+            patch.setattr(BatchFolder, "save", save_or_die)
             with pytest.raises(StoppedError):
                 run_judge(make_judge(server, tmp_path), make_task(TEXTS))
         assert len(server.batches) == 1
