@@ -48,6 +48,18 @@ def test_one_evaluation_at_a_time() -> None:
     assert plan.skip_reason == "being evaluated: v001"
 
 
+def test_versions_wait_for_batches_and_are_evaluated_again_when_these_have_ended() -> None:
+    both = {"v001": ONE, "v002": ONE}
+    waiting = plan_next(state(criteria=both, waiting={"v001": "1 batch is under way"}))
+    assert (waiting.evaluate, waiting.skip_reason) == (None, "'v001': 1 batch is under way")
+    assert plan_next(state(criteria=both, answered=frozenset(["v002"]))).evaluate == "v002"
+    decided = frozenset(["v001"])
+    assert plan_next(state(decided=decided, answered=frozenset(["v001"]))).evaluate == "v001"
+    assert plan_next(state(decided=decided, answered=frozenset(["v001"]), untested=("v001",))).test == "v001"
+    failed = state(criteria=both, waiting={"v001": "1 batch is under way"}, failed=frozenset(["v001"]))
+    assert plan_next(failed).evaluate == "v002"
+
+
 def test_stale_versions_come_before_new_ones_and_failed_ones_are_named() -> None:
     versions = {"v001": ONE, "v002": TWO, "v003": ONE}
     decided = frozenset(["v001", "v002"])

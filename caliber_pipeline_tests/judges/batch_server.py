@@ -22,6 +22,7 @@ class BatchConfig:
         fails: A line whose record holds this text fails with a 500.
         breaks: A line whose record holds this text gets a reply without a verdict.
         max_open: Batches that may be under way at once; a further one fails for want of room.
+        status: Of the reply to a look at a batch.
     """
 
     n_looks: int = 2
@@ -30,6 +31,7 @@ class BatchConfig:
     fails: str = "\0"
     breaks: str = "\0"
     max_open: int = 1_000
+    status: int = 200
 
 
 @dataclass
@@ -59,7 +61,7 @@ class BatchServer:
         if len(parts) == 1:
             listed = {"object": "list", "data": list(self.batches.values()), "has_more": False}
             return 200, json.dumps(listed).encode()
-        return 200, json.dumps(self._look(parts[1])).encode()
+        return self.config.status, json.dumps(self._look(parts[1])).encode()
 
     def _store(self, content: bytes) -> dict[str, Any]:
         name = f"file-{len(self.files)}"

@@ -9,7 +9,7 @@ import pytest
 from caliber_pipeline.core.criteria import Criteria, Sampling
 from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
 from caliber_pipeline.core.pricing import pico
-from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits
+from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits, StillUnderWayError
 from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
@@ -81,6 +81,43 @@ def test_what_expired_is_asked_one_by_one(tmp_path: Path) -> None:
         found = run_judge(make_judge(server, tmp_path), make_task(TEXTS))
         assert server.n_single == 6
         assert_as_live(server, found)
+
+
+def test_what_failed_in_one_batch_is_asked_at_once_while_another_is_under_way(tmp_path: Path) -> None:
+    told: list[str] = []
+    with batch_server(BatchConfig(n_looks=0, ends=("expired", "completed"), n_answered=3)) as server:
+        with VerdictCache(tmp_path / "c.sqlite") as cache:
+            judge = make_judge(server, tmp_path / "b", max_requests=5)
+            judge.waits, judge.tell = False, told.append
+            server.looks = _Late(("batch-1",))
+            with pytest.raises(StillUnderWayError, match="1 batch is under way at the provider, of 5 records, sent 20"):
+                run_judge(judge, make_task(TEXTS), cache=cache)
+            assert server.n_single == 2
+            server.looks = dict.fromkeys(server.batches, 0)
+            assert_as_live(server, run_judge(judge, make_task(TEXTS), cache=cache))
+            assert len(server.batches) == 2
+    assert next(line for line in told if "expired" in line).endswith(
+        "expired: 2 of its 5 records got no answer, and are asked one by one, at the full price"
+    )
+
+
+class _Late(dict[str, int]):
+    """Looks that never get anywhere for some batches."""
+
+    def __init__(self, late: tuple[str, ...]) -> None:
+        super().__init__()
+        self.late = late
+
+    def __setitem__(self, name: str, n: int) -> None:
+        super().__setitem__(name, -1_000 if name in self.late else n)
+
+
+def test_a_wrong_key_is_the_provider_s_word_without_the_key(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(status=401)) as server:
+        where = f"^batches of custom at {server.base_url}: "
+        judge = make_judge(server, tmp_path)
+        with pytest.raises(JudgeError, match=where):
+            run_judge(judge, make_task(TEXTS))
 
 
 def test_what_was_cancelled_is_not_asked_again_until_the_next_run(tmp_path: Path) -> None:
