@@ -85,17 +85,17 @@ def test_what_expired_is_asked_one_by_one(tmp_path: Path) -> None:
 
 def test_what_failed_in_one_batch_is_asked_at_once_while_another_is_under_way(tmp_path: Path) -> None:
     told: list[str] = []
-    with batch_server(BatchConfig(n_looks=0, ends=("expired", "completed"), n_answered=3)) as server:
-        with VerdictCache(tmp_path / "c.sqlite") as cache:
-            judge = make_judge(server, tmp_path / "b", max_requests=5)
-            judge.waits, judge.tell = False, told.append
-            server.looks = _Late(("batch-1",))
-            with pytest.raises(StillUnderWayError, match="1 batch is under way at the provider, of 5 records, sent 20"):
-                run_judge(judge, make_task(TEXTS), cache=cache)
-            assert server.n_single == 2
-            server.looks = dict.fromkeys(server.batches, 0)
-            assert_as_live(server, run_judge(judge, make_task(TEXTS), cache=cache))
-            assert len(server.batches) == 2
+    config = BatchConfig(n_looks=0, ends=("expired", "completed"), n_answered=3)
+    with batch_server(config) as server, VerdictCache(tmp_path / "c.sqlite") as cache:
+        judge = make_judge(server, tmp_path / "b", max_requests=5)
+        judge.waits, judge.tell = False, told.append
+        server.looks = _Late(("batch-1",))
+        with pytest.raises(StillUnderWayError, match="1 batch is under way at the provider, of 5 records, sent 20"):
+            run_judge(judge, make_task(TEXTS), cache=cache)
+        assert server.n_single == 2
+        server.looks = dict.fromkeys(server.batches, 0)
+        assert_as_live(server, run_judge(judge, make_task(TEXTS), cache=cache))
+        assert len(server.batches) == 2
     assert next(line for line in told if "expired" in line).endswith(
         "expired: 2 of its 5 records got no answer, and are asked one by one, at the full price"
     )
