@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pandas as pd
+
 from caliber_pipeline.core.alignment_metrics import label_verdict, metric_value
 from caliber_pipeline.core.calibration_history import CalibrationSummary, latest_evaluations, summarize_evaluation
 from caliber_pipeline.core.errors import MissingStepError
+from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.resources import Project
 
 
@@ -28,7 +31,7 @@ def load_summary(project: Project) -> CalibrationSummary:
     return CalibrationSummary(
         champion=champion,
         versions=[_with_labels(project, summarize_evaluation(row.to_dict())) for _, row in latest.iterrows()],
-        patterns=[{"name": row["name"], "count": int(row["count"])} for _, row in named.iterrows()],
+        patterns=[_pattern(row) for _, row in named.iterrows()],
         stop_reason=str(stops.iloc[-1]) if len(stops) else None,
         n_records=tables.count("records"),
         n_rejected_records=tables.count("rejected_records"),
@@ -37,6 +40,17 @@ def load_summary(project: Project) -> CalibrationSummary:
         output=str(project.settings.output),
         n_stale_annotations=int(latest.loc[latest["criteria_version"] == champion, "n_stale_annotations"].iloc[0]),
     )
+
+
+def _pattern(row: pd.Series) -> dict[str, Any]:
+    stability = None if pd.isna(row["stability"]) else float(row["stability"])
+    return {
+        "name": row["name"],
+        "count": int(row["count"]),
+        "polarity": row["polarity"],
+        "stability": stability,
+        "is_unstable": stability is not None and stability < MIN_STABILITY,
+    }
 
 
 def _with_labels(project: Project, version: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def test_the_table_and_the_patterns_are_shown(recorded: list[str], capsys: pytes
     shown = capsys.readouterr()
     assert "Criteria versions" in shown.out
     assert "baseline" in shown.out
-    assert "Parquet:" in shown.out
+    assert "tables: " in shown.out
+    assert "caliber report --output" in shown.out.split("Next:")[1]
     assert "evaluating v001" in shown.err
 
 

@@ -22,7 +22,7 @@ class CalibrationSummary:
     Attributes:
         champion: The version that won last on dev.
         versions: Per version its decision and figures, over all records and by split; test is None where sealed.
-        patterns: Name and count of each pattern in the notes.
+        patterns: Per pattern in the notes its name, count, polarity, stability and whether that is too low.
         stop_reason: Why the loop ended.
         n_records: Records.
         n_rejected_records: Rows of the records file that are none.

@@ -16,6 +16,7 @@ from caliber_pipeline.core.alignment_metrics import metric_row
 from caliber_pipeline.core.calibration_history import latest_evaluations
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
+from caliber_pipeline.core.stability import MIN_STABILITY
 
 Row = dict[str, Any]
 
@@ -48,7 +49,7 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "repeat_stability": ("Repeat stability", "how often repeated votes agree with the verdict"),
 }
 SPLIT_NOTES: Final[Mapping[str, str]] = {
-    "train": "what the optimizer learns from",
+    "train": "what the optimizer learns from, less the records that it shows as examples",
     "dev": "what decides about a version",
     "test": "what nothing was tuned on",
     "all": "all that was judged: describes, decides nothing",
@@ -104,7 +105,7 @@ def build_report(source: ReportSource) -> Row:
         "champion": champion,
         "verdict": _verdict(source),
         "decision": {name: _plain(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
-        "splits": [{"name": split, "note": SPLIT_NOTES[split]} for split in splits],
+        "splits": [{"name": split, "note": SPLIT_NOTES[split], "n": _count(metrics, split)} for split in splits],
         "figures": _figures(metrics, splits),
         "matrices": [_matrix(metrics, split) for split in splits if split != "train"],
         "is_test_sealed": bool(evaluation["is_test_sealed"]),
@@ -172,6 +173,10 @@ def _figures(metrics: pd.DataFrame, splits: Sequence[str]) -> list[Row]:
     ]
 
 
+def _count(metrics: pd.DataFrame, split: str) -> int:
+    return sum(int(_figure(metrics, split, cell)["value"] or 0) for cell in CELLS)
+
+
 def _matrix(metrics: pd.DataFrame, split: str) -> Row:
     cells = {cell: int(_figure(metrics, split, cell)["value"] or 0) for cell in CELLS}
     total = sum(cells.values())
@@ -204,6 +209,7 @@ def _pattern(row: Row) -> Row:
         "is_unclustered": bool(row["is_unclustered"]), "description": _shorten(row["description"]),
         "keywords": list(row["keywords"])[:8], "examples": [_shorten(note) for note in row["examples"][:MAX_EXAMPLES]],
         "stability": _plain(row["stability"]),
+        "is_unstable": (_plain(row["stability"]) or 1.0) < MIN_STABILITY,
     }  # fmt: skip
 
 
@@ -232,7 +238,7 @@ def _misalignment(row: Row) -> Row:
     return texts | {
         "record_id": row["record_id"], "split": row["split"], "kind": row["kind"].replace("_", " "),
         "severity": row["severity"], "pattern": _plain(row["pattern_name"]),
-        "attribution": row["attribution"].replace("_", " "),
+        "attribution": row["attribution"].replace("_", " "), "why": row["attribution_reason"],
     }  # fmt: skip
 
 
@@ -260,7 +266,9 @@ def _criteria(source: ReportSource) -> Row:
                 "is_new": base is not None and clause.text not in {old.text for old in base.clauses},
                 "pattern": clause.evidence.pattern, "n_records": len(clause.evidence.record_ids),
                 "record_ids": list(clause.evidence.record_ids[:6]),
-                "quotes": [_shorten(quote) for quote in clause.evidence.quotes[:MAX_EXAMPLES]],
+                "quotes": [
+                    _shorten(quote) for quote in clause.evidence.quotes[:MAX_EXAMPLES] if quote not in clause.text
+                ],
             }
             for clause in criteria.clauses
         ],

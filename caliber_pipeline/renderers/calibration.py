@@ -1,21 +1,41 @@
 """The outcome of the loop on a terminal."""
 
-from typing import Any
+from typing import Any, Final
+
+from rich.console import Console
 
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.calibration_history import CalibrationSummary
+from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.renderers.wording import format_figure
+from caliber_pipeline.settings import DEFAULT_OUTPUT
+
+MAX_PATTERNS: Final = 8  # per verdict on a terminal; the report and --json have more
+_TITLES: Final = {"reject": "What people say where they reject", "accept": "What people say where they accept"}
 
 
 def print_summary(summary: CalibrationSummary) -> None:
-    """Print versions, patterns and where the tables lie."""
+    """Print versions, patterns, what was left out, and what to do next."""
+    console = Console(highlight=False)
+    _print_versions(summary, console)
+    _print_patterns(summary, console)
+    _print_input(summary, console)
+    console.print("\nNext:")
+    steps = _next_steps(summary)
+    width = max(len(command) for command, _ in steps)
+    for command, what in steps:
+        console.print(f"  {command:<{width}}  {what}", markup=False, soft_wrap=True)
+
+
+def _print_versions(summary: CalibrationSummary, console: Console) -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
 
-    console = Console(highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, title="Criteria versions", title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Criteria versions", title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("version", no_wrap=True)
     for name in ("dev: acc.", "kappa"):
         table.add_column(name, justify="right")
@@ -27,29 +47,79 @@ def print_summary(summary: CalibrationSummary) -> None:
         table.add_row(*_cells(version, is_champion=version["criteria_version"] == summary.champion))
     console.print(table)
     for version in summary.versions:
-        console.print(f"  {version['criteria_version']}: {version['decision_reason']}", markup=False)
+        console.print(f"  {escape(version['criteria_version'])}")
+        lines = [version["decision_reason"]]
         if version.get("labels_on_dev"):
-            console.print(f"        on dev: {version['labels_on_dev']}", markup=False)
+            lines.append(f"on dev: {version['labels_on_dev']}")
+        for line in lines:
+            console.print(Padding(escape(line), (0, 0, 0, 4), expand=False))
     if summary.stop_reason:
         console.print(f"\nThe loop ended: {escape(summary.stop_reason)}.")
-    patterns = Table(box=box.SIMPLE_HEAD, title="Patterns in the notes", title_justify="left", pad_edge=False)
-    patterns.add_column("records", justify="right")
-    patterns.add_column("pattern")
-    for pattern in summary.patterns:
-        patterns.add_row(str(pattern["count"]), escape(pattern["name"]))
-    patterns.add_row(str(summary.n_unclustered), "(in no pattern)")
-    console.print(patterns)
-    console.print(
-        f"{summary.n_records} records, {summary.n_rejected_records} rejected rows; "
-        f"{summary.n_rejected_annotations} rejected annotations. Champion: [bold]{escape(summary.champion)}[/bold]."
-    )
+    console.print(f"Champion: [bold]{escape(summary.champion)}[/bold].\n")
+
+
+def _print_patterns(summary: CalibrationSummary, console: Console) -> None:
+    from rich.text import Text
+
+    for polarity, title in _TITLES.items():
+        own = [pattern for pattern in summary.patterns if pattern["polarity"] == polarity]
+        if not own:
+            continue
+        console.print(f"{title}:", style="italic")
+        for pattern in own[:MAX_PATTERNS]:
+            mark = "~" if pattern["is_unstable"] else " "
+            line = Text(f"  {pattern['count']:>6} {mark} {pattern['name']}")
+            console.print(line, no_wrap=True, overflow="ellipsis")
+        if len(own) > MAX_PATTERNS:
+            console.print(f"         and {len(own) - MAX_PATTERNS} more")
+    if any(pattern["is_unstable"] for pattern in summary.patterns):
+        console.print(f"  ~ unstable: other notes would give another theme (stability under {MIN_STABILITY:g}).")
+    if summary.n_unclustered:
+        console.print(f"  {_count(summary.n_unclustered, 'note')} in no pattern.")
+
+
+def _print_input(summary: CalibrationSummary, console: Console) -> None:
+    console.print(f"\n{_count(summary.n_records, 'record')}; tables: {summary.output}", markup=False, soft_wrap=True)
+    for name, n in (
+        ("rejected_records", summary.n_rejected_records),
+        ("rejected_annotations", summary.n_rejected_annotations),
+    ):
+        if n:
+            what = "the records file" if name == "rejected_records" else "the annotations"
+            console.print(
+                f"{_count(n, 'row')} of {what} rejected: see line and reason in {summary.output}/{name}.parquet",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
     if summary.n_stale_annotations:
         console.print(
             f"{summary.n_stale_annotations} annotations were made under criteria of another substance than "
             f"{summary.champion}: have them given again (`caliber annotate`).",
             markup=False,
         )
-    console.print(f"Parquet: {summary.output}", markup=False, soft_wrap=True)
+
+
+def _next_steps(summary: CalibrationSummary) -> list[tuple[str, str]]:
+    """Commands, and what each is for: the first is what the figures call for."""
+    is_default = summary.output == str(DEFAULT_OUTPUT)
+    where = "" if is_default else f" --output {summary.output}"
+    champion = next(v for v in summary.versions if v["criteria_version"] == summary.champion)
+    missing = champion.get("labels_missing")
+    steps = []
+    if missing:
+        steps.append((f"caliber annotate{where}", f"about {missing} more labels before anything can be said"))
+    steps.append((f"caliber report{where} --to report.html", "the same to read and to forward"))
+    if not missing:
+        steps.append((f"caliber plan{where}", "how many more labels would say more"))
+        steps.append((f"caliber export{where} --to judge.json", "the champion, to score with"))
+    if is_default:
+        steps.append(("dagster dev", "every stage, on http://127.0.0.1:3000"))
+    return steps
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
