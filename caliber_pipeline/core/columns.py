@@ -95,7 +95,9 @@ def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column with white space in place of a text as null."""
     blank = is_blank(column)
-    return pc.if_else(blank, pa.scalar(None, pa.string()), column) if pc.any(blank).as_py() else column
+    if pc.sum(blank).as_py() == column.null_count:
+        return column
+    return pc.if_else(blank, pa.scalar(None, pa.string()), column)
 
 
 class Faults:
@@ -121,6 +123,8 @@ class Faults:
 
     def add_values(self, is_wrong: pa.ChunkedArray, name: str, values: pa.ChunkedArray, expected: str) -> None:
         """Add to the wrong rows a reason that quotes their value."""
+        if not pc.any(is_wrong).as_py():
+            return
         reason = pc.binary_join_element_wise(f"{name} '", pc.fill_null(values, ""), f"' is not {expected}", "")
         self.add(is_wrong, reason)
 

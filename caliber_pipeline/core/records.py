@@ -180,8 +180,9 @@ class RecordParser:
     ) -> tuple[pa.Array, NDArray[np.uint64]]:
         """The group per row, and the hash of the group."""
         if self._group_by is None:
-            query, output = (_without_nulls(texts[name]) for name in ("query", "output"))
-            groups = hex_digits(hash_groups(query, output, has_few_queries=has_few_queries))
+            query = _without_nulls(texts["query"])
+            output = _without_nulls(texts["output"]) if has_few_queries else None
+            groups = hex_digits(hash_groups(query, output))
         else:
             named = blank_to_null(rows.column(self._columns.get(self._group_by, self._group_by)))
             own = pc.binary_join_element_wise("record ", ids, "")  # a record without a group is a group of its own

@@ -26,7 +26,7 @@ def default_groups(query: pd.Series, output: pd.Series) -> pd.Series:
     Normalised means lower case and single spaces, so that near-duplicates share a group. A key is 16 hex digits.
     """
     queries, outputs = (pa.array(texts, pa.string(), from_pandas=True) for texts in (query, output))
-    hashes = hash_groups(queries, outputs, has_few_queries=has_few(distinct_queries(queries)))
+    hashes = hash_groups(queries, outputs if has_few(distinct_queries(queries)) else None)
     return pd.Series(hex_digits(hashes), index=query.index, dtype="string[pyarrow]")
 
 
@@ -43,12 +43,10 @@ def has_few(distinct: pa.Array) -> bool:
     return len(distinct) < MIN_DISTINCT_QUERIES
 
 
-def hash_groups(
-    query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.Array, *, has_few_queries: bool
-) -> NDArray[np.uint64]:
-    """The hash whose hex digits are the default group, per row."""
+def hash_groups(query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.Array | None) -> NDArray[np.uint64]:
+    """The hash whose hex digits are the default group, per row; with the output where there are few queries."""
     keys = normalise(query)
-    if has_few_queries:
+    if output is not None:
         keys = pc.binary_join_element_wise(keys, normalise(output), "\n")
     return hash_strings(keys)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.fingerprints import RowsFingerprint, hash_contents, hash_strings
+from caliber_pipeline.core.fingerprints import RowsFingerprint, hash_strings
 from caliber_pipeline.core.records import FINGERPRINTED, FindRepeats, ParsedBatch, RecordParser
 from caliber_pipeline.core.schemas import RECORDS, REJECTED_ROWS
 from caliber_pipeline.core.splits import SPLITS, has_few
@@ -27,6 +27,7 @@ from caliber_pipeline.stores.tables import TableStore
 
 _N_READ_AHEAD = 3
 _N_BEHIND = 12  # batches; a row group is about nine, and writing one must not keep parsing waiting
+_CHECK_KEY = "record id checks"
 OnProgress = Callable[[int], None]
 
 
@@ -169,9 +170,10 @@ class _Run:
 
     def _take_keys(self, parsed: ParsedBatch) -> None:
         """Take from a batch what is told of all records in the end; in a thread of its own too."""
-        self._fingerprint.add(parsed.table)
-        ids = parsed.table.column("record_id").combine_chunks()
-        self._spill.add_ids(hash_strings(ids), hash_contents(ids), parsed.table.column("line").to_numpy())
+        ids = parsed.table.column("record_id")
+        id_hashes, id_checks = hash_strings(ids), hash_strings(ids, _CHECK_KEY)
+        self._fingerprint.add(parsed.table, {"record_id": id_hashes, "group": parsed.group_hashes})
+        self._spill.add_ids(id_hashes, id_checks, parsed.table.column("line").to_numpy())
         self._spill.add_groups(parsed.group_hashes)
         counts = pc.value_counts(parsed.table.column("split"))
         self._n_by_split.update({entry["values"]: entry["counts"] for entry in counts.to_pylist()})
