@@ -240,9 +240,9 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         records = tables.scan("records", columns=JUDGED_COLUMNS)
         if settings.backend == "ray":
             build = self.judge_builder(criteria, version)
-            with connected_ray(settings.ray_address):
+            with connected_ray(settings.ray_address), self.open_verdict_cache() as cache:
                 return judge_in_shards_on_ray(
-                    build, records, task, n_workers=settings.ray_workers, on_progress=on_progress
+                    build, records, task, n_workers=settings.ray_workers, cache=cache, on_progress=on_progress
                 )
         judge = self.in_batches(self.build_judge(criteria=criteria, version=version), ALL_SCORES, version, waits=waits)
         if isinstance(judge, BatchJudge) and tell is not None:

@@ -14,10 +14,13 @@ from caliber_pipeline.core.errors import SpendingCapError
 from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
-from caliber_pipeline.judges.protocol import Judge
-from caliber_pipeline.judges.sharded import OnProgress, ShardedTask, judge_shard, survey
-from caliber_pipeline.stores.ray_map import import_ray, map_on_ray
+from caliber_pipeline.judges.protocol import Judge, JudgeTask
+from caliber_pipeline.judges.runner import find_known
+from caliber_pipeline.judges.sharded import OnProgress, ShardedTask, judge_shard, load_open, survey
+from caliber_pipeline.stores.ray_map import import_ray, map_on_ray, start_here
+from caliber_pipeline.stores.ray_verdicts import SharedVerdicts, share_verdicts
 from caliber_pipeline.stores.sharded_work import ShardedWork
+from caliber_pipeline.stores.verdict_cache import VerdictCache
 
 BuildJudge = Callable[[int, Budget | None], Judge]
 """Makes a worker's judge, of the number of workers, which share the endpoint's limits, and their budget."""
@@ -29,18 +32,20 @@ def judge_in_shards_on_ray(
     task: ShardedTask,
     *,
     n_workers: int,
+    cache: VerdictCache | None = None,
     on_progress: OnProgress | None = None,
 ) -> UPath:
     """As `judge_in_shards`, by actors over the shards; the results are the same, and either goes on with the other's.
 
-    A worker that is lost is started again, and its shard with it; the other shards are not touched. The spending cap
-    holds for all workers together. Ray must be connected.
+    A worker that is lost is started again, and its shard with it; what it had been answered is known by then. The
+    spending cap holds for all workers together. Ray must be connected.
 
     Args:
         build_judge: Makes a judge in each worker, once; must be picklable.
         records: As of `judge_in_shards`.
         task: As of `judge_in_shards`.
         n_workers: Actors, each with a judge of its own.
+        cache: Where verdicts are kept, on this machine; the workers see what it holds, and all that they put there.
         on_progress: Called after every shard.
 
     Raises:
@@ -53,16 +58,36 @@ def judge_in_shards_on_ray(
     waiting, progress = survey(work, judge)
     ledger = _open_ledger(judge)
     capped: str | None = None
-    for n_rows, refusal in _map_shards(waiting, _Worker, (build_judge, n_workers, task, work, ledger), n_workers):
-        if refusal is not None:
-            capped = capped or refusal
-            continue
-        progress = progress.after(n_rows)
-        if on_progress is not None:
-            on_progress(progress)
+    with _share(cache, judge, task, work, waiting) as (shared, keep):
+        arguments = (build_judge, n_workers, task, work, ledger, shared)
+        for n_rows, refusal in _map_shards(waiting, _Worker, arguments, n_workers):
+            keep()
+            if refusal is not None:
+                capped = capped or refusal
+                continue
+            progress = progress.after(n_rows)
+            if on_progress is not None:
+                on_progress(progress)
     if capped is not None:
         raise SpendingCapError(capped)
     return work.output
+
+
+@contextmanager
+def _share(
+    cache: VerdictCache | None, judge: Judge, task: ShardedTask, work: ShardedWork, waiting: list[int]
+) -> Iterator[tuple[SharedVerdicts | None, Callable[[], None]]]:
+    """What the cache knows of the waiting shards, for all workers, and what keeps in it what they have found."""
+    if cache is None or not judge.is_cacheable or not waiting:
+        yield None, lambda: None
+        return
+    with share_verdicts(cache) as shared:
+        for shard in [] if cache.is_empty() else waiting:
+            records, _ = load_open(work, shard)
+            known = find_known(judge, JudgeTask(records, task.criteria, task.examples), cache)
+            if known.num_rows:
+                shared.seed(known)
+        yield shared, lambda: shared.keep_new(cache)
 
 
 def build_share(settings: OpenAIJudgeSettings, n_workers: int, budget: Budget | None) -> OpenAIJudge:
@@ -97,7 +122,9 @@ class _Worker:
         task: ShardedTask,
         work: ShardedWork,
         ledger: Any,  # noqa: ANN401 a handle
+        shared: SharedVerdicts | None,
     ) -> None:
+        self._shared = shared
         self._budget = None if ledger is None else LedgerBudget(ledger)
         self._judge = build_judge(n_workers, self._budget)
         self._task, self._work = task, work
@@ -114,19 +141,13 @@ class _Worker:
 
     def _judge_shard(self, shard: int) -> int:
         with nullcontext() if self._budget is None else self._budget.for_shard(shard):
-            return judge_shard(self._work, shard, self._judge, self._task, None)
+            return judge_shard(self._work, shard, self._judge, self._task, self._shared)
 
 
 def _open_ledger(judge: Judge) -> Any:  # noqa: ANN401 a handle
     """The budget of all workers, on the machine that this process talks to; None where nothing bounds it."""
     cap = judge.budget.cap if isinstance(judge, OpenAIJudge) else None
-    if cap is None:
-        return None
-    ray = import_ray()
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return ray.remote(Ledger).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here).remote(cap)
+    return None if cap is None else start_here(Ledger, cap, max_concurrency=10_000)
 
 
 class Ledger:

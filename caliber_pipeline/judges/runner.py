@@ -17,7 +17,7 @@ from caliber_pipeline.core.errors import InputError, SchemaError
 from caliber_pipeline.core.fingerprints import content_hashes, digest, verdict_fingerprints
 from caliber_pipeline.core.verdicts import STATUSES, VERDICTS
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
-from caliber_pipeline.stores.verdict_cache import CACHED_VERDICTS, VerdictCache
+from caliber_pipeline.stores.verdict_cache import CACHED_VERDICTS, Verdicts
 
 NO_VERDICT: Final = "the judge returned nothing for this record"
 
@@ -29,7 +29,7 @@ def run_judge(
     judge: Judge,
     task: JudgeTask,
     *,
-    cache: VerdictCache | None = None,
+    cache: Verdicts | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Judge the task's records.
@@ -68,7 +68,7 @@ def run_judge(
     return run.table()
 
 
-def find_open(judge: Judge, task: JudgeTask, cache: VerdictCache | None) -> tuple[JudgeTask, int]:
+def find_open(judge: Judge, task: JudgeTask, cache: Verdicts | None) -> tuple[JudgeTask, int]:
     """What a run would have judged, and how many records it would not: known ones, and twins of others.
 
     Raises:
@@ -78,18 +78,26 @@ def find_open(judge: Judge, task: JudgeTask, cache: VerdictCache | None) -> tupl
     return remaining, len(task.records) - len(remaining.records)
 
 
+def find_known(judge: Judge, task: JudgeTask, cache: Verdicts) -> pa.Table:
+    """The verdicts that a run would read from the cache, in its layout."""
+    return cache.get_many(sorted(set(_fingerprints(judge, task))))
+
+
+def _fingerprints(judge: Judge, task: JudgeTask) -> list[str]:
+    identity = {**judge.identity(task.criteria), "examples": _digest_examples(task.examples)}
+    return verdict_fingerprints(content_hashes(task.records), task.criteria, identity)
+
+
 class _Run:
     """The state of one run: which verdict belongs to which record."""
 
-    def __init__(self, judge: Judge, task: JudgeTask, cache: VerdictCache | None) -> None:
+    def __init__(self, judge: Judge, task: JudgeTask, cache: Verdicts | None) -> None:
         self._judge = judge
         self._task = task
         self._cache = cache if judge.is_cacheable else None
         self._ids = pd.Index(task.records["record_id"].to_numpy(dtype=object))
         _refuse_repeated(self._ids)
-        hashes = content_hashes(task.records)
-        identity = {**judge.identity(task.criteria), "examples": _digest_examples(task.examples)}
-        self._fingerprints = verdict_fingerprints(hashes, task.criteria, identity)
+        self._fingerprints = _fingerprints(judge, task)
         self.n_records = len(self._ids)
         self.n_invented = 0
         self._pieces: list[pa.Table] = []

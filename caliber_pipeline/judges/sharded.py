@@ -17,7 +17,7 @@ from caliber_pipeline.judges.batch_judge import BatchJudge, StillUnderWayError
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
-from caliber_pipeline.stores.verdict_cache import VerdictCache
+from caliber_pipeline.stores.verdict_cache import VerdictCache, Verdicts
 
 JUDGED_COLUMNS: Final = ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning")
 """What a judge reads of a record."""
@@ -126,16 +126,14 @@ def survey(work: ShardedWork, judge: Judge) -> tuple[list[int], ShardProgress]:
     return waiting, ShardProgress(len(shards), len(shards) - len(waiting), n_rows)
 
 
-def judge_shard(work: ShardedWork, shard: int, judge: Judge, task: ShardedTask, cache: VerdictCache | None) -> int:
+def judge_shard(work: ShardedWork, shard: int, judge: Judge, task: ShardedTask, cache: Verdicts | None) -> int:
     """Judge what a shard has no answer for, store its verdicts, and return how many there are.
 
     Raises:
         SpendingCapError: the spending cap left records unasked; what was judged is stored.
     """
-    records = work.load_input(shard)
-    known = [_load_settled(work, shard)] if shard in work.shards_done() else []
-    is_open = ~records["record_id"].isin(pd.concat(known)["record_id"]) if known else slice(None)
-    verdicts = run_judge(judge, JudgeTask(records.loc[is_open], task.criteria, task.examples), cache=cache)
+    records, known = load_open(work, shard)
+    verdicts = run_judge(judge, JudgeTask(records, task.criteria, task.examples), cache=cache)
     summary = summarize_verdicts(verdicts)
     everything = pd.concat([*known, verdicts], ignore_index=True).sort_values("record_id", ignore_index=True)
     work.save_output(shard, everything, "judge_scores")
@@ -143,9 +141,14 @@ def judge_shard(work: ShardedWork, shard: int, judge: Judge, task: ShardedTask, 
     return len(everything)
 
 
-def _load_settled(work: ShardedWork, shard: int) -> pd.DataFrame:
+def load_open(work: ShardedWork, shard: int) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """The records of a shard that have no answer yet, and the rows of the others as an earlier run stored them."""
+    records = work.load_input(shard)
+    if shard not in work.shards_done():
+        return records, []
     before = work.load_output(shard)
-    return before[~before["status"].isin(_UNSETTLED)]
+    settled = before[~before["status"].isin(_UNSETTLED)]
+    return records[~records["record_id"].isin(settled["record_id"])], [settled]
 
 
 @contextmanager

@@ -26,6 +26,16 @@ def import_ray() -> Any:  # noqa: ANN401 a module without types
     return ray
 
 
+def start_here(actor: type, *arguments: object, max_concurrency: int = 1) -> Any:  # noqa: ANN401 a handle
+    """One actor on the machine that this process talks to, which is no spot machine."""
+    ray = import_ray()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    remote = ray.remote(actor).options(num_cpus=0, max_concurrency=max_concurrency, scheduling_strategy=here)
+    return remote.remote(*arguments)
+
+
 def map_on_ray(
     items: Iterable[dict[str, Any]], worker: type, arguments: tuple[Any, ...], n_workers: int
 ) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import pyarrow as pa
 
@@ -58,6 +58,18 @@ class CacheStats:
     n_by_model: dict[str, int]
     oldest: datetime | None
     newest: datetime | None
+
+
+class Verdicts(Protocol):
+    """Where a run reads known verdicts, and keeps new ones."""
+
+    def get_many(self, fingerprints: Sequence[str]) -> pa.Table:
+        """Those that are there, as of `VerdictCache`."""
+        ...
+
+    def put_many(self, verdicts: pa.Table) -> None:
+        """Keep them, as of `VerdictCache`."""
+        ...
 
 
 class VerdictCache:
@@ -152,6 +164,11 @@ class VerdictCache:
         if rows:
             with self._lock:
                 self._write(lambda: self._connection.executemany(_INSERT, rows))
+
+    def is_empty(self) -> bool:
+        """Whether it holds nothing."""
+        with self._lock:
+            return self._connection.execute("SELECT 1 FROM verdicts LIMIT 1").fetchone() is None
 
     def stats(self) -> CacheStats:
         """Number, size and age of what is stored."""

@@ -23,6 +23,7 @@ from caliber_pipeline.judges.ray_shards import build_share, judge_in_shards_on_r
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask
 from caliber_pipeline.stores import sharded_work
 from caliber_pipeline.stores.sharded_work import ShardProgress
+from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.scripted import make_task
 
 
@@ -35,7 +36,7 @@ def main(url: str, folder: str, n: int, *, kills: bool) -> None:
     sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
     killed: list[int] = []
     seen = Path(folder) / "workers"
-    seen.mkdir(parents=True)
+    seen.mkdir(parents=True, exist_ok=True)
     task = make_task({f"r{i}": f"answer {i}" for i in range(n)})
     records = pa.table({name: pa.array(task.records[name], from_pandas=True) for name in JUDGED_COLUMNS})
 
@@ -51,13 +52,15 @@ def main(url: str, folder: str, n: int, *, kills: bool) -> None:
     ray.init(address=cluster.address, log_to_driver=False)
     n_nodes = len(ray.nodes())
     started = time.perf_counter()
-    output = judge_in_shards_on_ray(
-        functools.partial(build_judge, url, seen),
-        records.to_batches(max_chunksize=100),
-        ShardedTask(task.criteria, task.examples, UPath(folder) / "shards", n, "f"),
-        n_workers=2,
-        on_progress=kill_one,
-    )
+    with VerdictCache(Path(folder) / "verdicts.sqlite") as cache:
+        output = judge_in_shards_on_ray(
+            functools.partial(build_judge, url, seen),
+            records.to_batches(max_chunksize=100),
+            ShardedTask(task.criteria, task.examples, UPath(folder) / "shards", n, "f"),
+            n_workers=2,
+            cache=cache,
+            on_progress=kill_one,
+        )
     seconds = time.perf_counter() - started
     ray.shutdown()
     cluster.shutdown()

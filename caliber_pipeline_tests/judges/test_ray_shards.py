@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from caliber_pipeline.judges.ray_shards import Ledger, build_share
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.ray_map import import_ray
+from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
 from caliber_pipeline_tests.judges import sharded_judging_process
 
@@ -48,12 +50,35 @@ def test_two_raylets_give_what_one_process_gives(tmp_path: Path, kills: bool) ->
         started = time.perf_counter()
         local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
         local_s = time.perf_counter() - started
+        n_local = server.stats()["calls"]
         seen = judge_on_ray(server.base_url, tmp_path / "ray", kills=kills)
+        n_ray = server.stats()["calls"] - n_local
     assert (seen["n_nodes"], len(seen["killed"])) == (2, int(kills))
     found = pd.read_parquet(seen["output"])
     expected, found = (frame.sort_values("record_id", ignore_index=True) for frame in (local, found))
     pd.testing.assert_frame_equal(found.drop(columns=DIFFERS), expected.drop(columns=DIFFERS))
-    print(f"local {local_s:.1f} s, Ray {seen['seconds']:.1f} s")  # noqa: T201 shown with -s
+    # a lost worker had 8 calls under way, and its verdicts wait a second at most for being stored: 20 rounds of 0.05 s
+    assert N <= n_ray <= N + kills * 8 * 21
+    with VerdictCache(tmp_path / "ray" / "verdicts.sqlite") as cache:
+        assert cache.stats().n_verdicts == N
+    print(f"local {local_s:.1f} s, Ray {seen['seconds']:.1f} s, {n_ray - N} calls more")  # noqa: T201 shown with -s
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_the_cache_knows_is_not_asked_again_on_either_backend(tmp_path: Path) -> None:
+    with loopback(LoopbackConfig()) as server:
+        sharded_judging_process.main(server.base_url, tmp_path / "local", N // 2)
+        paid = server.stats()["calls"]
+        shutil.copytree(tmp_path / "local", tmp_path / "ray", ignore=shutil.ignore_patterns("shards"))
+        shutil.rmtree(tmp_path / "local" / "shards")
+        local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
+        assert server.stats()["calls"] == paid + N // 2
+        found = pd.read_parquet(judge_on_ray(server.base_url, tmp_path / "ray", kills=False)["output"])
+        assert server.stats()["calls"] == paid + N
+    expected, found = (frame.sort_values("record_id", ignore_index=True) for frame in (local, found))
+    assert expected["is_cached"].sum() == N // 2
+    pd.testing.assert_frame_equal(found.drop(columns="latency_s"), expected.drop(columns="latency_s"))
 
 
 @needs_ray
