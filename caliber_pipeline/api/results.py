@@ -170,11 +170,11 @@ class EvaluationResult:
 
     @cached_property
     def metrics(self) -> EvaluationMetrics:
-        """Agreement on `records`; a figure that is undefined is None."""
-        import numpy as np
+        """Agreement on `records`; a figure that is undefined is None.
 
-        human = np.array([record.human_score for record in self.records], dtype=np.int8)
-        return ConfusionMatrix.from_scores(human, np.array([r.llm_score for r in self.records], dtype=np.int8))
+        Where labels were sampled actively, figures weigh each record by the inverse of its inclusion probability.
+        """
+        return _count(self, [record.record_id for record in self.records])
 
     def interval(self, metric: str) -> tuple[float, float] | None:
         """The 95 % interval of a figure over all records, as 'cohen_kappa'; None where undefined.
@@ -304,8 +304,8 @@ def compare(result_a: EvaluationResult, result_b: EvaluationResult) -> Evaluatio
     same = [i for i in both if a[i].human_score == b[i].human_score]
     tested = _test_gain(result_a, result_b, same)
     return EvaluationComparison(
-        metrics_a=_metrics([a[i] for i in same]),
-        metrics_b=_metrics([b[i] for i in same]),
+        metrics_a=_count(result_a, same),
+        metrics_b=_count(result_b, same),
         fixed=[i for i in same if not a[i].aligned and b[i].aligned],
         broken=[i for i in same if a[i].aligned and not b[i].aligned],
         both_wrong=[i for i in same if not a[i].aligned and not b[i].aligned],
@@ -318,7 +318,9 @@ def compare(result_a: EvaluationResult, result_b: EvaluationResult) -> Evaluatio
 
 def metrics_to_dict(metrics: EvaluationMetrics) -> dict[str, float | int | None]:
     """Cells and figures, ready for JSON."""
-    return {"n": metrics.n, **vars(metrics), **metrics.figures}
+    from caliber_pipeline.core.agreement import CELLS
+
+    return {"n": metrics.n, **dict(zip(CELLS, metrics.cells, strict=True)), **metrics.figures}
 
 
 def _test_gain(result_a: EvaluationResult, result_b: EvaluationResult, record_ids: list[str]) -> Comparison:
@@ -329,10 +331,8 @@ def _test_gain(result_a: EvaluationResult, result_b: EvaluationResult, record_id
     return compare_versions(base.assign(split="dev"), version.assign(split="dev"))
 
 
-def _metrics(records: list[EvaluatedRecord]) -> EvaluationMetrics:
-    import numpy as np
+def _count(result: EvaluationResult, record_ids: list[str]) -> EvaluationMetrics:
+    """The cells of these of its records."""
+    from caliber_pipeline.core.optimized_criteria import count_cells
 
-    human, llm = (
-        np.array([getattr(record, name) for record in records], dtype=np.int8) for name in ("human_score", "llm_score")
-    )
-    return ConfusionMatrix.from_scores(human, llm)
+    return count_cells(result.scored[result.scored["record_id"].isin(record_ids)])

@@ -11,6 +11,7 @@ from caliber_pipeline.core.agreement import point_metrics, to_optional
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import cells_by_group
 from caliber_pipeline.core.intervals import MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
+from caliber_pipeline.core.weights import inclusion_weights
 
 N_HELD_OUT: Final = 5  # parts of the examples: each judges a fifth of them by the others
 MAX_SINGLE_EXAMPLES: Final = 20  # more are left out all at once: one of three hundred shows nothing
@@ -127,10 +128,11 @@ def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame
         return Contribution(part.name, part.text, 0.0, None, None, 0, len(both), "does nothing")
     groups, names = pd.factorize(both["group"], sort=True)
     codes = groups.astype(np.int64)
-    cells = np.stack([cells_by_group(human, llm, codes, len(names)) for llm in (full, ablated)]).astype(np.float64)
+    weights = inclusion_weights(both)
+    cells = np.stack([cells_by_group(human, llm, codes, len(names), weights) for llm in (full, ablated)])
     before, after = point_metrics(cells.sum(axis=1))["cohen_kappa"]
-    weights = np.random.default_rng(seed).standard_gamma(1.0, size=(N_DRAWS, len(names)))
-    kappas = point_metrics(np.einsum("bg,kgc->kbc", weights, cells))["cohen_kappa"]
+    drawn = np.random.default_rng(seed).standard_gamma(1.0, size=(N_DRAWS, len(names)))
+    kappas = point_metrics(np.einsum("bg,kgc->kbc", drawn, cells))["cohen_kappa"]
     differences = kappas[1] - kappas[0]
     change = to_optional(float(after - before))
     if change is None or np.isnan(differences).all():

@@ -1,7 +1,7 @@
 """Agreement between a judge and people, from the four cells alone."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final, Self, TypeAlias
 
 import numpy as np
@@ -90,25 +90,46 @@ def point_metrics(cells: npt.ArrayLike) -> dict[str, Floats]:
     }
 
 
+def cell_codes(human: Scores, llm: Scores) -> npt.NDArray[np.int64]:
+    """The index in `CELLS` of each record."""
+    conditions = [(human == 1) & (llm == 1), (human == 0) & (llm == 0), human == 0]
+    return np.asarray(np.select(conditions, [0, 1, 2], default=3), dtype=np.int64)
+
+
+def sum_cells(keys: npt.NDArray[np.int64], weights: Floats, n_keys: int = len(CELLS)) -> Floats:
+    """Sums of the weights by key, added up in a fixed order, so that the order of records changes no bit of them."""
+    order = np.lexsort((weights, keys))
+    return np.bincount(keys[order], weights=weights[order], minlength=n_keys).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class ConfusionMatrix:
     """Counts of the four outcomes; positive means accept. Figures are None where undefined, never 0.
+
+    Where labels were sampled actively, the figures are those of the weighted counts, while counts stay counts.
 
     Attributes:
         true_positives: Judge and people accept.
         true_negatives: Judge and people reject.
         false_positives: Judge accepts, people reject.
         false_negatives: Judge rejects, people accept.
+        weighted: The four by inclusion weight, in the order of `CELLS`; None where all records weigh the same.
     """
 
     true_positives: int
     true_negatives: int
     false_positives: int
     false_negatives: int
+    weighted: tuple[float, ...] | None = None
 
     @classmethod
-    def from_scores(cls, human: Scores, llm: Scores) -> Self:
+    def from_scores(cls, human: Scores, llm: Scores, weights: Floats | None = None) -> Self:
         """Count the cells of two arrays of 0 and 1, one entry per record in the same order.
+
+        Args:
+            human: People's verdicts.
+            llm: The judge's.
+            weights: As `inclusion_weights` gives them; None where all weigh the same.
 
         Raises:
             ValueError: the arrays differ in length.
@@ -117,12 +138,13 @@ class ConfusionMatrix:
             raise ValueError(f"{human.size} human scores and {llm.size} judge scores; give one of each per record")
         tp = int(np.count_nonzero(human & llm))
         n_human, n_llm = int(np.count_nonzero(human)), int(np.count_nonzero(llm))
-        return cls(tp, human.size - n_human - n_llm + tp, n_llm - tp, n_human - tp)
+        weighted = None if weights is None else tuple(sum_cells(cell_codes(human, llm), weights).tolist())
+        return cls(tp, human.size - n_human - n_llm + tp, n_llm - tp, n_human - tp, weighted)
 
     @property
     def cells(self) -> tuple[int, int, int, int]:
         """The counts in the order of `CELLS`."""
-        return astuple(self)
+        return self.true_positives, self.true_negatives, self.false_positives, self.false_negatives
 
     @property
     def n(self) -> int:
@@ -132,7 +154,7 @@ class ConfusionMatrix:
     @property
     def figures(self) -> Mapping[str, float | None]:
         """Every figure by name, None where undefined."""
-        return {name: to_optional(float(value)) for name, value in point_metrics(self.cells).items()}
+        return {name: to_optional(float(value)) for name, value in point_metrics(self.weighted or self.cells).items()}
 
     @property
     def accuracy(self) -> float | None:

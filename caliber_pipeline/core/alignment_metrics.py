@@ -189,8 +189,9 @@ def metric_row(metrics: pd.DataFrame, split: str, metric: str) -> pd.Series:
 
 
 def confusion_matrix(metrics: pd.DataFrame, split: str) -> ConfusionMatrix:
-    """The four cells of a split, as counted."""
-    return ConfusionMatrix(*(int(metric_value(metrics, split, cell) or 0) for cell in CELLS))
+    """The four cells of a split, as counted; what figures they give by weight is told by the other metrics."""
+    tp, tn, fp, fn = (int(metric_value(metrics, split, cell) or 0) for cell in CELLS)
+    return ConfusionMatrix(tp, tn, fp, fn)
 
 
 def label_verdict(metrics: pd.DataFrame, split: str) -> str:

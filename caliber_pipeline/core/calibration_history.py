@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
+from caliber_pipeline.core.agreement import CELLS
 from caliber_pipeline.core.alignment_metrics import confusion_matrix, is_test_sealed, metric_value
 from caliber_pipeline.core.optimized_criteria import is_test_reported
 from caliber_pipeline.core.schemas import CALIBRATION_HISTORY, conform_frame, empty_frame
@@ -64,9 +64,9 @@ def build_row(version: str, metrics: pd.DataFrame, optimized: pd.DataFrame) -> d
         **_effort(row, metrics.attrs),
         "n_failed": int(metric_value(metrics, "all", "n_failed") or 0),
         "n_examples": int(metric_value(metrics, "all", "n_examples") or 0),
-        **_figures("all", confusion_matrix(metrics, "all")),
-        **_figures("dev", confusion_matrix(metrics, "dev")),
-        **_figures("test", None if is_sealed else confusion_matrix(metrics, "test")),
+        **_figures("all", metrics),
+        **_figures("dev", metrics),
+        **_figures("test", None if is_sealed else metrics),
         "is_test_sealed": is_sealed,
         **{name: metrics.attrs[name] for name in CALIBRATION_HISTORY.names if name.endswith("_fingerprint")},
     }
@@ -114,10 +114,12 @@ def latest_evaluations(history: pd.DataFrame) -> pd.DataFrame:
     return latest.assign(_order=order).sort_values(["_order", "criteria_version"]).drop(columns="_order")
 
 
-def _figures(split: str, cells: ConfusionMatrix | None) -> dict[str, Any]:
-    if cells is None:
+def _figures(split: str, metrics: pd.DataFrame | None) -> dict[str, Any]:
+    """The figures as the metrics have them, weighted where labels were sampled actively, and the counts."""
+    if metrics is None:
         return dict.fromkeys([f"{split}_{name}" for name in ("n", *FIGURES, *CELLS)])
-    figures = {name: cells.figures[name] for name in FIGURES}
+    cells = confusion_matrix(metrics, split)
+    figures = {name: metric_value(metrics, split, name) for name in FIGURES}
     counts = dict(zip(CELLS, cells.cells, strict=True))
     return {f"{split}_{name}": value for name, value in {"n": cells.n, **figures, **counts}.items()}
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.agreement import ConfusionMatrix, point_metrics, to_optional
+from caliber_pipeline.core.agreement import Floats, cell_codes, point_metrics, sum_cells, to_optional
 from caliber_pipeline.core.splits import MIN_GROUPS
+from caliber_pipeline.core.weights import inclusion_weights
 
 ALPHA: Final = 0.05  # of the whole loop: divided by the rounds that it may take, since each is one more look
 N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
@@ -27,8 +28,8 @@ class Comparison:
     """Two versions on the same dev records.
 
     Attributes:
-        base_kappa: Cohen's kappa of the base; None where undefined.
-        kappa: Cohen's kappa of the other version.
+        base_kappa: Cohen's kappa of the base; None where undefined. Weighted where labels were sampled actively.
+        kappa: Cohen's kappa of the other version; likewise.
         p_value: One-sided, of the paired permutation test; None where kappa is undefined or nothing can be compared.
         n_compared: Dev records judged under both versions and shown as an example in neither.
         n_groups: Groups among them.
@@ -37,10 +38,12 @@ class Comparison:
         n_broken: Records that only the base gets right.
         has_lost_coverage: The version failed on more of the records than the base.
         n_differing_groups: Groups in which the two versions' outcomes differ: what the test rests on.
-        mcnemar_p: One-sided exact McNemar test of fixed against broken records; None where records share a group.
-        new_error_share: Severity of the broken records over that of the fixed ones, a record without one having 1; None
-            where records are broken and none is fixed.
+        mcnemar_p: One-sided exact McNemar test of fixed against broken records; None where records share a group, or
+            weigh differently.
+        new_error_share: Severity of the broken records over that of the fixed ones, a record without one having 1, each
+            as often as it stands for; None where records are broken and none is fixed.
         basis: The records that decide: "dev", or "train and dev, cross-fitted".
+        is_weighted: Records weigh by the inverse of their inclusion probability, as in the reported figures.
     """
 
     base_kappa: float | None
@@ -56,6 +59,7 @@ class Comparison:
     mcnemar_p: float | None = None
     new_error_share: float | None = 0.0
     basis: str = "dev"
+    is_weighted: bool = False
 
 
 def compare_versions(
@@ -71,7 +75,8 @@ def compare_versions(
 
     Under the hypothesis of no difference the two verdicts on a group's records may be exchanged; the p-value is the
     share of such exchanges with at least the observed gain (Good, 2005, Permutation, Parametric and Bootstrap Tests of
-    Hypotheses, ch. 3), with the observed one counted in.
+    Hypotheses, ch. 3), with the observed one counted in. Where labels were sampled actively, gain and exchanges are
+    those of the weighted kappa, the one that is reported: each record stands for 1 / inclusion probability records.
 
     Args:
         base: As `join_labels` gives it.
@@ -85,12 +90,13 @@ def compare_versions(
     both = paired[paired["llm_score"].notna() & paired["llm_score_base"].notna()]
     human, new, old = (both[c].to_numpy(dtype=np.int8) for c in ("human_score", "llm_score", "llm_score_base"))
     groups, n_groups = _codes(both["group"])
-    new_cells, old_cells = (cells_by_group(human, llm, groups, n_groups) for llm in (new, old))
+    weights = inclusion_weights(both)
+    new_cells, old_cells = (cells_by_group(human, llm, groups, n_groups, weights) for llm in (new, old))
     is_fixed, is_broken = (new == human) & (old != human), (new != human) & (old == human)
     n_fixed, n_broken = int(np.count_nonzero(is_fixed)), int(np.count_nonzero(is_broken))
     return Comparison(
-        base_kappa=ConfusionMatrix.from_scores(human, old).cohen_kappa,
-        kappa=ConfusionMatrix.from_scores(human, new).cohen_kappa,
+        base_kappa=to_optional(float(_kappa(old_cells.sum(axis=0)))),
+        kappa=to_optional(float(_kappa(new_cells.sum(axis=0)))),
         p_value=_permutation_p(new_cells, old_cells, seed),
         n_compared=len(both),
         n_groups=n_groups,
@@ -99,9 +105,10 @@ def compare_versions(
         n_broken=n_broken,
         has_lost_coverage=bool(paired["llm_score"].isna().sum() > paired["llm_score_base"].isna().sum()),
         n_differing_groups=int(np.count_nonzero((new_cells != old_cells).any(axis=1))),
-        mcnemar_p=exact_mcnemar(n_fixed, n_broken) if n_groups == len(both) else None,
-        new_error_share=_new_error_share(both, is_broken, is_fixed),
+        mcnemar_p=exact_mcnemar(n_fixed, n_broken) if n_groups == len(both) and weights is None else None,
+        new_error_share=_new_error_share(both, weights, is_broken, is_fixed),
         basis=basis,
+        is_weighted=weights is not None,
     )
 
 
@@ -157,8 +164,9 @@ def decide(
         )
     if c.p_value is None or c.kappa is None or c.base_kappa is None:
         return "undecided", f"kappa is undefined on the {c.n_compared} {c.basis} records judged under both versions"
+    which = "weighted kappa" if c.is_weighted else "kappa"
     gain = (
-        f"kappa on {c.basis} {c.base_kappa:.3f} → {c.kappa:.3f}, {c.n_fixed} fixed, {c.n_broken} broken "
+        f"{which} on {c.basis} {c.base_kappa:.3f} → {c.kappa:.3f}, {c.n_fixed} fixed, {c.n_broken} broken "
         f"of {c.n_compared}"
     )
     if c.has_lost_coverage:
@@ -207,10 +215,14 @@ def _foretell(comparison: Comparison, alpha: float) -> str:
     return f"; a gain of this size would take about {n} groups to show, {n - comparison.n_groups} more"
 
 
-def _new_error_share(both: pd.DataFrame, is_broken: NDArray[np.bool_], is_fixed: NDArray[np.bool_]) -> float | None:
+def _new_error_share(
+    both: pd.DataFrame, weights: Floats | None, is_broken: NDArray[np.bool_], is_fixed: NDArray[np.bool_]
+) -> float | None:
     severity = np.ones(len(both))
     if "severity" in both.columns:
         severity = both["severity"].to_numpy(dtype=np.float64, na_value=1.0)
+    if weights is not None:
+        severity = severity * weights
     new, mended = float(severity[is_broken].sum()), float(severity[is_fixed].sum())
     if new == 0:
         return 0.0
@@ -223,15 +235,24 @@ def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:
 
 
 def cells_by_group(
-    human: NDArray[np.int8], llm: NDArray[np.int8], groups: NDArray[np.int64], n_groups: int
-) -> NDArray[np.int64]:
-    """The four cells of each group, in the order of `agreement.CELLS`, shape (n_groups, 4)."""
-    cell = np.select([(human == 1) & (llm == 1), (human == 0) & (llm == 0), human == 0], [0, 1, 2], default=3)
-    return np.bincount(groups * 4 + cell, minlength=4 * n_groups).reshape(n_groups, 4)
+    human: NDArray[np.int8],
+    llm: NDArray[np.int8],
+    groups: NDArray[np.int64],
+    n_groups: int,
+    weights: Floats | None = None,
+) -> Floats:
+    """The four cells of each group, in the order of `agreement.CELLS`, shape (n_groups, 4); counts, or sums of weights.
+
+    As floats, in which counts stay exact and which BLAS multiplies.
+    """
+    keys = groups * 4 + cell_codes(human, llm)
+    if weights is not None:
+        return sum_cells(keys, weights, 4 * n_groups).reshape(n_groups, 4)
+    return np.bincount(keys, minlength=4 * n_groups).reshape(n_groups, 4).astype(np.float64)
 
 
-def _permutation_p(new: NDArray[np.int64], old: NDArray[np.int64], seed: int) -> float | None:
-    difference = (new - old)[(new != old).any(axis=1)].astype(np.float64)  # counts stay exact, and BLAS multiplies them
+def _permutation_p(new: Floats, old: Floats, seed: int) -> float | None:
+    difference = (new - old)[(new != old).any(axis=1)]
     new_sum, old_sum = new.sum(axis=0), old.sum(axis=0)
     observed = to_optional(float(_gain(new_sum, old_sum)))
     if observed is None:
@@ -248,11 +269,13 @@ def _permutation_p(new: NDArray[np.int64], old: NDArray[np.int64], seed: int) ->
     return n_as_large / (N_PERMUTATIONS + 1)
 
 
-def _count_as_large(
-    new: NDArray[np.int64], old: NDArray[np.int64], swapped: NDArray[np.float64], observed: float
-) -> int:
+def _count_as_large(new: Floats, old: Floats, swapped: Floats, observed: float) -> int:
     return int(np.count_nonzero(_gain(new - swapped, old + swapped) >= observed - 1e-12))
 
 
-def _gain(new: NDArray[np.number], old: NDArray[np.number]) -> NDArray[np.float64]:
-    return np.asarray(point_metrics(new)["cohen_kappa"] - point_metrics(old)["cohen_kappa"])
+def _gain(new: Floats, old: Floats) -> Floats:
+    return np.asarray(_kappa(new) - _kappa(old))
+
+
+def _kappa(cells: Floats) -> Floats:
+    return point_metrics(cells)["cohen_kappa"]

@@ -18,6 +18,7 @@ from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA, conform_frame
 from caliber_pipeline.core.selection_bias import correct_best
 from caliber_pipeline.core.stopping import Alignment, Decision, LoopSettings, find_stop, measure_alignment
 from caliber_pipeline.core.usage import Usage
+from caliber_pipeline.core.weights import inclusion_weights
 
 __all__ = [
     "WINNING",
@@ -220,7 +221,8 @@ def correct_kappa(scored_by_version: Mapping[str, pd.DataFrame], version: str) -
     verdicts = np.stack([frames[name].loc[shared, "llm_score"].to_numpy(dtype=np.int8) for name in names])
     first = frames[version].loc[shared]
     groups = pd.factorize(first["group"], sort=True)[0].astype(np.int64)
-    best = correct_best(first["human_score"].to_numpy(dtype=np.int8), verdicts, groups)
+    human = first["human_score"].to_numpy(dtype=np.int8)
+    best = correct_best(human, verdicts, groups, inclusion_weights(first))
     return best.corrected if best is not None and names[best.position] == version else None
 
 
@@ -330,8 +332,9 @@ def build_row(
 
 
 def count_cells(scored: pd.DataFrame) -> ConfusionMatrix:
-    """The four cells of rows that all have both verdicts."""
-    return ConfusionMatrix.from_scores(*(scored[c].to_numpy(dtype="int8") for c in ("human_score", "llm_score")))
+    """The four cells of rows that all have both verdicts, weighted where the rows weigh differently."""
+    human, llm = (scored[c].to_numpy(dtype="int8") for c in ("human_score", "llm_score"))
+    return ConfusionMatrix.from_scores(human, llm, inclusion_weights(scored))
 
 
 def _suggestions(proposal: Proposal | None) -> list[dict[str, Any]]:

@@ -30,7 +30,12 @@ class BestOfSeveral:
 
 
 def correct_best(
-    human: npt.NDArray[np.int8], verdicts: npt.NDArray[np.int8], groups: npt.NDArray[np.int64], *, seed: int = 0
+    human: npt.NDArray[np.int8],
+    verdicts: npt.NDArray[np.int8],
+    groups: npt.NDArray[np.int64],
+    weights: Floats | None = None,
+    *,
+    seed: int = 0,
 ) -> BestOfSeveral | None:
     """The best of several judges with its kappa corrected for having been chosen.
 
@@ -41,6 +46,7 @@ def correct_best(
         human: Shape (n,): people's verdicts.
         verdicts: Shape (k, n): each judge's, without gaps.
         groups: Shape (n,): codes of what belongs together, 0 to g - 1.
+        weights: Shape (n,): as `inclusion_weights` gives them.
         seed: Of the bootstrap.
 
     Returns:
@@ -49,7 +55,7 @@ def correct_best(
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     if not n_groups or not len(verdicts):
         return None
-    cells = np.stack([cells_by_group(human, row, groups, n_groups) for row in verdicts]).astype(np.float64)
+    cells = np.stack([cells_by_group(human, row, groups, n_groups, weights) for row in verdicts])
     kappas = _kappa(cells.sum(axis=1))
     if np.isnan(kappas).all():
         return None

@@ -12,6 +12,7 @@ from caliber_pipeline.core.agreement import ConfusionMatrix
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest, TrainEvidence
 from caliber_pipeline.core.selection_bias import correct_best
+from caliber_pipeline.core.weights import inclusion_weights
 
 JudgeSome = Callable[[Proposal, Sequence[str]], pd.DataFrame]
 """Judges the named train records under a proposal: record_id and llm_score (null: no verdict) come back."""
@@ -103,6 +104,7 @@ class _Race:
         self._ids = batch["record_id"].astype(str).tolist()
         self._human = batch["human_score"].to_numpy(dtype=np.int8)
         self._groups = pd.factorize(batch["group"])[0].astype(np.int64)
+        self._weights = inclusion_weights(batch)
         # a missing verdict is -1, and agrees with nobody
         self._verdicts = {_CHAMPION: batch["llm_score"].to_numpy(dtype=np.int8, na_value=-1)}
         self._verdicts |= {i: np.full(len(batch), -1, dtype=np.int8) for i in range(len(proposals))}
@@ -132,17 +134,18 @@ class _Race:
         self._verdicts[i][start:stop] = [score_of.get(record_id, -1) for record_id in self._ids[start:stop]]
         self._tried[i] = stop
 
-    def _right(self, i: int, n: int) -> NDArray[np.int64]:
-        """Agreements with people per group, over the first n records."""
-        right = self._verdicts[i][:n] == self._human[:n]
-        return np.bincount(self._groups[:n], weights=right).astype(np.int64)
+    def _right(self, i: int, n: int) -> NDArray[np.float64]:
+        """Agreements with people per group, over the first n records; sums of weights where those differ."""
+        right = (self._verdicts[i][:n] == self._human[:n]).astype(np.float64)
+        counted = right if self._weights is None else right * self._weights[:n]
+        return np.bincount(self._groups[:n], weights=counted).astype(np.float64)
 
     def _drop_worse(self, n: int) -> None:
         """Drop who is clearly worse than the best so far, the champion among them, by paired differences of groups."""
         right = {i: self._right(i, n) for i in (_CHAMPION, *self._racing)}
-        leader = max(right, key=lambda i: (int(right[i].sum()), -i))
+        leader = max(right, key=lambda i: (float(right[i].sum()), -i))
         for i in self._racing:
-            difference = (right[leader] - right[i]).astype(np.float64)
+            difference = right[leader] - right[i]
             spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
             error = spread * np.sqrt(len(difference))
             if i != leader and spread > 0 and difference.sum() > _CLEARLY * error:
@@ -150,7 +153,7 @@ class _Race:
                 self._dropped[i] = f"dropped after {n} records: clearly worse than {who}"
 
     def _finish(self, n: int) -> Screening:
-        kappas = {i: _kappa(self._human[: self._tried[i]], self._verdicts[i]) for i in self._tried}
+        kappas = {i: self._kappa(i) for i in self._tried}
         finalists = self._racing
         best = min(finalists, key=lambda i: (-(kappas[i] or 0.0), *_complexity(self._proposals[i]), i), default=None)
         corrected = self._correct(finalists, n)
@@ -169,14 +172,17 @@ class _Race:
         verdicts = np.stack([self._verdicts[i][:n] for i in finalists])
         is_known = (verdicts >= 0).all(axis=0)
         groups = pd.factorize(self._groups[:n][is_known])[0].astype(np.int64)
-        best = correct_best(self._human[:n][is_known], verdicts[:, is_known], groups)
+        weights = None if self._weights is None else self._weights[:n][is_known]
+        best = correct_best(self._human[:n][is_known], verdicts[:, is_known], groups, weights)
         return None if best is None else best.corrected
 
-
-def _kappa(human: NDArray[np.int8], verdicts: NDArray[np.int8]) -> float | None:
-    given = verdicts[: len(human)]
-    is_known = given >= 0
-    return ConfusionMatrix.from_scores(human[is_known], given[is_known]).cohen_kappa
+    def _kappa(self, i: int) -> float | None:
+        """Over the records that a proposal was tried on and gave a verdict for."""
+        n = self._tried[i]
+        human, given = self._human[:n], self._verdicts[i][:n]
+        is_known = given >= 0
+        weights = None if self._weights is None else self._weights[:n][is_known]
+        return ConfusionMatrix.from_scores(human[is_known], given[is_known], weights).cohen_kappa
 
 
 def _complexity(proposal: Proposal) -> tuple[int, int]:
