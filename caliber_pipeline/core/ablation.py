@@ -9,8 +9,8 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import point_metrics, to_optional
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.gate import cells_by_group
 from caliber_pipeline.core.intervals import MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
+from caliber_pipeline.core.paired_gain import cells_by_group
 from caliber_pipeline.core.weights import inclusion_weights
 
 N_HELD_OUT: Final = 5  # parts of the examples: each judges a fifth of them by the others

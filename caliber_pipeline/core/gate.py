@@ -8,16 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.agreement import Floats, cell_codes, point_metrics, sum_cells, to_optional
+from caliber_pipeline.core.agreement import Floats, to_optional
+from caliber_pipeline.core.paired_gain import cells_by_group, kappa_of_cells, permutation_p, weighted_p
 from caliber_pipeline.core.splits import MIN_GROUPS
 from caliber_pipeline.core.weights import inclusion_weights
 
 ALPHA: Final = 0.05  # of the whole loop: divided by the rounds that it may take, since each is one more look
-N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
-MAX_EXACT_GROUPS: Final = 14  # up to 2**14 exchanges are counted rather than drawn
 MAX_NEW_ERRORS: Final = 1.0  # of the severity that is mended: no version may add more harm than it takes away
 POWER: Final = 0.8  # with which a gain is asked to show when the labels it takes are foretold
-_BATCH: Final = 1_000  # permutations at a time, which bounds memory
 _MAX_FORETOLD: Final = 20  # times the groups at hand: beyond it a number of labels is no plan
 
 Verdict = Literal["promoted", "rejected", "undecided"]
@@ -76,7 +74,8 @@ def compare_versions(
     Under the hypothesis of no difference the two verdicts on a group's records may be exchanged; the p-value is the
     share of such exchanges with at least the observed gain (Good, 2005, Permutation, Parametric and Bootstrap Tests of
     Hypotheses, ch. 3), with the observed one counted in. Where labels were sampled actively, gain and exchanges are
-    those of the weighted kappa, the one that is reported: each record stands for 1 / inclusion probability records.
+    those of the weighted kappa, the one that is reported: each record stands for 1 / inclusion probability records. The
+    p-value is then that of `weighted_p` where that is larger, as the sampling keeps the two from being exchangeable.
 
     Args:
         base: As `join_labels` gives it.
@@ -95,9 +94,9 @@ def compare_versions(
     is_fixed, is_broken = (new == human) & (old != human), (new != human) & (old == human)
     n_fixed, n_broken = int(np.count_nonzero(is_fixed)), int(np.count_nonzero(is_broken))
     return Comparison(
-        base_kappa=to_optional(float(_kappa(old_cells.sum(axis=0)))),
-        kappa=to_optional(float(_kappa(new_cells.sum(axis=0)))),
-        p_value=_permutation_p(new_cells, old_cells, seed),
+        base_kappa=to_optional(float(kappa_of_cells(old_cells.sum(axis=0)))),
+        kappa=to_optional(float(kappa_of_cells(new_cells.sum(axis=0)))),
+        p_value=_p_value(new_cells, old_cells, weights, seed),
         n_compared=len(both),
         n_groups=n_groups,
         n_all_groups=int(version["group"].nunique()) if n_all_groups is None else n_all_groups,
@@ -229,53 +228,12 @@ def _new_error_share(
     return new / mended if mended > 0 else None
 
 
+def _p_value(new: Floats, old: Floats, weights: Floats | None, seed: int) -> float | None:
+    exchanged = permutation_p(new, old, seed)
+    tested = exchanged if weights is None else weighted_p(new, old, weights)
+    return None if exchanged is None or tested is None else max(exchanged, tested)
+
+
 def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:
     codes, names = pd.factorize(groups, sort=True)
     return codes.astype(np.int64), len(names)
-
-
-def cells_by_group(
-    human: NDArray[np.int8],
-    llm: NDArray[np.int8],
-    groups: NDArray[np.int64],
-    n_groups: int,
-    weights: Floats | None = None,
-) -> Floats:
-    """The four cells of each group, in the order of `agreement.CELLS`, shape (n_groups, 4); counts, or sums of weights.
-
-    As floats, in which counts stay exact and which BLAS multiplies.
-    """
-    keys = groups * 4 + cell_codes(human, llm)
-    if weights is not None:
-        return sum_cells(keys, weights, 4 * n_groups).reshape(n_groups, 4)
-    return np.bincount(keys, minlength=4 * n_groups).reshape(n_groups, 4).astype(np.float64)
-
-
-def _permutation_p(new: Floats, old: Floats, seed: int) -> float | None:
-    difference = (new - old)[(new != old).any(axis=1)]
-    new_sum, old_sum = new.sum(axis=0), old.sum(axis=0)
-    observed = to_optional(float(_gain(new_sum, old_sum)))
-    if observed is None:
-        return None
-    n_groups = len(difference)
-    if n_groups <= MAX_EXACT_GROUPS:
-        swaps = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
-        return float(_count_as_large(new_sum, old_sum, swaps @ difference, observed) / 2**n_groups)
-    rng = np.random.default_rng(seed)
-    n_as_large = 1
-    for _ in range(N_PERMUTATIONS // _BATCH):
-        swapped = rng.integers(0, 2, size=(_BATCH, n_groups)).astype(np.float64) @ difference
-        n_as_large += _count_as_large(new_sum, old_sum, swapped, observed)
-    return n_as_large / (N_PERMUTATIONS + 1)
-
-
-def _count_as_large(new: Floats, old: Floats, swapped: Floats, observed: float) -> int:
-    return int(np.count_nonzero(_gain(new - swapped, old + swapped) >= observed - 1e-12))
-
-
-def _gain(new: Floats, old: Floats) -> Floats:
-    return np.asarray(_kappa(new) - _kappa(old))
-
-
-def _kappa(cells: Floats) -> Floats:
-    return point_metrics(cells)["cohen_kappa"]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caliber_pipeline.core.agreement import Floats, point_metrics, to_optional
-from caliber_pipeline.core.gate import cells_by_group
+from caliber_pipeline.core.paired_gain import cells_by_group
 
 N_RESAMPLES: Final = 1_000  # the Monte Carlo error of the mean is then a thirtieth of one resample's spread
 
