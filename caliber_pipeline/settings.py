@@ -52,6 +52,8 @@ class Settings(BaseModel):
     kappa_target: float = Field(default=0.6, gt=-1, le=1)
     max_iterations: int = Field(default=3, ge=0)
     drift_anchors: int = Field(default=50, ge=0)
+    abstention_alpha: float = Field(default=0.1, gt=0, lt=1)
+    abstention_delta: float = Field(default=0.1, gt=0, lt=1)
     strategies: tuple[Literal["rules", "examples", "rewrite", "gepa"], ...] = ()
     max_new_errors: float = Field(default=1.0, ge=0)
     max_loop_cost_usd: float | None = Field(default=None, gt=0)

@@ -5,6 +5,7 @@ from datetime import datetime
 import pandas as pd
 
 from caliber_pipeline.assets.ground_truth import GroundTruth
+from caliber_pipeline.core.abstention import learn_abstention
 from caliber_pipeline.core.alignment_metrics import metric_row
 from caliber_pipeline.core.calibrated_judge import ExampleTexts, JudgeDocument, build_document
 from caliber_pipeline.core.judge_scores import resolve_examples
@@ -23,16 +24,18 @@ def export_judge(
     verdicts = tables.require("judge_scores", version)
     criteria = project.criteria_files.load(version)
     truth = GroundTruth.load(project, verdicts)
+    scored, settings = truth.join(verdicts), project.settings
     return build_document(
         version,
         criteria,
         resolve_examples(criteria, truth.records, truth.labels),
-        truth.join(verdicts),
+        scored,
         verdicts,
         tables.require("optimized_criteria", version).iloc[0],
         _ceiling(tables.require("alignment_metrics", version)),
         issued_at,
         example_texts=example_texts,
+        abstention=learn_abstention(scored, alpha=settings.abstention_alpha, delta=settings.abstention_delta),
     )
 
 

@@ -25,7 +25,8 @@ def relabel_queue(
     """Collect what people should judge again."""
     records, labels = load_records(project, misalignments), resolve_labels(annotations)
     scored = join_labels(project.tables.require("judge_scores", context.partition_key), labels, records)
-    abstention = learn_abstention(scored)
+    settings = project.settings
+    abstention = learn_abstention(scored, alpha=settings.abstention_alpha, delta=settings.abstention_delta)
     abstained = list_abstained(scored, abstention)
     queue = build_relabel_queue(labels, records, misalignments, abstained)
     path = project.tables.path("relabel_queue", context.partition_key).with_suffix(".csv")

@@ -71,6 +71,13 @@ def add_annotation_columns(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_abstention(parser: argparse.ArgumentParser) -> None:
+    """Declare how far the guarantee of what the judge decides alone goes."""
+    add = parser.add_argument
+    add("--abstention-alpha", type=float, metavar="A", help="disagreement with what the judge decides (default: 0.1)")
+    add("--abstention-delta", type=float, metavar="D", help="risk that this guarantee fails (default: 0.1)")
+
+
 def add_reporting(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
     """Declare --json, where there is one, and --verbose."""
     if has_json:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.commands.arguments import add_columns, add_command, add_output, add_reporting
+from caliber_pipeline.commands.arguments import add_abstention, add_columns, add_command, add_output, add_reporting
 from caliber_pipeline.settings import JUDGES
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--judge", choices=JUDGES, help="who judges; must be the champion's judge")
     add_columns(parser)
     add("--abstained-to", type=Path, metavar="FILE", help="write what the judge should leave to people, as CSV")
+    add_abstention(parser)
     add_reporting(parser)
 
 
@@ -74,7 +75,8 @@ def execute(arguments: argparse.Namespace) -> None:
     verdicts = judge_others(project, champion, records)
     judged = verdicts[verdicts["llm_score"].notna()]
     estimate = _estimate(champion, judged, is_random=arguments.random_sample)
-    abstention = learn_abstention(champion.scored)
+    risks = {"alpha": project.settings.abstention_alpha, "delta": project.settings.abstention_delta}
+    abstention = learn_abstention(champion.scored, **risks)
     n_abstained = _write_abstained(arguments.abstained_to, records, verdicts, abstention)
     result = {
         "criteria_version": champion.version,
@@ -139,7 +141,7 @@ def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abs
         lines.append(f"The judge may decide nothing alone: {abstention.reason}.")
     else:
         lines.append(
-            f"From a confidence of {abstention.threshold:g} the judge may decide alone: people agree with 90 % "
-            f"of it or more, at 90 % confidence; it leaves {result['abstention']['n_abstained']} records to people."
+            f"From a confidence of {abstention.threshold:g} the judge may decide alone: {abstention.guarantee}; "
+            f"it leaves {result['abstention']['n_abstained']} records to people."
         )
     return "\n".join(lines) + "\n"

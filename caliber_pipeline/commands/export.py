@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.commands.arguments import add_abstention, add_command, add_output, add_reporting
 from caliber_pipeline.commands.stored import find_version, open_project
 
 _EXAMPLES = """\
@@ -37,6 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="full",
         help="the texts of the examples: as they are, without private data, or left out (default: full)",
     )
+    add_abstention(parser)
     add_output(parser)
     add_reporting(parser)
 

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.commands.arguments import add_annotation_columns, add_columns, add_command, add_output
+from caliber_pipeline.commands.arguments import (
+    add_abstention,
+    add_annotation_columns,
+    add_columns,
+    add_command,
+    add_output,
+)
 from caliber_pipeline.settings import JUDGES, STRATEGIES, Settings, parse_columns
 
 if TYPE_CHECKING:
@@ -73,6 +79,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         choices=STRATEGIES,
         help="who proposes the next version; several race on train (default: rules, or rewrite with --judge openai)",
     )
+    add_abstention(parser)
     add("--json", action="store_true", help="end with one JSON object on stdout")
     add("--verbose", action="store_true", help="show the runs' logs, and tracebacks")
 
@@ -106,7 +113,7 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     values = Settings.from_env(os.environ).model_dump()
     names = (
         *("records", "annotations", "output", "group_by", "max_iterations", "kappa_target"),
-        *("judge", "mode", "backend", "ray_address", "ray_workers"),
+        *("judge", "mode", "backend", "ray_address", "ray_workers", "abstention_alpha", "abstention_delta"),
     )
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     options = {name: value for name in _JUDGE_OPTIONS if (value := getattr(arguments, name, None)) is not None}

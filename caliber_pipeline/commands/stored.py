@@ -22,7 +22,9 @@ def open_project(arguments: argparse.Namespace) -> "Project":
     from caliber_pipeline.resources import Project
 
     values = Settings.from_env(os.environ).model_dump()
-    settings = Settings.checked(values | ({"output": arguments.output} if arguments.output else {}))
+    given = {"output": arguments.output} if arguments.output else {}
+    given |= {n: v for n in ("abstention_alpha", "abstention_delta") if (v := getattr(arguments, n, None)) is not None}
+    settings = Settings.checked(values | given)
     project = Project.from_settings(settings)
     versions = project.tables.versions("optimized_criteria")
     if not versions:

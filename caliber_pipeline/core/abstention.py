@@ -1,7 +1,7 @@
 """Which records a judge may decide alone, with a guarantee, and which it leaves to people."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -9,8 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.splits import CALIBRATION
+from caliber_pipeline.core.weights import thin_sampled
 
 ALPHA: Final = 0.1  # disagreement that is put up with among the records that the judge decides
 DELTA: Final = 0.1  # risk that the guarantee fails
@@ -28,8 +30,11 @@ class Abstention:
         n_calibration: Calibration records with a confidence.
         n_decided: Those of at least the threshold.
         n_errors: Disagreements with people among them.
-        risk_bound: Upper bound of the disagreement among what it decides, at confidence 1 - delta.
+        risk_bound: Upper bound of the disagreement among what it decides, at confidence 1 - delta, were the threshold
+            chosen beforehand; what is guaranteed of a chosen one is alpha.
         reason: Why there is no threshold, and what is missing; None where there is one.
+        alpha: Disagreement that is put up with among what it decides.
+        delta: Risk that the guarantee fails.
     """
 
     threshold: float | None
@@ -39,6 +44,8 @@ class Abstention:
     n_errors: int
     risk_bound: float | None
     reason: str | None = None
+    alpha: float = ALPHA
+    delta: float = DELTA
 
     @property
     def in_words(self) -> str:
@@ -47,8 +54,14 @@ class Abstention:
             return f"nothing alone: {self.reason}"
         return (
             f"what it is sure of by {self.threshold:g} or more, {self.share_decided:.0%} of {self.n_calibration} "
-            f"calibration records: {self.n_errors} errors in {self.n_decided}, at most {self.risk_bound:.1%}"
+            f"calibration records: {self.n_errors} errors in {self.n_decided}; {self.guarantee}"
         )
+
+    @property
+    def guarantee(self) -> str:
+        """What is guaranteed of what the judge decides alone."""
+        agreement, confidence = (100 * (1 - risk) for risk in (self.alpha, self.delta))
+        return f"people agree with {agreement:g} % of it or more, at {confidence:g} % confidence"
 
 
 def labels_needed(alpha: float = ALPHA, delta: float = DELTA) -> int:
@@ -59,10 +72,11 @@ def labels_needed(alpha: float = ALPHA, delta: float = DELTA) -> int:
 def select_calibration(scored: pd.DataFrame) -> pd.DataFrame:
     """The records to learn a threshold from: one per group of the calibration part, always the same.
 
-    Nothing else uses that part. One record per group, as the bound is for independent records.
+    Nothing else uses that part. One record per group, as the bound is for independent records; of those that a plan
+    chose by unequal probabilities, as many as make them a plain random sample.
     """
     usable = scored["llm_score"].notna() & ~scored["is_example"] & scored["confidence"].notna()
-    chosen = scored[usable.to_numpy(dtype=bool) & (scored["split"] == CALIBRATION).to_numpy(dtype=bool)]
+    chosen = thin_sampled(scored[usable.to_numpy(dtype=bool) & (scored["split"] == CALIBRATION).to_numpy(dtype=bool)])
     order = np.argsort(hash_texts(chosen["record_id"]), kind="stable")
     in_order: pd.DataFrame = chosen.iloc[order]
     return in_order.drop_duplicates("group").sort_values("record_id", ignore_index=True)
@@ -82,8 +96,21 @@ def find_threshold(
         is_agreeing: Shape (n,): judge and people agree.
         alpha: Disagreement that is put up with.
         delta: Risk that the guarantee fails.
+
+    Raises:
+        InputError: alpha or delta is not between 0 and 1, or the arrays differ in length.
     """
+    found = _find(confidence, is_agreeing, alpha, delta)
+    return replace(found, alpha=alpha, delta=delta)
+
+
+def _find(confidence: npt.ArrayLike, is_agreeing: npt.ArrayLike, alpha: float, delta: float) -> Abstention:
+    for name, risk in (("alpha", alpha), ("delta", delta)):
+        if not 0 < risk < 1:
+            raise InputError(f"{name} is {risk}; give a share between 0 and 1, such as 0.1")
     values, agrees = np.asarray(confidence, dtype=np.float64), np.asarray(is_agreeing, dtype=np.bool_)
+    if values.shape != agrees.shape:
+        raise InputError(f"{values.size} confidences and {agrees.size} agreements; give one of each per record")
     known = ~np.isnan(values)
     values, agrees = values[known], agrees[known]
     n, needed = values.size, labels_needed(alpha, delta)
@@ -111,13 +138,19 @@ def find_threshold(
     return _found(strictest, n_decided, n_errors, n, delta)
 
 
-def learn_abstention(scored: pd.DataFrame) -> Abstention:
-    """From which confidence on a judge may decide alone, from its verdicts with labels as `join_labels` gives them."""
+def learn_abstention(scored: pd.DataFrame, *, alpha: float = ALPHA, delta: float = DELTA) -> Abstention:
+    """From which confidence on a judge may decide alone, from its verdicts with labels as `join_labels` gives them.
+
+    Raises:
+        InputError: alpha or delta is not between 0 and 1.
+    """
     part = select_calibration(scored)
     if part.empty and scored["confidence"].notna().any():
-        return _nothing(0, "no calibration record is judged: they are part of test, which only winning versions see")
+        nothing = _nothing(0, "no calibration record is judged: they are part of test, which only winning versions see")
+        return replace(nothing, alpha=alpha, delta=delta)
     agrees = (part["llm_score"] == part["human_score"]).to_numpy(dtype=bool)
-    return find_threshold(part["confidence"].to_numpy(dtype=np.float64, na_value=np.nan), agrees)
+    confidence = part["confidence"].to_numpy(dtype=np.float64, na_value=np.nan)
+    return find_threshold(confidence, agrees, alpha=alpha, delta=delta)
 
 
 def list_abstained(scored: pd.DataFrame, abstention: Abstention) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from caliber_pipeline.core.abstention import learn_abstention
+from caliber_pipeline.core.abstention import ALPHA, DELTA, Abstention, learn_abstention
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_row
 from caliber_pipeline.core.criteria import Criteria
@@ -65,6 +65,7 @@ def build_document(
     issued_at: datetime,
     *,
     example_texts: ExampleTexts = "full",
+    abstention: Abstention | None = None,
 ) -> JudgeDocument:
     """The document of an evaluated version.
 
@@ -78,10 +79,10 @@ def build_document(
         ceiling: Agreement of people with each other: value, ci_low, ci_high and n.
         issued_at: When the document is made.
         example_texts: Whether the examples' texts are exported as they are, redacted, or not at all.
+        abstention: What the judge may decide alone; None learns it with the default risks.
     """
     texts = [_example(row, is_redacted=example_texts == "redacted") for row in examples.to_dict("records")]
     changed = sum(a != b for a, b in zip(content_hashes(examples), _hashes(texts), strict=True))
-    abstention = learn_abstention(scored)
     certificate = {
         "issued_at": issued_at.isoformat(),
         "provider": str(verdicts["provider"].iloc[0]) if len(verdicts) else "",
@@ -116,7 +117,7 @@ def build_document(
         model=certificate["model"],
         sampling=criteria.sampling.model_dump(),
         template_version=TEMPLATE_VERSION,
-        abstention=asdict(abstention),
+        abstention=asdict(learn_abstention(scored) if abstention is None else abstention),
         certificate=certificate,
     )
 
@@ -223,7 +224,8 @@ def _card_abstention(abstention: Mapping[str, Any]) -> str:
     return (
         f"Verdicts of a confidence of at least {abstention['threshold']:.3f} may stand "
         f"({abstention['share_decided']:.0%} of the calibration records): they disagree with people on at most "
-        f"{abstention['risk_bound']:.1%}."
+        f"{100 * abstention.get('alpha', ALPHA):g} % of them, at {100 * (1 - abstention.get('delta', DELTA)):g} % "
+        "confidence."
     )
 
 

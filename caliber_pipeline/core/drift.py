@@ -12,6 +12,7 @@ from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.intervals import CONFIDENCE, paired_difference_interval, proportion_interval
 from caliber_pipeline.core.schemas import DRIFT, conform_frame
 from caliber_pipeline.core.splits import CALIBRATION
+from caliber_pipeline.core.weights import thin_sampled
 
 Anchors: TypeAlias = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 """Agreement on frozen records: as certified, and judged again."""
@@ -185,17 +186,21 @@ class Certificate:
 
 
 def find_certificate(history: pd.DataFrame | None, version: str) -> Certificate | None:
-    """The certificate of a version: its first evaluation that made it champion; None where there is none."""
+    """The certificate of a version: its first evaluation that made it champion; None where there is none.
+
+    Of labels that were sampled actively the lower of weighted and counted agreement, so that neither raises an alarm.
+    """
     if history is None:
         return None
     won = history[(history["criteria_version"] == version) & history["decision"].isin(["baseline", "promoted"])]
     if won.empty:
         return None
     first = won.sort_values("evaluated_at").iloc[0]
-    parts = [split for split in ("dev", "test") if not pd.isna(first[f"{split}_n"])]
+    parts = [split for split in ("dev", "test") if not pd.isna(first[f"{split}_n"]) and first[f"{split}_n"] > 0]
     n = sum(int(first[f"{split}_n"]) for split in parts)
     hits = sum(int(first[f"{split}_true_positives"]) + int(first[f"{split}_true_negatives"]) for split in parts)
-    low = float(proportion_interval(hits, n)[0]) if n else 0.0
+    weighted = sum(float(first[f"{split}_accuracy"]) * int(first[f"{split}_n"]) for split in parts)
+    low = float(proportion_interval(hits if np.isclose(weighted, hits) else min(hits, weighted), n)[0]) if n else 0.0
     return Certificate(low, first["evaluated_at"]) if 0 < low < 1 else None
 
 
@@ -205,10 +210,11 @@ def split_by_time(
     """The judged rows labelled before the certificate, and the audited ones: first labelled after it, in that order.
 
     A label without a time counts as an old one. Records that the judge was shown as examples, and those of the
-    calibration part, are in neither.
+    calibration part, are in neither; of those that a plan chose by unequal probabilities, as many are in them as make
+    them a plain random sample: a plan asks for what the judge is unsure of, which would look like drift.
     """
     usable = scored["llm_score"].notna() & ~scored["is_example"] & (scored["split"] != CALIBRATION)
-    judged = scored[usable.to_numpy(dtype=bool)]
+    judged = thin_sampled(scored[usable.to_numpy(dtype=bool)])
     first_label = annotations.groupby("record_id")["created_at"].min()
     labelled_at = judged["record_id"].map(first_label)
     is_new = (labelled_at > certified_at).fillna(value=False).to_numpy(dtype=bool)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.fingerprints import hash_texts
 
 WEIGHT: Final = "weight"
 
@@ -25,3 +26,23 @@ def inclusion_weights(rows: pd.DataFrame) -> Floats | None:
     if (weights == weights[:1]).all():
         return None
     return np.asarray(weights / np.sort(weights).mean(), dtype=np.float64)
+
+
+def thin_sampled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows as a plain random sample, for what counts records that weigh the same: exact tests and guarantees.
+
+    Of the rows that were sampled by unequal probabilities, each is kept with a chance in proportion to its weight, by
+    a stable hash of its id, so that all that are kept had the same chance: rejection sampling (von Neumann, 1951).
+    Rows without a probability count as a random sample, and are kept.
+
+    Args:
+        rows: With record_id, and `weight` where labels were sampled.
+    """
+    if WEIGHT not in rows:
+        return rows
+    weights = rows[WEIGHT].to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isnan(weights).all():
+        return rows
+    luck = hash_texts("thinning\x1f" + rows["record_id"].astype("string[pyarrow]")) / np.float64(2**64)
+    kept: pd.DataFrame = rows[np.isnan(weights) | (luck < weights / np.nanmax(weights))]
+    return kept

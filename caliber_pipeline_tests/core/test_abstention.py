@@ -10,8 +10,10 @@ from caliber_pipeline.core.abstention import (
     select_abstained,
     select_calibration,
 )
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.judge_scores import assign_splits
 from caliber_pipeline.core.splits import set_aside_calibration
+from caliber_pipeline.core.weights import thin_sampled
 
 
 def test_twenty_two_labels_without_an_error_are_the_least() -> None:
@@ -97,9 +99,41 @@ def test_what_two_people_judged_or_nothing_is_guaranteed_for_needs_no_third() ->
     assert list_abstained(scored, found) == ("unsure",)
     assert list_abstained(scored, find_threshold([], [])) == ()
     assert found.in_words == (
-        "what it is sure of by 0.9 or more, 100% of 30 calibration records: 0 errors in 30, at most 7.4%"
+        "what it is sure of by 0.9 or more, 100% of 30 calibration records: 0 errors in 30; "
+        "people agree with 90 % of it or more, at 90 % confidence"
     )
     assert find_threshold([], []).in_words.startswith("nothing alone: the judge gives no confidences")
+
+
+@pytest.mark.parametrize(("alpha", "delta"), [(0.0, 0.1), (0.1, 1.0), (float("nan"), 0.1), (-1, 0.1)])
+def test_risks_that_are_no_shares_are_refused(alpha: float, delta: float) -> None:
+    with pytest.raises(InputError, match="give a share between 0 and 1"):
+        find_threshold(np.full(30, 0.9), np.ones(30), alpha=alpha, delta=delta)
+    with pytest.raises(InputError, match="30 confidences and 29 agreements"):
+        find_threshold(np.full(30, 0.9), np.ones(29))
+
+
+def test_the_risks_are_those_asked_for() -> None:
+    # 0.95 ** 58 = 0.0511 > 0.05 >= 0.95 ** 59 = 0.0485
+    assert labels_needed(0.05, 0.05) == 59
+    assert find_threshold(np.full(58, 0.9), np.ones(58), alpha=0.05, delta=0.05).threshold is None
+    found = find_threshold(np.full(59, 0.9), np.ones(59), alpha=0.05, delta=0.05)
+    assert (found.threshold, found.alpha, found.delta) == (0.9, 0.05, 0.05)
+    assert found.guarantee == "people agree with 95 % of it or more, at 95 % confidence"
+
+
+def test_of_labels_chosen_by_doubt_as_many_count_as_make_a_plain_sample() -> None:
+    # Of 3,000 records the sure third was drawn with a probability of 0.1, the unsure rest with 0.8: a plain sample
+    # keeps all of the sure and 0.1 / 0.8 of the unsure ones; labels without a probability are kept.
+    n = 3000
+    weight = np.where(np.arange(n) % 3 == 0, 1 / 0.1, 1 / 0.8)
+    rows = pd.DataFrame({"record_id": [f"r{i}" for i in range(n)], "weight": weight})
+    kept = thin_sampled(rows)
+    assert (kept["weight"] == 10).sum() == n / 3
+    assert (kept["weight"] == 1.25).sum() == pytest.approx(n * 2 / 3 / 8, abs=45)  # 250, three standard deviations
+    assert thin_sampled(rows.assign(weight=np.nan)).equals(rows.assign(weight=np.nan))
+    assert len(thin_sampled(rows.assign(weight=np.where(weight == 10, np.nan, weight)))) == n
+    assert len(thin_sampled(rows.drop(columns="weight"))) == n
 
 
 def test_a_calibration_part_is_set_aside_only_for_a_judge_that_tells_how_sure_it_is() -> None:

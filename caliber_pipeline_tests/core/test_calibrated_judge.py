@@ -63,7 +63,8 @@ def test_the_card_says_what_is_known() -> None:
     assert "| test | cohen kappa | 0.700 (substantial) | 0.600 to 0.800 | 80 |" in card
     assert "People agree with each other at kappa 0.750 (0.700 to 0.800) on 120 records." in card
     assert (
-        "at least 0.800 may stand (50% of the calibration records): they disagree with people on at most 9.0%" in card
+        "at least 0.800 may stand (50% of the calibration records): they disagree with people on at most 10 % of them, "
+        "at 90 % confidence." in card
     )
     assert "80 test, 1 without a verdict. Test was shown 2 times" in card
     assert "    Score 1 if right" in card

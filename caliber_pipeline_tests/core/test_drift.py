@@ -16,6 +16,7 @@ from caliber_pipeline.core.drift import (
     split_drift,
 )
 from caliber_pipeline.core.intervals import proportion_interval
+from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
 
 
 def test_evidence_of_a_worked_example() -> None:
@@ -144,6 +145,7 @@ def history_of(*rows: tuple[str, str, str, int, int]) -> pd.DataFrame:
     history = frame[["criteria_version", "decision"]].copy()
     history["evaluated_at"] = pd.to_datetime(frame["evaluated_at"], utc=True)
     history["dev_n"], history["dev_true_positives"], history["dev_true_negatives"] = frame["n"], frame["hits"], 0
+    history["dev_accuracy"] = frame["hits"] / frame["n"]
     history["test_n"] = None
     return history
 
@@ -163,6 +165,40 @@ def test_the_certificate_is_the_first_evaluation_that_won() -> None:
     assert find_certificate(history, "v003") is None
     assert find_certificate(None, "v002") is None
     assert find_certificate(history_of(("v001", "2026-01-01", "baseline", 0, 0)), "v001") is None
+
+
+def test_a_weighted_certificate_is_the_lower_of_weighted_and_counted() -> None:
+    history = history_of(("v002", "2026-01-02", "promoted", 90, 100))
+    for accuracy, hits in ((0.85, 85), (0.95, 90)):
+        certificate = find_certificate(history.assign(dev_accuracy=accuracy), "v002")
+        assert certificate is not None
+        assert certificate.agreement == pytest.approx(float(proportion_interval(hits, 100)[0]))
+
+
+def test_labels_chosen_by_doubt_are_no_drift() -> None:
+    """A judge that agrees as certified: 98 % where it is sure, 60 % on the unsure fifth, which a plan asks for most."""
+    n, n_runs, is_alarm = 3000, 300, []
+    for seed in range(n_runs):
+        rng = np.random.default_rng(seed)
+        is_unsure = rng.random(n) < 0.2
+        probabilities = sampling_probabilities(np.where(is_unsure, 0.45, 0.02), 400)
+        drawn = np.flatnonzero(draw_sample(probabilities, seed=seed))
+        agrees = rng.random(n) < np.where(is_unsure, 0.6, 0.98)
+        scored = pd.DataFrame(
+            {
+                "record_id": [f"{seed}-{i}" for i in drawn],
+                "human_score": 1,
+                "llm_score": pd.Series(agrees[drawn].astype(int), dtype="int8[pyarrow]"),
+                "is_example": False,
+                "split": "dev",
+                "weight": 1 / probabilities[drawn],
+            }
+        )
+        when = pd.date_range("2026-02-01", periods=len(drawn), freq="min", tz="UTC")
+        annotations = pd.DataFrame({"record_id": scored["record_id"], "created_at": when})
+        _, audited = split_by_time(scored, annotations, pd.Timestamp("2026-01-01", tz="UTC"))
+        is_alarm.append(run_drift_test(agreement_of(audited), 0.8 * 0.98 + 0.2 * 0.6).is_alarm)
+    assert np.mean(is_alarm) <= 0.05 + 2 * (0.05 * 0.95 / n_runs) ** 0.5
 
 
 def scored_of(n: int) -> pd.DataFrame:
