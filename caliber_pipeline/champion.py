@@ -1,6 +1,5 @@
 """The champion as the commands need it: its verdicts with labels, and its judgment of other records."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -64,9 +63,7 @@ def load_champion(project: Project) -> Champion:
     return Champion(version, scored, records, labels, str(judge["provider"]), str(judge["model"]))
 
 
-def judge_others(
-    project: Project, champion: Champion, records: pd.DataFrame, on_progress: Callable[[int, int], None] | None = None
-) -> pd.DataFrame:
+def judge_others(project: Project, champion: Champion, records: pd.DataFrame) -> pd.DataFrame:
     """The champion's verdicts on other records, through the cache.
 
     Raises:
@@ -83,6 +80,6 @@ def judge_others(
     judge = project.in_batches(judge, "estimate", champion.version, waits=True)
     examples = resolve_examples(criteria, champion.records, champion.labels)
     with project.open_verdict_cache() as cache:
-        verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache, on_progress=on_progress)
+        verdicts = run_judge(judge, JudgeTask(records, criteria, examples), cache=cache)
     refuse_capped(summarize_verdicts(verdicts), f"under '{champion.version}'")
     return verdicts

@@ -25,7 +25,6 @@ Mask = npt.NDArray[np.bool_]
 _COLUMNS: Final = ("record_id", "query", "output", "reference", "metadata")
 _VERSIONED: Final = ("judge_scores", "patterns", "relabel_queue")
 _STATUS_CODES: Final = {"open": 0, "accepted": 1, "rejected": 2, "skipped": 3}
-_JUDGE_COLUMNS: Final = ("record_id", "status", "llm_score", "llm_reasoning", "confidence", "model")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from caliber_pipeline.assets.definition import OWNERS, one_line_failures
+from caliber_pipeline.assets.definition import OWNERS, WHEN_DEPS_ARE_DONE, one_line_failures
 from caliber_pipeline.assets.exporting import export_judge
 from caliber_pipeline.core.calibrated_judge import render_card, render_document
 from caliber_pipeline.core.errors import MissingStepError
@@ -19,9 +19,7 @@ from caliber_pipeline.resources import Project
     kinds={"json"},
     owners=OWNERS,
     code_version="1",
-    automation_condition=dg.AutomationCondition.any_deps_updated()
-    & ~dg.AutomationCondition.in_progress()
-    & ~dg.AutomationCondition.any_deps_in_progress(),
+    automation_condition=WHEN_DEPS_ARE_DONE,
     description="The champion in one JSON file, with thresholds and certificate; `caliber export` writes it elsewhere.",
 )
 def calibrated_judge(project: Project) -> dg.MaterializeResult[None]:

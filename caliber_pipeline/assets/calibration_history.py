@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.assets.definition import stage
+from caliber_pipeline.assets.definition import WHEN_DEPS_ARE_DONE, stage
 from caliber_pipeline.assets.evaluation_metadata import show_history
 from caliber_pipeline.core.calibration_history import append_evaluations, latest_evaluations
 from caliber_pipeline.resources import Project
@@ -16,9 +16,7 @@ _ALL_VERSIONS = dg.AssetIn(partition_mapping=dg.AllPartitionMapping(), metadata=
 @stage(
     ins={"alignment_metrics": _ALL_VERSIONS, "optimized_criteria": _ALL_VERSIONS},
     description="One row per evaluation of a criteria version; recalibrations add rows and change none.",
-    automation_condition=dg.AutomationCondition.any_deps_updated()
-    & ~dg.AutomationCondition.in_progress()
-    & ~dg.AutomationCondition.any_deps_in_progress(),
+    automation_condition=WHEN_DEPS_ARE_DONE,
     group="optimization",
     kinds={"pandas"},
 )

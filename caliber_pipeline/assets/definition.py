@@ -17,15 +17,20 @@ OWNERS: Final = ["team:calibration"]
 PROMOTION_POOL: Final = "promotion"
 PROGRESS_INTERVAL_S: Final = 2.0
 Stage = dg.Output[pd.DataFrame] | Iterator[dg.Output[pd.DataFrame] | dg.AssetObservation]
+WHEN_DEPS_ARE_DONE: Final = (
+    dg.AutomationCondition.any_deps_updated()
+    & ~dg.AutomationCondition.in_progress()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+)
 
 
-def describe(name: str, group: str, kinds: set[str], code_version: str = "1") -> dict[str, Any]:
+def describe(name: str, group: str, kinds: set[str]) -> dict[str, Any]:
     """The arguments that every asset takes: group, kinds, owners, code version and the declared columns."""
     return {
         "group_name": group,
         "kinds": {"parquet", *kinds},
         "owners": OWNERS,
-        "code_version": code_version,
+        "code_version": "1",
         "metadata": {"dagster/column_schema": table_schema(SCHEMAS[name])},
     }
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from caliber_pipeline.assets.metadata import Metadata, share_of, show_numbers, show_table
 from caliber_pipeline.core.agreement import interpret_kappa
-from caliber_pipeline.core.alignment_metrics import confusion_matrix, metric_value
+from caliber_pipeline.core.alignment_metrics import confusion_matrix, metric_row, metric_value
 from caliber_pipeline.renderers.kappa_charts import (
     Evaluation,
     plot_kappa_by_version,
@@ -101,8 +101,7 @@ def show_agreement(
 
 def read_evaluation(version: str, metrics: pd.DataFrame, decision: str) -> Evaluation:
     """A version's kappa on dev with its interval, as it was measured."""
-    is_kappa = (metrics["split"] == "dev") & (metrics["metric"] == "cohen_kappa") & metrics["slice_column"].isna()
-    row = metrics[is_kappa].iloc[0]
+    row = metric_row(metrics, "dev", "cohen_kappa")
     kappa, low, high = (None if pd.isna(row[name]) else float(row[name]) for name in ("value", "ci_low", "ci_high"))
     return Evaluation(version, decision, kappa, low, high, datetime.fromisoformat(metrics.attrs["evaluated_at"]))
 

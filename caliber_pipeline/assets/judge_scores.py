@@ -146,15 +146,10 @@ def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | fl
     }
 
 
-def _spent(judge: Judge) -> float | None:
-    stats = judge.last_run if isinstance(judge, OpenAIJudge) else None
-    return None if stats is None else stats.spent_usd
-
-
 def _spent_so_far(judge: Judge) -> str:
     if not isinstance(judge, OpenAIJudge):
         return ""
-    spent = _spent(judge)
+    spent = None if judge.last_run is None else judge.last_run.spent_usd
     return ", price unknown" if spent is None else f", {spent:.4f} USD"
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from caliber_pipeline.assets.definition import OWNERS, one_line_failures
+from caliber_pipeline.assets.definition import OWNERS, WHEN_DEPS_ARE_DONE, one_line_failures
 from caliber_pipeline.renderers.report import load_report_source, render_report
 from caliber_pipeline.resources import Project
 
@@ -15,9 +15,7 @@ from caliber_pipeline.resources import Project
     kinds={"html"},
     owners=OWNERS,
     code_version="1",
-    automation_condition=dg.AutomationCondition.any_deps_updated()
-    & ~dg.AutomationCondition.in_progress()
-    & ~dg.AutomationCondition.any_deps_in_progress(),
+    automation_condition=WHEN_DEPS_ARE_DONE,
     description="The champion in one HTML file that needs no network; `caliber report` writes one of any version.",
 )
 def report(project: Project) -> dg.MaterializeResult[None]:

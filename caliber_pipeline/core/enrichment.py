@@ -1,6 +1,5 @@
 """Enrichment: which themes in people's notes the judge misses more often than others."""
 
-from math import exp, lgamma
 from typing import Final
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 MAX_FALSE_DISCOVERY_RATE: Final = 0.05  # q-value up to which a theme is called enriched
 
+_CELLS: Final = ("n_missed", "n_caught", "n_other_missed", "n_other_caught")
 COLUMNS: Final = {
     "pattern_id": "string[pyarrow]",
     "name": "string[pyarrow]",
@@ -32,7 +32,8 @@ def measure_enrichment(scored: pd.DataFrame, patterns: pd.DataFrame) -> pd.DataF
     The universe is what can be missed: of the rejected records with notes, false positives against true negatives; of
     the accepted ones with notes, false negatives against true positives. Over all records every theme would look
     enriched, since only rejects can be false positives. p is Fisher's exact test, one-sided (missed more often); q is
-    its Benjamini-Hochberg adjustment over all patterns of the table.
+    its Benjamini-Hochberg adjustment over all patterns of the table (Benjamini & Hochberg, 1995, J. R. Stat. Soc. B
+    57:289-300).
 
     Args:
         scored: record_id, human_score, llm_score (null without a verdict) and, if there, is_example; records without
@@ -43,6 +44,8 @@ def measure_enrichment(scored: pd.DataFrame, patterns: pd.DataFrame) -> pd.DataF
         One row per pattern with `COLUMNS`, the least q first. Shares are null where there is nothing to share, the
         odds ratio where it divides by zero; p is then 1.
     """
+    from scipy.stats import false_discovery_control
+
     verdicts = _verdicts(scored)
     members = patterns[["pattern_id", "polarity", "record_ids"]].explode("record_ids")
     members = members.rename(columns={"record_ids": "record_id"}).merge(verdicts, on="record_id")
@@ -57,8 +60,9 @@ def measure_enrichment(scored: pd.DataFrame, patterns: pd.DataFrame) -> pd.DataF
         kind = "false_positive" if pattern["polarity"] == "reject" else "false_negative"
         counts = (missed, n - missed, all_missed - missed, (n_all - n) - (all_missed - missed))
         rows.append({"pattern_id": pattern["pattern_id"], "name": pattern["name"], "kind": kind} | _figures(*counts))
-    frame = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in {"q_value", "is_enriched"}])
-    frame["q_value"] = adjust_benjamini_hochberg(frame["p_value"].to_numpy(dtype=np.float64))
+    frame = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in {"p_value", "q_value", "is_enriched"}])
+    frame["p_value"] = _fisher_greater(frame)
+    frame["q_value"] = false_discovery_control(frame["p_value"])
     frame["is_enriched"] = frame["q_value"] <= MAX_FALSE_DISCOVERY_RATE
     frame = frame.sort_values(["q_value", "p_value", "n_missed", "pattern_id"], ascending=[True, True, False, True])
     return frame[list(COLUMNS)].reset_index(drop=True).astype(COLUMNS)
@@ -82,34 +86,18 @@ def _counts(table: pd.DataFrame, key: str) -> tuple[int, int]:
 def _figures(missed: int, caught: int, other_missed: int, other_caught: int) -> dict[str, float | int | None]:
     divisor = caught * other_missed
     return {
-        "n_missed": missed,
-        "n_caught": caught,
-        "n_other_missed": other_missed,
-        "n_other_caught": other_caught,
+        **dict(zip(_CELLS, (missed, caught, other_missed, other_caught), strict=True)),
         "share_missed": missed / (missed + caught) if missed + caught else None,
         "share_other_missed": other_missed / (other_missed + other_caught) if other_missed + other_caught else None,
         "odds_ratio": missed * other_caught / divisor if divisor else None,
-        "p_value": fisher_greater(missed, caught, other_missed, other_caught),
     }
 
 
-def fisher_greater(a: int, b: int, c: int, d: int) -> float:
-    """Fisher's exact test of the table [[a, b], [c, d]], one-sided: the probability of a or more, margins given."""
-    n_row, n_column, total = a + b, a + c, a + b + c + d
-    most = min(n_row, n_column)
-    tail = (_log_choose(n_column, k) + _log_choose(total - n_column, n_row - k) for k in range(a, most + 1))
-    return min(1.0, sum(exp(value - _log_choose(total, n_row)) for value in tail))
+def _fisher_greater(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Fisher's exact test per row, one-sided: the probability of so many missed or more, the margins given."""
+    from scipy.stats import hypergeom
 
-
-def _log_choose(n: int, k: int) -> float:
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
-
-
-def adjust_benjamini_hochberg(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The least false discovery rate at which each would be a discovery (Benjamini and Hochberg 1995)."""
-    n = len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    scaled = p_values[order] * n / np.arange(1, n + 1)
-    adjusted = np.empty(n)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return adjusted
+    missed, caught, others_missed, others_caught = (table[name].to_numpy(dtype=np.int64) for name in _CELLS)
+    n_theme, n_missed = missed + caught, missed + others_missed
+    p_values = hypergeom.sf(missed - 1, n_theme + others_missed + others_caught, n_missed, n_theme)
+    return np.asarray(np.clip(np.nan_to_num(p_values, nan=1.0), 0.0, 1.0))  # NaN where there is no record at all

@@ -271,8 +271,8 @@ def degrees_of_freedom(sample: CellSample) -> dict[str, float]:
     return freedoms
 
 
-def mean_interval(total: float, total_of_squares: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of the mean of values in [0, 1], from their sum and the sum of their squares.
+def mean_interval(total: float, total_of_squares: float, n: int) -> Interval:
+    """95 % interval of the mean of values in [0, 1], from their sum and the sum of their squares.
 
     `proportion_interval` at the size at which a proportion would vary as much as the mean does; one further value of
     full variance keeps equal values from looking certain.
@@ -281,7 +281,7 @@ def mean_interval(total: float, total_of_squares: float, n: int, *, confidence: 
     spread = mean * (1 - mean)
     variance = (total_of_squares - n * mean**2 + spread) / n
     n_equivalent = n * max(spread / variance, 1.0) if variance > 0 else float(n)
-    return _as_interval(proportion_interval(mean * n_equivalent, n_equivalent, confidence=confidence))
+    return _as_interval(proportion_interval(mean * n_equivalent, n_equivalent))
 
 
 def _as_interval(ends: tuple[Floats, Floats]) -> Interval:

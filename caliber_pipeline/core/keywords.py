@@ -16,6 +16,7 @@ _CONJUNCTION: Final = re.compile(r"^(?:(?:and|but|then|also|so|or|plus)\s+)+", r
 _OPENERS: Final = frozenset(
     {"no", "not", "too", "never", "without", "why", "who", "what", "how", "when", "where", "only"}
 )
+N_KEYWORDS: Final = 6  # as many as a person takes in at a glance
 _MAX_SPAN_WORDS: Final = 5
 _CLAUSE_WORDS: Final = range(3, 9)
 _ONCE_MALUS: Final = 0.5  # a word of one note may say nothing of the others
@@ -48,10 +49,8 @@ def _terms(text: str) -> list[str]:
     return list(dict.fromkeys([*words, *(f"{a} {b}" for a, b in pairwise(words) if a != b)]))
 
 
-def select_keywords(
-    groups: Sequence[Sequence[str]], weights: Sequence[Sequence[int]] | None = None, *, n_keywords: int = 6
-) -> list[list[str]]:
-    """The keywords of each group of texts, the most telling first.
+def select_keywords(groups: Sequence[Sequence[str]], weights: Sequence[Sequence[int]] | None = None) -> list[list[str]]:
+    """Up to six keywords of each group of texts, the most telling first.
 
     A term's weight is its share of the group's texts times log(1 + A / f), f being the sum over groups of such
     shares and A the mean of f (class-based TF-IDF, Grootendorst 2022, on shares of texts rather than term counts).
@@ -61,7 +60,6 @@ def select_keywords(
     Args:
         groups: The texts of each group.
         weights: How many records each text stands for; None is one each.
-        n_keywords: At most so many per group.
     """
     if weights is None:
         weights = [[1] * len(texts) for texts in groups]
@@ -83,7 +81,7 @@ def select_keywords(
             for term, n in count.items()
             if n > 1 or " " not in term
         }
-        chosen.append(_select_distinct(worth, n_keywords))
+        chosen.append(_select_distinct(worth))
     return chosen
 
 
@@ -95,7 +93,7 @@ def _count_terms(texts: Sequence[str], weights: Sequence[int]) -> Counter[str]:
     return counts
 
 
-def _select_distinct(weights: dict[str, float], n_keywords: int) -> list[str]:
+def _select_distinct(weights: dict[str, float]) -> list[str]:
     chosen: list[str] = []
     taken: set[str] = set()
     for term in sorted(weights, key=lambda t: -weights[t]):
@@ -104,7 +102,7 @@ def _select_distinct(weights: dict[str, float], n_keywords: int) -> list[str]:
             continue
         chosen.append(term)
         taken.update(map(_stem, words))
-        if len(chosen) == n_keywords:
+        if len(chosen) == N_KEYWORDS:
             break
     return chosen
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core.agreement import Floats, point_metrics
+from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.intervals import normal_quantile
 from caliber_pipeline.core.schemas import LABEL_PLAN, conform_table, frame_from_arrow
 
@@ -175,17 +175,13 @@ def plan_labels(
     )
 
 
-def missing_labels(half_width: float, n: int, *, wanted: float = DECISIVE_HALF_WIDTH) -> int:
-    """Labels still missing for an interval of the wanted half-width, which shrinks with the root of their number."""
-    return 0 if half_width <= wanted else max(1, math.ceil(n * ((half_width / wanted) ** 2 - 1)))
+def missing_labels(half_width: float, n: int) -> int:
+    """Labels still missing for an interval of the decisive half-width, which shrinks with the root of their number."""
+    excess = half_width / DECISIVE_HALF_WIDTH
+    return 0 if excess <= 1 else max(1, math.ceil(n * (excess**2 - 1)))
 
 
 def plausible_shares(cells: npt.ArrayLike) -> Floats:
     """Shares to plan with: the observed cells with half a record added to each, so that none is impossible."""
     counts = np.asarray(cells, dtype=np.float64) + 0.5
     return np.asarray(counts / counts.sum())
-
-
-def kappa_of(shares: npt.ArrayLike) -> float:
-    """Cohen's kappa at these cell shares."""
-    return float(point_metrics(shares)["cohen_kappa"])

@@ -157,34 +157,18 @@ def select_train(
     )
 
 
-def propose_by_rules(
-    champion: Criteria, champion_version: str, evidence: TrainEvidence, *, round_: int, max_examples: int
-) -> Proposal | None:
+def propose_by_rules(request: ProposalRequest) -> Proposal | None:
     """Write the next criteria: a clause per pattern among the errors, and examples chosen from train.
-
-    Args:
-        champion: The criteria to edit.
-        champion_version: Their version.
-        evidence: The champion's errors and all labelled records of train.
-        round_: The round of the proposal; another round chooses other examples.
-        max_examples: How many the judge reads with profit.
 
     Returns:
         None where the champion makes no error on train that it was not shown.
     """
+    champion, evidence = request.champion, request.evidence
     if evidence.misalignments.empty:
         return None
     clauses = _clauses(champion, evidence)
-    examples = _examples(champion, evidence, round_=round_, max_examples=max_examples)
-    criteria = champion.model_copy(
-        update={
-            "clauses": (*champion.clauses, *clauses),
-            "examples": examples,
-            "base": champion_version,
-            "round": round_,
-            "author": "optimizer",
-        }
-    )
+    examples = _examples(request)
+    criteria = request.edit(clauses=(*champion.clauses, *clauses), examples=examples)
     if not clauses and examples == champion.examples:
         return None
     summary = f"clauses added: {len(clauses)}; examples from train: {len(examples)} (before: {len(champion.examples)})"
@@ -238,16 +222,17 @@ def _clause_text(verdict: int, quotes: Sequence[str]) -> str:
     return f"Score 1 even so where a reviewer would say as in: {quoted}"
 
 
-def _examples(champion: Criteria, evidence: TrainEvidence, *, round_: int, max_examples: int) -> tuple[ExampleRef, ...]:
+def _examples(request: ProposalRequest) -> tuple[ExampleRef, ...]:
     """Examples for the judge: those it has stay, its errors come first."""
+    champion, evidence = request.champion, request.evidence
     # where a proposal on part of train did not win, the evidence was too thin: the next one shows all of it
-    share = FIRST_TRAIN_SHARE if round_ == champion.round + 1 else 1.0
-    limit = min(max_examples, int(share * len(evidence.scored)))
+    share = FIRST_TRAIN_SHARE if request.round_ == champion.round + 1 else 1.0
+    limit = min(request.max_examples, int(share * len(evidence.scored)))
     kept = champion.examples[:limit]
     kept_ids = {example.record_id for example in kept}
     candidates = evidence.scored[~evidence.scored["record_id"].isin(kept_ids)]
     strategy = choose_strategy(len(evidence.misalignments), len(evidence.patterns))
-    chosen = select_examples(candidates, limit - len(kept), strategy, seed=round_).examples
+    chosen = select_examples(candidates, limit - len(kept), strategy, seed=request.round_).examples
     return (*kept, *refer_to(sorted(chosen["record_id"]), evidence.records))
 
 

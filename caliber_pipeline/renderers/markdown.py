@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 DIFF_WIDTH: Final = 110
+MAX_ITEM_CHARS: Final = 600
 _ESCAPED: Final = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\`*_[|#!~$"}
 )
@@ -25,9 +26,9 @@ def render_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, ma
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def render_list(items: Sequence[object], *, max_chars: int = 600) -> str:
+def render_list(items: Sequence[object]) -> str:
     """A Markdown list; without items the word none."""
-    return "\n".join(f"- {escape_markdown(item, max_chars=max_chars)}" for item in items) or "none"
+    return "\n".join(f"- {escape_markdown(item, max_chars=MAX_ITEM_CHARS)}" for item in items) or "none"
 
 
 def render_code(text: str, language: str = "") -> str:

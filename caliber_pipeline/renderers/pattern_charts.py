@@ -59,8 +59,8 @@ def _mark(x: float, y: float, style: tuple[str, bool] | None) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}" fill-opacity="0.8"/>'
 
 
-def _text(x: float, y: float, text: str, *, weight: str = "normal", anchor: str = "start") -> str:
-    attributes = f'x="{x:.1f}" y="{y:.1f}" font-weight="{weight}" text-anchor="{anchor}"'
+def _text(x: float, y: float, text: str, *, weight: str = "normal") -> str:
+    attributes = f'x="{x:.1f}" y="{y:.1f}" font-weight="{weight}"'
     return f'<text {attributes} font-family="system-ui,sans-serif" font-size="13" fill="{_INK}">{escape(text)}</text>'
 
 

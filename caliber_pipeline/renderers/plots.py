@@ -35,7 +35,7 @@ def plot_confusion_matrix(metrics: ConfusionMatrix) -> str:
     return draw(392, 184, shapes, f"{_INLINE}text-anchor='middle' ")
 
 
-def plot_kappa(rounds: Sequence[RoundView], split: str = "dev") -> str:
-    """Cohen's kappa of each version on one split."""
-    evaluations = [Evaluation(each.version, each.decision, each.kappa_by_split.get(split)) for each in rounds]
+def plot_kappa(rounds: Sequence[RoundView]) -> str:
+    """Cohen's kappa of each version on dev."""
+    evaluations = [Evaluation(each.version, each.decision, each.kappa_by_split.get("dev")) for each in rounds]
     return plot_kappa_by_version(evaluations, {}).replace("<svg ", f"<svg {_INLINE}", 1)

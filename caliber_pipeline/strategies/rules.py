@@ -20,13 +20,7 @@ class RulesStrategy:
 
     async def propose(self, request: ProposalRequest) -> Proposals:
         """One proposal, or none where the champion makes no error on train that it was not shown."""
-        proposal = propose_by_rules(
-            request.champion,
-            request.champion_version,
-            request.evidence,
-            round_=request.round_,
-            max_examples=request.max_examples,
-        )
+        proposal = propose_by_rules(request)
         return Proposals((proposal,) if proposal is not None else ())
 
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caliber_pipeline.core.agreement import point_metrics
 from caliber_pipeline.core.intervals import CellSample, metric_intervals
 from caliber_pipeline.core.planning import (
     draw_sample,
-    kappa_of,
     kappa_variance,
     labels_for_gain,
     labels_for_half_width,
@@ -26,7 +26,7 @@ def test_variance_of_kappa_agrees_with_statsmodels(cells: tuple[int, int, int, i
     expected = rater.cohens_kappa([[tp, fn], [fp, tn]])
 
     assert kappa_variance(cells) / sum(cells) == pytest.approx(expected.var_kappa, abs=1e-9)
-    assert kappa_of(cells) == pytest.approx(expected.kappa, abs=1e-9)
+    assert float(point_metrics(cells)["cohen_kappa"]) == pytest.approx(expected.kappa, abs=1e-9)
 
 
 def test_no_agreement_at_equal_margins_has_variance_one() -> None:

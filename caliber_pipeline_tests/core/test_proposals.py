@@ -3,7 +3,7 @@
 import pandas as pd
 
 from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, ExampleRef
-from caliber_pipeline.core.proposals import TrainEvidence, find_twin, propose_by_rules, select_train
+from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence, find_twin, propose_by_rules, select_train
 
 CHAMPION = Criteria(criteria="Score 1 if fine, otherwise 0")
 
@@ -31,7 +31,7 @@ def evidence(n_errors: int = 4) -> TrainEvidence:
 
 
 def propose(given: TrainEvidence, champion: Criteria = CHAMPION, round_: int = 1, max_examples: int = 100) -> Criteria:
-    proposal = propose_by_rules(champion, "v001", given, round_=round_, max_examples=max_examples)
+    proposal = propose_by_rules(ProposalRequest(champion, "v001", given, round_, max_examples))
     assert proposal is not None
     return proposal.criteria
 
@@ -55,7 +55,7 @@ def test_one_error_is_no_rule() -> None:
 
 
 def test_no_errors_are_no_proposal() -> None:
-    assert propose_by_rules(CHAMPION, "v001", evidence(0), round_=1, max_examples=9) is None
+    assert propose_by_rules(ProposalRequest(CHAMPION, "v001", evidence(0), 1, 9)) is None
 
 
 def test_at_first_some_of_train_stays_unseen_and_after_a_failure_all_is_shown() -> None:
@@ -72,7 +72,7 @@ def test_the_errors_come_first_among_the_examples() -> None:
 
 def test_clauses_and_examples_of_the_champion_stay() -> None:
     first = propose(evidence(), max_examples=6)
-    again = propose_by_rules(first, "v002", evidence(), round_=2, max_examples=10)
+    again = propose_by_rules(ProposalRequest(first, "v002", evidence(), 2, 10))
     assert again is not None
     assert again.criteria.clauses == first.clauses  # the pattern is covered already
     assert again.criteria.examples[:6] == first.examples
@@ -81,7 +81,7 @@ def test_clauses_and_examples_of_the_champion_stay() -> None:
 
 def test_nothing_to_add_is_no_proposal() -> None:
     covered = CHAMPION.model_copy(update={"clauses": (Clause(text="x", evidence=Evidence(pattern_id="p1")),)})
-    assert propose_by_rules(covered, "v001", evidence(), round_=1, max_examples=0) is None
+    assert propose_by_rules(ProposalRequest(covered, "v001", evidence(), 1, 0)) is None
 
 
 def test_the_same_call_gives_the_same_proposal_whatever_the_order() -> None:
