@@ -6,6 +6,7 @@ Ids that repeat are found at the end, when all are known; where there are any, t
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from caliber_pipeline.core.splits import SPLITS, has_few
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.background import Behind, read_ahead
 from caliber_pipeline.stores.ingest import input_fingerprint, no_records, rejected_of
-from caliber_pipeline.stores.input_files import InputFile
+from caliber_pipeline.stores.input_files import InputFile, with_all_names
 from caliber_pipeline.stores.key_spill import KeySpill
 from caliber_pipeline.stores.shards import ShardWriter, StagedTable, staging_folder
 from caliber_pipeline.stores.tables import TableStore
@@ -66,11 +67,13 @@ def ingest_records(settings: Settings, tables: TableStore, on_progress: OnProgre
     """
     path = settings.records_file
     fingerprint = input_fingerprint(settings, path)
-    file = InputFile(path)
-    parser = RecordParser(file.names, source=path.name, mapping=settings.columns, group_by=settings.group_by)
+    return with_all_names(InputFile(path), partial(_ingest, settings, tables, fingerprint, on_progress or _ignore))
+
+
+def _ingest(settings: Settings, tables: TableStore, fingerprint: str, report: OnProgress, file: InputFile) -> Ingested:
+    parser = RecordParser(file.names, source=file.path.name, mapping=settings.columns, group_by=settings.group_by)
     few = settings.group_by is None and _has_few_queries(file, parser)
     folder = staging_folder(tables.folder)
-    report = on_progress or _ignore
     with KeySpill(folder) as spill:
         run = _Run(tables, spill, fingerprint)
         ingested = run.read(file, parser, _no_repeats, has_few_queries=few, report=report)

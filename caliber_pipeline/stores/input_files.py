@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.schemas import REJECTED_ROWS
-from caliber_pipeline.stores.jsonl_blocks import float_text, iter_blocks, json_text, parse_block
+from caliber_pipeline.stores.jsonl_blocks import Block, float_text, iter_blocks, json_text, parse_block
 
 FORMATS: Final = {".csv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL", ".parquet": "Parquet"}
 BLOCK_BYTES: Final = 8 << 20  # a row must fit into it; larger blocks are slower and take more memory
 _PARQUET_BATCH_ROWS: Final = 16_384
 _SCANNED_ROWS: Final = 512  # at a time; columns of bytes may hold images
 _CHUNK_BYTES: Final = 1 << 20
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -74,16 +75,35 @@ class InputFile:
         self.path = path
         self._format = format_
         names = {"CSV": _csv_header, "JSONL": _jsonl_names, "Parquet": _parquet_names}[format_](path)
-        self.names: Final[tuple[str, ...]] = tuple(names)
+        self.names = tuple(names)
         self._left_out = _columns_of_no_text(path) if format_ == "Parquet" else ()
         if self._left_out:
             _log.warning("%s: left out %s: bytes that are no UTF-8 text", path, ", ".join(self._left_out))
+
+    def find_more_names(self) -> bool:
+        """Look for columns that only later lines of JSONL have, for which the whole file is read once.
+
+        Returns:
+            Whether there are any; they are among the names from now on.
+
+        Raises:
+            InputError: the file is not UTF-8.
+        """
+        if self._format != "JSONL":
+            return False
+        names = dict.fromkeys(self.names)
+        for block in _jsonl_blocks(self.path):
+            names.update(dict.fromkeys(block.names))
+        is_more = len(names) > len(self.names)
+        self.names = tuple(names)
+        return is_more
 
     def batches(self) -> Iterator[RawRows]:
         """All rows in the order of the file, every batch with all columns.
 
         Raises:
-            InputError: the file is not UTF-8, cannot be parsed, or has no rows.
+            InputError: the file is not UTF-8, cannot be parsed, has no rows, or it has columns that are not among the
+                names: see `find_more_names`.
         """
         read: Mapping[str, Callable[[Path, Sequence[str]], Iterator[RawRows]]] = {
             "CSV": _csv_batches,
@@ -104,13 +124,22 @@ def load_rows(path: Path) -> RawRows:
     Raises:
         InputError: the file is missing, empty, of an unknown format, not UTF-8, or has no usable header.
     """
-    file = InputFile(path)
-    batches = list(file.batches())
+    batches = with_all_names(InputFile(path), lambda file: list(file.batches()))
     lines = pa.concat_arrays([rows.lines for rows in batches])
     table = pa.concat_tables([rows.table for rows in batches])
     broken = pa.concat_tables([rows.broken for rows in batches])
     raws = [chunk for rows in batches if rows.raws is not None for chunk in rows.raws.chunks]
     return RawRows(path.name, table, lines, broken, pa.chunked_array(raws) if raws else None)
+
+
+def with_all_names(file: InputFile, read: Callable[[InputFile], T]) -> T:
+    """What comes of reading a file; where that fails for want of a column, it is read again with all there are."""
+    try:
+        return read(file)
+    except InputError:
+        if not file.find_more_names():
+            raise
+    return read(file)
 
 
 def rejected_rows(source: str, lines: Sequence[int | None], reasons: Sequence[str], raws: Sequence[str]) -> pa.Table:
@@ -265,26 +294,29 @@ def _has_content(table: pa.Table) -> pa.Array | None:
 
 
 def _jsonl_names(path: Path) -> list[str]:
-    """All names in the order in which they first occur, for which the whole file is read once."""
-    names: dict[str, None] = {}
-    for block, first_line in _jsonl_blocks(path):
-        names.update(dict.fromkeys(parse_block(block, first_line).names))
-    return list(names)
+    """The names in the first block, in the order in which they first occur."""
+    first = next(_jsonl_blocks(path), None)
+    return first.names if first else []
 
 
 def _jsonl_batches(path: Path, names: Sequence[str]) -> Iterator[RawRows]:
-    for block, first_line in _jsonl_blocks(path):
-        parsed = parse_block(block, first_line)
-        n_rows = len(parsed.lines)
-        columns = {name: parsed.columns.get(name, pa.nulls(n_rows, pa.string())) for name in names}
-        faults = list(zip(*parsed.broken, strict=True)) or [(), (), ()]
+    for block in _jsonl_blocks(path):
+        if late := [name for name in block.names if name not in names]:
+            raise InputError(f"{path}: {late[:3]} are columns that do not occur before line {block.lines[0]}")
+        n_rows = len(block.lines)
+        columns = {name: block.columns.get(name, pa.nulls(n_rows, pa.string())) for name in names}
+        faults = list(zip(*block.broken, strict=True)) or [(), (), ()]
         broken = rejected_rows(path.name, *faults)
-        yield RawRows(path.name, pa.table(columns), parsed.lines, broken, pa.chunked_array([parsed.raws]))
+        yield RawRows(path.name, pa.table(columns), block.lines, broken, pa.chunked_array([block.raws]))
 
 
-def _jsonl_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+def _jsonl_blocks(path: Path) -> Iterator[Block]:
+    line = 1
     try:
-        yield from iter_blocks(path, BLOCK_BYTES)
+        for text in iter_blocks(path, BLOCK_BYTES):
+            block = parse_block(text, line)
+            yield block
+            line = block.next_line
     except UnicodeDecodeError:
         _check_utf8(path)
         raise

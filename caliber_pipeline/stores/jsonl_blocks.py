@@ -32,12 +32,14 @@ class Block:
         lines: The line of each object, int64.
         raws: The text of that line; its line end may follow.
         broken: Line, reason and raw text of every line that is no object.
+        next_line: The line that follows the block.
     """
 
     columns: Mapping[str, pa.Array | pa.ChunkedArray]
     lines: pa.Array
     raws: pa.Array
     broken: Sequence[tuple[int, str, str]]
+    next_line: int
 
     @property
     def names(self) -> list[str]:
@@ -45,38 +47,37 @@ class Block:
         return list(self.columns)
 
 
-def iter_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """The file in blocks of whole lines, each with the number of its first line.
+def iter_blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
+    """The file in blocks of whole lines.
 
     Raises:
         UnicodeDecodeError: a block is not UTF-8.
     """
-    line = 1
     with path.open("rb") as file:
         if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
             file.seek(0)
         while block := file.read(block_bytes):
             block += file.readline()
             block.decode("utf-8")
-            yield block, line
-            line += block.count(b"\n")
+            yield block
 
 
 def parse_block(block: bytes, first_line: int) -> Block:
     """Read a block of whole lines."""
-    columns = _read_at_once(block)
-    if columns is not None:
-        n_rows = block.count(b"\n") + (not block.endswith(b"\n"))
-        lines = pa.array(np.arange(first_line, first_line + n_rows), pa.int64())
-        return Block(columns, lines, _view_lines(block, n_rows), ())
-    return _read_each(block, first_line)
+    breaks = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+    next_line = first_line + len(breaks)
+    ends = breaks + 1 if block.endswith(b"\n") else np.append(breaks + 1, len(block))
+    columns = _read_at_once(block, ends)
+    if columns is None:
+        return _read_each(block, first_line, next_line)
+    lines = pa.array(np.arange(first_line, first_line + len(ends)), pa.int64())
+    return Block(columns, lines, _view_lines(block, ends), (), next_line)
 
 
-def _view_lines(block: bytes, n_lines: int) -> pa.Array:
+def _view_lines(block: bytes, ends: NDArray[np.int64]) -> pa.Array:
     """The block's lines, which are not copied."""
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")).astype(np.int32) + 1
-    offsets = np.concatenate([[0], ends, [len(block)]]).astype(np.int32)[: n_lines + 1]
-    return pa.StringArray.from_buffers(n_lines, pa.py_buffer(offsets), pa.py_buffer(block))
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(block))
 
 
 def json_text(value: Any) -> str | None:  # noqa: ANN401 - JSON values are of any type
@@ -108,14 +109,13 @@ def float_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.coalesce(whole, rest)
 
 
-def _read_at_once(block: bytes) -> dict[str, pa.ChunkedArray] | None:
+def _read_at_once(block: bytes, ends: NDArray[np.int64]) -> dict[str, pa.ChunkedArray] | None:
     """The columns, or None where Arrow does not read the block, or may not read it as Python's json does."""
-    data = np.frombuffer(block.removesuffix(b"\n"), np.uint8)
-    breaks = np.flatnonzero(data == ord("\n"))
-    first, last = data[np.concatenate([[0], breaks + 1])[: len(data)]], data[np.concatenate([breaks, [len(data)]]) - 1]
-    if not len(data) or (first != ord("{")).any() or (last != ord("}")).any():
+    data = np.frombuffer(block, np.uint8)
+    last = data[ends - 1 - (data[ends - 1] == ord("\n"))]
+    if (data[np.concatenate([[0], ends[:-1]])] != ord("{")).any() or (last != ord("}")).any():
         return None
-    if _may_be_deep(data, breaks):
+    if _may_be_deep(data, ends):
         return None
     try:
         table = _read_json(block, pa.schema([]))
@@ -125,18 +125,19 @@ def _read_at_once(block: bytes) -> dict[str, pa.ChunkedArray] | None:
             table = _read_json(block, pa.schema([(name, pa.string()) for name in dates]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    if table.num_rows != len(breaks) + 1:
+    if table.num_rows != len(ends):
         return None
     columns = {name: _text(table.column(name)) for name in table.column_names}
     return None if any(column is None for column in columns.values()) else columns
 
 
-def _may_be_deep(data: NDArray[np.uint8], breaks: NDArray[np.int64]) -> bool:
+def _may_be_deep(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> bool:
     """Whether a line has so many opening brackets that Arrow, which bounds no depth, might overflow the stack."""
-    opens = np.flatnonzero((data | 0x20) == ord("{"))  # `[` and `{` differ in this bit alone
-    if len(opens) - len(breaks) <= _MAX_BRACKETS:  # every line has one at least
+    is_open = [data == ord(bracket) for bracket in "[{"]
+    if sum(np.count_nonzero(each) for each in is_open) - len(ends) <= _MAX_BRACKETS:  # every line has one at least
         return False
-    return bool(np.bincount(np.searchsorted(breaks, opens)).max() > _MAX_BRACKETS)
+    opens = np.flatnonzero(is_open[0] | is_open[1])
+    return bool(np.bincount(np.searchsorted(ends, opens, side="right")).max() > _MAX_BRACKETS)
 
 
 def _read_json(block: bytes, schema: pa.Schema) -> pa.Table:
@@ -160,7 +161,7 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
-def _read_each(block: bytes, first_line: int) -> Block:
+def _read_each(block: bytes, first_line: int, next_line: int) -> Block:
     rows: list[Mapping[str, str | None]] = []
     lines: list[int] = []
     raws: list[str] = []
@@ -177,7 +178,7 @@ def _read_each(block: bytes, first_line: int) -> Block:
             raws.append(line)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-    return Block(columns, pa.array(lines, pa.int64()), pa.array(raws, pa.string()), broken)
+    return Block(columns, pa.array(lines, pa.int64()), pa.array(raws, pa.string()), broken, next_line)
 
 
 def _read_line(line: str) -> dict[str, str | None] | str:

@@ -116,6 +116,15 @@ def test_jsonl_in_blocks_keeps_a_column_that_comes_late(tmp_path: Path, monkeypa
     assert rejected["line"].tolist() == [41]
 
 
+def test_jsonl_in_blocks_may_bring_a_required_column_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"id": 1, "query": "q"}\n' * 20 + '{"id": 2, "query": "q", "answer": "o"}\n')
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 100)
+    records, rejected = ingest(path, tmp_path / "out")
+    assert records[["record_id", "output", "line"]].to_numpy().tolist() == [["2", "o", 21]]
+    assert rejected["reason"].tolist() == ["output is blank"] * 20
+
+
 @pytest.mark.parametrize("last", ["", "{broken\n"], ids=["all at once", "line by line"])
 def test_a_rejected_jsonl_row_is_shown_as_its_line_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
