@@ -74,6 +74,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         made_from = {
             str(key): dg.MetadataValue.text(value[:FINGERPRINT_CHARS] if str(key).endswith("_fingerprint") else value)
             for key, value in obj.attrs.items()
+            if value != "nan"
         }
         return {
             "dagster/row_count": dg.MetadataValue.int(obj.n_rows if isinstance(obj, StagedTable) else len(obj)),

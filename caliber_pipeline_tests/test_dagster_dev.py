@@ -138,7 +138,7 @@ def test_the_lineage_page_shows_the_whole_loop(dev: DagsterDev, page: Page) -> N
 
 def test_an_asset_page_shows_its_figures_and_its_plots(dev: DagsterDev, page: Page) -> None:
     page.goto(f"{dev.url}/assets/alignment_metrics?view=events")
-    expect(page.get_by_role("cell", name="judge accepts", exact=True)).to_be_visible(timeout=PAGE_MS)
+    expect(page.get_by_role("cell", name="people accept", exact=True)).to_be_visible(timeout=PAGE_MS)
     for plot in ("Confusion matrix on dev", "Kappa by version", "Kappa over time"):  # without a click
         picture = page.get_by_role("img", name=plot)
         expect(picture).to_be_visible(timeout=PAGE_MS)

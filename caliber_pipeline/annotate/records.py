@@ -146,7 +146,7 @@ class Assets:
         if path.exists():
             table = pq.read_table(path, columns=list(_COLUMNS))
         if table is None:
-            raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --assets")
+            raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --output")
         index = pd.Index(table.column("record_id").to_pandas())
         version = self._version()
         judge = self._read(f"judge_scores/{version}")

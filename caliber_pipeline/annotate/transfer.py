@@ -19,7 +19,7 @@ from caliber_pipeline.core.annotation_formats import (
     render_label_studio,
 )
 from caliber_pipeline.core.annotations import parse_annotations
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.errors import InputError, describe_read_error
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judged_texts import reject_outdated
 from caliber_pipeline.core.schemas import frame_from_arrow
@@ -75,8 +75,10 @@ def load_annotation_file(
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        except (OSError, ValueError, RecursionError) as error:
+        except RecursionError as error:
             raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as JSON ({describe_read_error(error)})") from error
         is_tasks = detect_format(content, source=path.name) == "label-studio"
         table, lines = parse_label_studio(content) if is_tasks else parse_argilla(content)
         broken, what = [], "task" if is_tasks else "record"
@@ -152,5 +154,5 @@ def load_records(assets: Path, unstored: pa.Table | None = None) -> pd.DataFrame
     if path.exists():
         return frame_from_arrow(pq.read_table(path))
     if unstored is None:
-        raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --assets")
+        raise InputError(f"{path}: no such file; run `caliber run` first, or name the folder with --output")
     return frame_from_arrow(unstored)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.errors import InputError, describe_read_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,9 @@ class CalibratedJudge:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from error
+            raise InputError(
+                f"{path}: cannot be read ({describe_read_error(error)}); write one with `caliber export`"
+            ) from error
         beside = Path(path).with_suffix(".embeddings.sqlite")
         embeddings = beside if os.access(beside.parent, os.W_OK) else None
         return cls(parse_document(text, source=str(path)), judge=judge, embeddings=embeddings)

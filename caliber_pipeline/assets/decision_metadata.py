@@ -56,7 +56,7 @@ def show_decision(
     shown: Metadata = {"gate": show_table(_evidence(row))}
     if base is not None:
         shown["criteria_against_base"] = dg.MetadataValue.md(
-            render_diff(base.full_text, criteria.full_text, before_name=row["base"], after_name=row["criteria_version"])
+            render_diff(_in_full(base), _in_full(criteria), before_name=row["base"], after_name=row["criteria_version"])
         )
     if proposal_base is not None:
         names = {"before_name": row["proposal_base"], "after_name": row["proposed_version"]}

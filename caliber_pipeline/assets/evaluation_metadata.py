@@ -157,15 +157,15 @@ def _with_interval(row: Mapping[Any, Any]) -> str | None:
         return "sealed" if str(row["reason"]).startswith("sealed") else None
     value = float(row["value"])
     text = f"{value:.0f}" if row["metric"] in COUNTS else f"{value:.3f}"
-    ends = "" if pd.isna(row["ci_low"]) else f" ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
+    ends = "" if pd.isna(row["ci_low"]) else f" ({row['ci_low']:z.2f} to {row['ci_high']:z.2f})"
     return f"{text}{ends}".replace(" ", NBSP)
 
 
 def _confusion_rows(metrics: pd.DataFrame, split: str) -> list[dict[str, Any]]:
     cells = confusion_matrix(metrics, split)
     return [
-        {f"on {split}": "judge accepts", "people accept": cells.true_positives, "people reject": cells.false_positives},
-        {f"on {split}": "judge rejects", "people accept": cells.false_negatives, "people reject": cells.true_negatives},
+        {f"on {split}": "people accept", "judge accepts": cells.true_positives, "judge rejects": cells.false_negatives},
+        {f"on {split}": "people reject", "judge accepts": cells.false_positives, "judge rejects": cells.true_negatives},
     ]
 
 

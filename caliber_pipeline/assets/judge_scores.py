@@ -132,6 +132,14 @@ def build_task(
     return JudgeTask(judged, criteria, examples)
 
 
+def _describe_missing_cost(judge: Judge, summary: JudgingSummary) -> dict[str, str | float | dg.MetadataValue]:
+    if summary.cost_usd is not None:
+        return {}
+    if judge.provider in {"local", "recorded"}:
+        return {"cost_usd": 0.0}
+    return {"cost_usd": dg.MetadataValue.null(), "cost_unknown": _NO_COST}
+
+
 def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | float | dg.MetadataValue]:
     """The run's figures as metadata; what is unknown is left out, but for the cost, of which is told why."""
     names = ("coverage", "prompt_tokens", "completion_tokens", "cost_usd", "mean_latency_s", "repeat_stability")
@@ -141,7 +149,7 @@ def _describe(judge: Judge, summary: JudgingSummary) -> dict[str, str | int | fl
         "n_cached": summary.n_cached,
         "n_calls": summary.n_calls,
         **show_numbers({name: getattr(summary, name) for name in names}),
-        **({"cost_usd": dg.MetadataValue.null(), "cost_unknown": _NO_COST} if summary.cost_usd is None else {}),
+        **_describe_missing_cost(judge, summary),
         **{f"n_{status}": n for status, n in summary.n_by_status.items()},
     }
 

@@ -32,7 +32,10 @@ def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.floating], patterns: 
         "n_unstable_patterns": int(is_unstable.sum()),
     }
     points = map_notes(notes, vectors, patterns)
-    for polarity, own in themes.groupby("polarity"):
+    for polarity in ("reject", "accept"):
+        own = themes[themes["polarity"] == polarity]
+        if own.empty:
+            continue
         shown = own.head(MAX_SHOWN)
         title = f"Notes on {polarity}s"
         names = dict(zip(shown["pattern_id"], shown["name"], strict=True))
@@ -65,7 +68,7 @@ def _rows(patterns: pd.DataFrame) -> list[dict[str, Any]]:
             "notes": int(row["count"]),
             "share": "█" * max(1, round(BAR_LENGTH * row["count"] / most)),
             "stability": None if pd.isna(row["stability"]) else float(row["stability"]),
-            "": "unstable" if row["is_unstable"] else "",
+            "mark": "unstable" if row["is_unstable"] else "",
             "an example": textwrap.shorten(next(iter(row["examples"]), ""), MAX_EXAMPLE_CHARS, placeholder=" …"),
         }
         for row in patterns.to_dict("records")

@@ -139,12 +139,14 @@ def _print(result: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for name in names:
-        table.add_column(f"{name} ({result['decision'][name]})", justify="right")
+        table.add_column(f"{name}, {result['decision'][name]}", justify="right")
     for split in ("train", "dev", "test"):
         for figure in ("n", "accuracy", "cohen_kappa", "false_positives", "false_negatives"):
             values = [result["figures"][name][split] for name in names]
             cells = ["sealed" if v is None else _number(v[figure]) for v in values]
-            table.add_row(f"{split} {figure.replace('_', ' ')}", *cells)
+            table.add_row(f"{split}: {figure.replace('_', ' ')}", *cells)
+        if split != "test":
+            table.add_row()
     console.print(table)
     console.print(f"The gate, {names[1]} over {names[0]}: {result['decision_by_the_gate']}", markup=False)
     for kind in ("fixed", "broken"):
@@ -154,6 +156,8 @@ def _print(result: dict[str, Any]) -> None:
     before, after = (result["texts"][name].splitlines() for name in names)
     for line in difflib.unified_diff(before, after, *names, lineterm=""):
         console.print(line, markup=False)
+    if before == after:
+        console.print("the same criteria text")
     console.print(f"examples: {' → '.join(str(result['n_examples'][name]) for name in names)}", markup=False)
 
 

@@ -45,11 +45,12 @@ def execute(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: the file as a whole cannot be used, or no row of it.
     """
-    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.commands.run import build_settings, make_output
     from caliber_pipeline.stores.ingest_records import ingest_records
     from caliber_pipeline.stores.tables import TableStore
 
     settings = build_settings(arguments)
+    make_output(settings)
     tables = TableStore(str(settings.output))
     started = time.monotonic()
     ingested = ingest_records(settings, tables, _reporter(started))

@@ -94,6 +94,7 @@ def execute(arguments: argparse.Namespace) -> None:
         RunFailedError: a run failed for another reason.
     """
     settings = build_settings(arguments)
+    make_output(settings)
     console = _console()
     with console.status("starting") as status:
         report = _reporter(console, status.update)
@@ -130,10 +131,29 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     return Settings.checked(values | given)
 
 
+def make_output(settings: Settings) -> None:
+    """Make the output folder, where it is a local one: what cannot be written is said before anything is read.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    from caliber_pipeline.core.errors import InputError
+
+    if settings.is_remote:
+        return
+    folder = settings.local_output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be the output folder ({error.strerror}); name another --output") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: cannot be written; name another --output")
+
+
 def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report") -> str | None:
     """Run the loop, or only estimate its next evaluation, and return what to say of it."""
     from caliber_pipeline.core.criteria import parse_criteria
-    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.errors import InputError, describe_read_error
     from caliber_pipeline.instances import open_instance
     from caliber_pipeline.resources import Project
     from caliber_pipeline.runs import JobRunner, seed_criteria
@@ -147,7 +167,7 @@ def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report
         try:
             text = arguments.criteria.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{arguments.criteria}: cannot be read ({error})") from error
+            raise InputError(f"{arguments.criteria}: cannot be read ({describe_read_error(error)})") from error
         first = parse_criteria(text, source=str(arguments.criteria))
     seed_criteria(project, first)
     with open_instance(settings) as instance:

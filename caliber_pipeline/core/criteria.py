@@ -1,14 +1,18 @@
 """Criteria versions: the judge's instructions, immutable once evaluated."""
 
+import difflib
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from caliber_pipeline.core.errors import CriteriaError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DEFAULT_CRITERIA: Final = "Score 1 if the output is accurate, complete and helpful for the query, otherwise 0"
 VERSION_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -109,8 +113,19 @@ def parse_criteria(text: str, *, source: str) -> Criteria:
     try:
         return Criteria.model_validate(content)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(_describe(fault) for fault in error.errors())
         raise CriteriaError(f"{source}: {faults}") from error
+
+
+def _describe(fault: "ErrorDetails") -> str:
+    place = ".".join(map(str, fault["loc"])) or "file"
+    if fault["type"] == "missing":
+        return f"the key '{place}' is missing"
+    if fault["type"] != "extra_forbidden":
+        return f"{place}: {fault['msg']}"
+    known = Criteria.model_fields if len(fault["loc"]) == 1 else ()
+    meant = difflib.get_close_matches(place, known, n=1)
+    return f"unknown key '{place}'" + (f"; did you mean '{meant[0]}'?" if meant else "")
 
 
 def render_criteria(criteria: Criteria) -> str:

@@ -9,6 +9,11 @@ class InputError(CaliberError):
     """A file or argument from outside cannot be used; the message says what, where and what to do."""
 
 
+def describe_read_error(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, without the number of the fault and the path again."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 class SchemaError(CaliberError):
     """A table does not have the columns, types or nullability that its schema declares."""
 

@@ -238,9 +238,9 @@ def _more(n: int) -> Text | None:
 
 
 def _matrix(metrics: ConfusionMatrix) -> Table:
-    table = _table("Confusion matrix", ("", "people reject", "people accept"))
-    table.add_row("judge rejects", str(metrics.true_negatives), Text(str(metrics.false_negatives), "red"))
-    table.add_row("judge accepts", Text(str(metrics.false_positives), "red"), str(metrics.true_positives))
+    table = _table("Confusion matrix", ("", "judge accepts", "judge rejects"))
+    table.add_row("people accept", str(metrics.true_positives), Text(str(metrics.false_negatives), "red"))
+    table.add_row("people reject", Text(str(metrics.false_positives), "red"), str(metrics.true_negatives))
     return table
 
 

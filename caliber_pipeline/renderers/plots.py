@@ -18,8 +18,8 @@ def plot_confusion_matrix(metrics: ConfusionMatrix) -> str:
     most = max(metrics.cells) or 1
     cells = (
         (metrics.true_positives, _ACCENT),
-        (metrics.false_positives, _WRONG),
         (metrics.false_negatives, _WRONG),
+        (metrics.false_positives, _WRONG),
         (metrics.true_negatives, _ACCENT),
     )
     places = [(124 + 132 * (i % 2), 32 + 72 * (i // 2)) for i in range(len(cells))]
@@ -28,7 +28,7 @@ def plot_confusion_matrix(metrics: ConfusionMatrix) -> str:
         for (x, y), (count, colour) in zip(places, cells, strict=True)
     ]
     counts = "".join(label(x + 64, y + 42, str(n)) for (x, y), (n, _) in zip(places, cells, strict=True))
-    columns, rows = ("people accept", "people reject"), ("judge accepts", "judge rejects")
+    columns, rows = ("judge accepts", "judge rejects"), ("people accept", "people reject")
     shapes += [f"<g font-size='22'>{counts}</g>"]
     shapes += [label(188 + 132 * i, 22, text) for i, text in enumerate(columns)]
     shapes += [label(62, 70 + 72 * i, text) for i, text in enumerate(rows)]

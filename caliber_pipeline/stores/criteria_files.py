@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caliber_pipeline.core.criteria import VERSION_PATTERN, Criteria, next_version, parse_criteria, render_criteria
-from caliber_pipeline.core.errors import CriteriaError, InputError
+from caliber_pipeline.core.errors import CriteriaError, InputError, describe_read_error
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class CriteriaFiles:
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise CriteriaError(f"{path}: no such criteria file") from None
+            raise CriteriaError(
+                f"{path}: no such criteria file; run in the project's folder, or set CALIBER_CRITERIA_DIR"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise CriteriaError(f"{path}: cannot be read ({error})") from error
+            raise CriteriaError(f"{path}: cannot be read ({describe_read_error(error)})") from error
         return parse_criteria(text, source=str(path))

@@ -193,7 +193,8 @@ def find_missing_input(settings: Settings) -> str | None:
     """What is missing of the input files, in words."""
     for name, path in (("records", settings.records_file), ("annotations", settings.annotations_file)):
         if path is not None and not path.is_file():
-            return f"{path}: no such file; put the {name} there"
+            what = "is a folder" if path.is_dir() else "no such file"
+            return f"{path}: {what}; give the {name} as a CSV, JSONL or Parquet file"
     return None
 
 

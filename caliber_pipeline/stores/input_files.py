@@ -66,7 +66,8 @@ class InputFile:
             InputError: the file is missing, empty, of an unknown format, or has no usable header.
         """
         if not path.is_file():
-            raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file")
+            what = "is a folder" if path.is_dir() else "no such file"
+            raise InputError(f"{path}: {what}; give a CSV, JSONL or Parquet file")
         format_ = FORMATS.get(path.suffix.lower())
         if format_ is None:
             raise InputError(f"{path}: unknown format '{path.suffix}'; give one of {', '.join(FORMATS)}")

@@ -34,7 +34,7 @@ def test_shows_agreement_with_words_cells_and_failures() -> None:
     assert re.search(r"Cohen's kappa\D+0\.417", text)
     assert re.search(r"accuracy\D+0\.714", text)
     assert "Kappa is moderate." in text
-    assert re.search(r"judge accepts\D+1\D+3", text)
+    assert re.search(r"people accept\D+3\D+1", text)
     assert "1 record got no verdict, e.g. r7: the records file has no verdict here" in text
 
 

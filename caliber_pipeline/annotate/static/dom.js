@@ -4,6 +4,7 @@ const TAGS = new Set([
   "p", "ul", "ol", "li", "blockquote", "table", "thead", "tbody", "tr", "th", "td", "strong", "em", "s", "code", "pre",
   "br", "hr", "h3", "h4", "h5", "h6", "span",
 ]);
+const RIGHT_TO_LEFT = /^\P{L}*[\u0590-\u08FF\uFB1D-\uFEFC]/u; // by its first letter
 const BLOCKS = new Set(["p", "ul", "ol", "blockquote", "h3", "h4", "h5", "h6", "td", "th"]);
 
 export const byId = (id) => document.getElementById(id);
@@ -23,6 +24,7 @@ function build(node) {
   if (attributes.class === "address") made.className = "address";
   if (BLOCKS.has(tag)) made.dir = "auto";
   made.append(...children.map(build));
+  if (tag === "ul" || tag === "ol") made.dir = RIGHT_TO_LEFT.test(made.textContent) ? "rtl" : "ltr"; // where its marks stand
   if (tag !== "table" && tag !== "pre") return made;
   // what scrolls sideways must be reachable by keyboard
   const scroller = tag === "table" ? element("div", { className: "scroll" }, made) : made;
