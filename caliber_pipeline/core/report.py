@@ -154,10 +154,7 @@ def _verdict(source: ReportSource) -> Row:
 
 
 def _figure(metrics: pd.DataFrame, split: str, name: str) -> Row:
-    try:
-        row = metric_row(metrics, split, name)
-    except KeyError:
-        return {"value": None, "low": None, "high": None, "n": 0, "reason": "not computed"}
+    row = metric_row(metrics, split, name)
     return {
         "value": _plain(row["value"]), "low": _plain(row["ci_low"]), "high": _plain(row["ci_high"]),
         "n": int(row["n"]), "reason": _plain(row["reason"]),

@@ -49,6 +49,13 @@ def test_records_without_a_verdict_and_examples_are_counted_but_not_scored() -> 
     assert metric_value(metrics, "dev", "accuracy") == pytest.approx(2 / 3)
 
 
+def test_columns_that_are_encoded_already_are_read_as_they_are() -> None:
+    scored = scored_frame([1, 1, 0, 0], [1, 0, 0, 1], split=["dev", "train", "dev", "test"], group=["a", "b", "a", "c"])
+    encoded = scored.astype({"split": "category", "group": "category"})
+
+    pd.testing.assert_frame_equal(compute_alignment_metrics(encoded), compute_alignment_metrics(scored))
+
+
 def test_every_split_has_every_figure_and_undefined_ones_a_reason() -> None:
     metrics = compute_alignment_metrics(scored_frame([1, 1], [1, 1]))
 

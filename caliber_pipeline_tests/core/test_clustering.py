@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core import clustering
 from caliber_pipeline.core.clustering import UNCLUSTERED, fit_clusters
-from caliber_pipeline.core.consensus import MIN_JOINING, cluster_by_consensus, join_small, unit
+from caliber_pipeline.core.consensus import MIN_JOINING, cluster_by_consensus, cluster_on_sphere, join_small, unit
 from caliber_pipeline.core.stability import bootstrap_jaccard
 
 
@@ -46,6 +46,14 @@ def test_what_is_too_small_to_last_joins_the_nearest_and_a_stranger_none() -> No
     shares[61, :61] = shares[:61, 61] = MIN_JOINING * 0.5
     joined = join_small(labels, shares)
     assert joined.tolist() == [0] * 30 + [1] * 30 + [0] + [2]
+
+
+def test_a_run_of_k_means_that_does_not_converge_ends_all_the_same() -> None:
+    points = _groups(1_000, 1, spread=0.0, dimensions=6)
+    labels = cluster_on_sphere(points, 20, np.random.default_rng(0))
+    centres = unit(np.array([points[labels == c].sum(axis=0) for c in range(20)]))
+    assert set(labels) == set(range(20))
+    assert not np.array_equal((points @ centres.T).argmax(axis=1), labels)  # another step would move some
 
 
 def test_near_duplicates_stay_together() -> None:

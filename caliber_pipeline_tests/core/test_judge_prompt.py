@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import judge_prompt, schemas
 from caliber_pipeline.core.criteria import Clause, Criteria
 from caliber_pipeline.core.judge_prompt import (
     REPLY_SCHEMA,
@@ -73,6 +73,11 @@ def test_a_text_that_holds_the_code_of_its_own_fence_gets_another_one() -> None:
     again = build_record_message("q", forged, None)
     assert code_of(again) != code_of(forged)
     assert again.count(f"[/output {code_of(again)}]") == 1
+
+
+def test_codes_are_made_until_one_is_in_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_prompt, "_CODE_LENGTH", 1)
+    assert fence_code(["0123456789", "ABCDE"]) == "f"
 
 
 @given(st.text(), st.text(), st.none() | st.text())

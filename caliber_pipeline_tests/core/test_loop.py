@@ -1,9 +1,10 @@
 """What to do next, from what is there."""
 
+import pandas as pd
 import pytest
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.loop import LoopPlan, LoopState, plan_next, select_stale
+from caliber_pipeline.core.loop import LoopPlan, LoopState, champion_base, plan_next, select_stale, select_untested
 
 ONE = Criteria(criteria="one")
 CYCLE = "criteria 'v001' rest on themselves: v001 → b → v001; correct a base"
@@ -91,3 +92,40 @@ def test_stale_are_those_of_an_earlier_ingestion_base_first() -> None:
     assert select_stale(("v001", "v002"), ingestions | {"v001": "tuesday"}, "tuesday") == ("v002",)
     assert select_stale((None, "v001"), ingestions, "monday") == ()
     assert select_stale((None, None), {}, "monday") == ()
+
+
+def decided(decision: str, ingested_at: str = "monday", base: str | None = None) -> pd.DataFrame:
+    row = pd.DataFrame({"decision": [decision], "base": pd.array([base], dtype="string[pyarrow]")})
+    row.attrs = {"ingested_at": ingested_at}
+    return row
+
+
+def test_untested_are_the_winners_on_the_latest_data_whose_verdicts_leave_test_out() -> None:
+    rows = {
+        "v002": decided("promoted"),
+        "v001": decided("baseline"),
+        "v003": decided("rejected"),
+        "v004": decided("undecided"),
+        "v005": decided("promoted", "sunday"),
+        "v006": decided("promoted"),
+        "v007": decided("promoted"),
+    }
+    judged = {version: {"has_test": "False"} for version in rows} | {"v006": {"has_test": "True"}}
+    del judged["v007"]  # its verdicts are gone
+    assert select_untested(rows, judged, "monday") == ("v001", "v002")
+
+
+def test_a_version_whose_evaluation_failed_is_not_judged_on_test_and_gives_way_to_the_next() -> None:
+    both = {"v001": ONE, "v002": ONE}
+    done = frozenset(both)
+    assert plan_next(state(criteria=both, decided=done, untested=("v001", "v002"))).test == "v001"
+    failed = state(criteria=both, decided=done, untested=("v001", "v002"), failed=frozenset(["v001"]))
+    assert plan_next(failed).test == "v002"
+
+
+def test_the_champion_s_base_is_known_while_its_decision_is_stored() -> None:
+    rows = {"v001": decided("baseline"), "v002": decided("promoted", base="v001")}
+    assert champion_base(rows, "v002") == "v001"
+    assert champion_base(rows, "v001") is None
+    assert champion_base(rows, "v003") is None
+    assert champion_base({}, None) is None

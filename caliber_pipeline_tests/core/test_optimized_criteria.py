@@ -123,6 +123,16 @@ def test_test_is_judged_for_the_first_version_and_for_winners_alone() -> None:
     assert core.count_test_looks({**FIRST, "v002": won}, "other:data") == 0
 
 
+def test_what_people_tried_over_the_champion_is_told_without_changes_of_an_optimizer() -> None:
+    mine = PERSON.model_copy(update={"criteria": "mine"})
+    lost = row("mine", "rejected", "v001", "v001", 1).assign(decision_reason="no gain")
+    made = core.Decision("rejected", "worse", "v001", "v001", comparison())
+    valid = {"v001": PERSON, "mine": mine, "v003": PROPOSED}
+    earlier = core.select_earlier(made, "v003", valid, {**FIRST, "mine": lost})
+    assert [(e.version, e.text, e.reason) for e in earlier] == [("mine", "mine", "no gain"), ("v003", "x", "worse")]
+    assert all(e.changes == e.beaten == () for e in earlier)
+
+
 def test_the_row_says_why_nothing_was_proposed() -> None:
     made = core.Decision("rejected", "why", "v001", "v001", comparison())
     row_ = core.build_row("v002", PROPOSED, made, None, None, "stop", START).iloc[0]

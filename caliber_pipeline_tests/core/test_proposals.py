@@ -50,6 +50,14 @@ def test_private_data_in_notes_reaches_no_criteria_file() -> None:
     assert "@" not in propose(evidence()).model_dump_json()
 
 
+def test_what_people_accept_even_so_becomes_a_clause_that_accepts() -> None:
+    given = evidence()
+    patterns = given.patterns.assign(polarity="accept")
+    (clause,) = propose(TrainEvidence(given.scored, given.misalignments, patterns, given.records)).clauses
+    assert clause.verdict == 1
+    assert clause.text.startswith("Score 1 even so where a reviewer would say as in: “rude")
+
+
 def test_one_error_is_no_rule() -> None:
     assert propose(evidence(1)).clauses == ()
 

@@ -60,6 +60,13 @@ def test_a_prompt_shows_errors_of_its_kind_and_people_s_reasons() -> None:
     assert "Loosen" not in task.prompt
 
 
+def test_a_prompt_speaks_of_no_themes_where_none_is_missed() -> None:
+    request = World().request(START, 1)
+    unthemed = replace(request.evidence, patterns=request.evidence.patterns.head(0))
+    assert "Themes in people's notes" in build_task(request, Kind.TIGHTEN).prompt
+    assert "Themes in people's notes" not in build_task(replace(request, evidence=unthemed), Kind.TIGHTEN).prompt
+
+
 def test_rewrites_are_different_in_kind_and_asked_for_at_once() -> None:
     running, most = 0, 0
 
