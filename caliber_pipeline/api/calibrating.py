@@ -16,13 +16,15 @@ from caliber_pipeline.api.optimization import OptimizationResult
 from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.alignment_metrics import compute_people_metrics
-from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_labels
 from caliber_pipeline.core.criteria import Criteria, next_version
+from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.judge_scores import assign_splits, count_labelled_groups
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.proposal_checks import select_guarded
 from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence, find_twin
+from caliber_pipeline.core.records import FINGERPRINTED
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.judges.protocol import Judge
@@ -33,8 +35,6 @@ from caliber_pipeline.strategies.evidence import find_patterns, gather_evidence
 from caliber_pipeline.strategies.train_judge import TrainJudge
 
 FIRST_VERSION: Final = "v001"
-_ATTRS: Final = {"records_fingerprint": "session", "annotations_fingerprint": "session"}
-"""All rounds see the same data: the session's."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Calibration:
         """
         self._bench = bench
         self._labels = resolve_labels(bench.annotations)
+        self._data = {  # all rounds see the same
+            "records_fingerprint": fingerprint_frame(bench.records, FINGERPRINTED),
+            "annotations_fingerprint": fingerprint_annotations(bench.annotations),
+        }
         self._n_groups = count_labelled_groups(bench.records, self._labels)
         bench.build_strategies(self._open_train_judge())  # what they lack is found out before anything is paid for
         self._versions = {FIRST_VERSION: start}
@@ -159,7 +163,7 @@ class Calibration:
         people = compute_people_metrics(self._bench.annotations, with_split)
         metrics = pd.concat([champion.alignment_metrics, people], ignore_index=True)
         alignment = core.measure_alignment(champion.scored, metrics)
-        data, settings = data_fingerprint(_ATTRS), self._bench.settings
+        data, settings = data_fingerprint(self._data), self._bench.settings
         return core.find_stop(
             decision, self._versions[version], alignment, self._n_groups, self._decided, data, settings
         )
@@ -230,7 +234,7 @@ class Calibration:
         next_name = next_version(list(self._versions)) if proposal else None
         now = datetime.now(UTC)
         row = core.build_row(version, criteria, decision, proposal, next_name, stop_reason, now, effort)
-        row.attrs.update(_ATTRS)
+        row.attrs |= self._data | {"criteria_fingerprint": criteria.fingerprint, "evaluated_at": now.isoformat()}
         proposed = None
         if proposal is not None:
             champion = self._versions[decision.champion]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.faults import make_criteria
 from caliber_pipeline.api.frames import frame_from_json, frame_to_json
@@ -13,7 +13,13 @@ from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
+
+_UNKNOWN: Final[dict[Any, Any]] = dict.fromkeys(
+    ("records_fingerprint", "annotations_fingerprint", "criteria_fingerprint"), "unknown"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +70,12 @@ class CalibrationRound:
         return is_test_reported(self.decision)
 
     @property
+    def evaluated_at(self) -> str:
+        """When, in ISO 8601."""
+        decided_at: datetime = self.row["decided_at"].iloc[0]
+        return str(self.row.attrs.get("evaluated_at", decided_at.isoformat()))
+
+    @property
     def candidates(self) -> list[dict[str, Any]]:
         """What became of each proposal among which the next version was chosen."""
         return [dict(candidate) for candidate in self.row["candidates"].iloc[0]]
@@ -89,6 +101,7 @@ class CalibrationRound:
             "criteria": self.criteria.model_dump(mode="json"),
             "result": self.result.to_dict(),
             "row": frame_to_json(self.row, OPTIMIZED_CRITERIA),
+            "made_from": dict(self.row.attrs),
             "proposal": self.proposal.to_dict() if self.proposal else None,
         }
 
@@ -97,11 +110,13 @@ class CalibrationRound:
         """What `to_dict` was made from."""
         from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA
 
+        row = frame_from_json(data["row"], OPTIMIZED_CRITERIA)
+        row.attrs = dict(data.get("made_from", {}))
         return cls(
             data["version"],
             Criteria.model_validate(data["criteria"]),
             EvaluationResult.from_dict(data["result"]),
-            frame_from_json(data["row"], OPTIMIZED_CRITERIA),
+            row,
             OptimizationResult.from_dict(data["proposal"]) if data["proposal"] else None,
         )
 
@@ -136,6 +151,21 @@ class CalibrationOutcome:
         import pandas as pd
 
         return pd.concat([each.row for each in self.rounds], ignore_index=True)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per round with its figures and decision: the pipeline's `calibration_history`, in the same schema."""
+        from caliber_pipeline.core.alignment_metrics import seal_test
+        from caliber_pipeline.core.calibration_history import append_evaluations
+
+        metrics, rows = {}, {}
+        for each in self.rounds:
+            table = each.result.alignment_metrics
+            metrics[each.version] = table.copy() if each.is_test_reported else seal_test(table)
+            rows[each.version] = each.row.copy()
+            rows[each.version].attrs = _UNKNOWN | each.row.attrs | {"evaluated_at": each.evaluated_at}
+            metrics[each.version].attrs = dict(rows[each.version].attrs)
+        return append_evaluations(None, metrics, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""

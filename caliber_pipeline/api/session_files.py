@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from upath import UPath
 
 from caliber_pipeline.api.annotating import AnnotationManager
 from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
@@ -11,12 +14,16 @@ from caliber_pipeline.api.records import GOLD, annotations_from_table, column_va
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.session_content import SessionContent
 from caliber_pipeline.api.upload import UploadResult
-from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.criteria import Criteria, next_version
 from caliber_pipeline.core.errors import CriteriaError, InputError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
+    from caliber_pipeline.encoders.protocol import Encoder
+    from caliber_pipeline.stores.criteria_files import CriteriaFiles
     from caliber_pipeline.stores.tables import TableStore
 
 
@@ -63,19 +70,31 @@ def _patterns(stored: pd.DataFrame | None) -> PatternDiscoveryResult | None:
     )
 
 
-def export_content(content: SessionContent, upload: UploadResult, directory: Path) -> list[Path]:
+def export_content(
+    content: SessionContent, upload: UploadResult, directory: Path, open_encoder: Callable[[], Encoder], now: datetime
+) -> list[Path]:
     """Write records.csv, annotations.csv where people judged beside what came with the records, and the criteria.
+
+    Rounds of iterating are written as the tables that the pipeline would have stored.
 
     Raises:
         InputError: a criteria file of another content is there already, or nothing can be written.
     """
     try:
-        return _export(content, upload, directory)
+        return _export(content, upload, directory, open_encoder, now)
     except OSError as error:
         raise InputError(f"{directory}: cannot be written to ({error.strerror})") from error
 
 
-def _export(content: SessionContent, upload: UploadResult, directory: Path) -> list[Path]:
+def _export(
+    content: SessionContent, upload: UploadResult, directory: Path, open_encoder: Callable[[], Encoder], now: datetime
+) -> list[Path]:
+    from caliber_pipeline.api.session_rounds import export_rounds, require_own_rounds
+    from caliber_pipeline.settings import Settings
+    from caliber_pipeline.stores.criteria_files import CriteriaFiles
+
+    if content.outcome is not None:
+        require_own_rounds(content.outcome, directory)
     directory.mkdir(parents=True, exist_ok=True)
     written = [_write_records(upload, directory / "records.csv")]
     came_along = {a.record_id: a for a in upload.annotations if a.annotator == GOLD}
@@ -83,7 +102,14 @@ def _export(content: SessionContent, upload: UploadResult, directory: Path) -> l
     if others:
         written.append(directory / "annotations.csv")
         _write_csv([annotation.model_dump(mode="json") for annotation in others], written[-1])
-    return [*written, *_write_criteria(content, upload, directory / "criteria")]
+    files = CriteriaFiles(directory / "criteria")
+    versions = _versions(content, upload)
+    written += _write_criteria(versions, files)
+    if content.outcome is not None:
+        annotations = directory / "annotations.csv" if others else None
+        settings = Settings(output=UPath(directory), records=directory / "records.csv", annotations=annotations)
+        written += export_rounds(content.outcome, versions, settings, open_encoder(), now)
+    return written
 
 
 def _evaluation(
@@ -155,23 +181,35 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
-def _write_criteria(content: SessionContent, upload: UploadResult, folder: Path) -> list[Path]:
-    """The evaluated criteria as v001, and the proposal, where there is one, as v002 on its base."""
-    from caliber_pipeline.stores.criteria_files import CriteriaFiles
+def _versions(content: SessionContent, upload: UploadResult) -> dict[str, Criteria]:
+    """The rounds' versions, then what was evaluated and what was proposed, where these are other criteria."""
+    from caliber_pipeline.core.proposals import find_twin
 
+    rounds = content.outcome.rounds if content.outcome else ()
+    found = {each.version: each.criteria for each in rounds}
     evaluation, proposal = content.evaluation, content.proposal
-    if evaluation is None:
-        return []
+    base = next((each.version for each in rounds if each.result is evaluation), None)
+    if evaluation is not None and base is None:
+        base = find_twin(evaluation.criteria, found)
+        if base is None:
+            base = next_version(list(found))
+            found[base] = evaluation.criteria.model_copy(update={"base": None, "round": 0, "author": "person"})
+    is_new = proposal is not None and proposal.has_changed and find_twin(proposal.version, found) is None
+    if base is not None and proposal is not None and is_new:
+        update = {"base": base, "round": found[base].round + 1, "author": "optimizer"}
+        found[next_version(list(found))] = proposal.version.model_copy(update=update)
     known = set(upload.table["record_id"])
-    versions = {"v001": (evaluation.criteria, {"base": None, "round": 0, "author": "person"})}
-    if proposal is not None and proposal.has_changed:
-        versions["v002"] = (proposal.version, {"base": "v001", "round": 1, "author": "optimizer"})
-    files, written = CriteriaFiles(folder), []
-    for version, (criteria, update) in versions.items():
-        examples = tuple(example for example in criteria.examples if example.record_id in known)
-        written_criteria = criteria.model_copy(update={**update, "examples": examples})
-        path = folder / f"{version}.yaml"
-        if not files.add_as(version, written_criteria) and files.load(version) != written_criteria:
+    return {
+        version: criteria.model_copy(update={"examples": tuple(e for e in criteria.examples if e.record_id in known)})
+        for version, criteria in found.items()
+    }
+
+
+def _write_criteria(versions: Mapping[str, Criteria], files: CriteriaFiles) -> list[Path]:
+    written = []
+    for version, criteria in versions.items():
+        path = files.folder / f"{version}.yaml"
+        if not files.add_as(version, criteria) and files.load(version) != criteria:
             raise InputError(f"{path}: there are other criteria already; export into another folder")
         written.append(path)
     return written

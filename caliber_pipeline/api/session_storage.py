@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -90,18 +91,19 @@ class SessionStorage(SessionRecords):
     def export(self, directory: str | Path) -> list[Path]:
         """Write files that the pipeline reads: records.csv, annotations.csv, and the criteria as versions.
 
-        `caliber run --records DIR/records.csv --annotations DIR/annotations.csv --criteria DIR/criteria/v001.yaml`
-        goes on from there.
+        `caliber run --records DIR/records.csv --annotations DIR/annotations.csv --output DIR` goes on from there (no
+        --annotations where there is no such file). After `iterate` the folder holds every round too, as the tables that
+        the pipeline would have stored: nothing is evaluated twice, and the next version has to beat the champion.
 
         Returns:
             The files that were written.
 
         Raises:
             MissingStepError: there are no records.
-            InputError: other criteria are there already, or nothing can be written.
+            InputError: other criteria or other evaluations are there already, or nothing can be written.
         """
         from caliber_pipeline.api.session_files import export_content
 
         upload = self._need_upload("export")
         self._still_valid(None)
-        return export_content(self._content, upload, Path(directory))
+        return export_content(self._content, upload, Path(directory), self._open_encoder, datetime.now(UTC))

@@ -7,9 +7,9 @@ import dagster as dg
 
 from caliber_pipeline.assets.definition import describe, one_line_failures
 from caliber_pipeline.assets.input_metadata import show_annotations, show_rejected
-from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_labels
+from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.resources import Project
-from caliber_pipeline.stores.ingest import load_annotatable, load_annotations
+from caliber_pipeline.stores.ingest import load_annotatable, load_annotations, stamp_annotations
 
 
 @dg.multi_asset(
@@ -31,14 +31,7 @@ def annotations(context: dg.AssetExecutionContext, project: Project) -> Iterator
     with one_line_failures():
         loaded = load_annotations(project.settings, load_annotatable(project.settings, project.tables))
     table, rejected = loaded.table, loaded.rejected
-    suffix = "" if project.settings.consensus == "majority" else f":{project.settings.consensus}"
-    table.attrs = rejected.attrs = {
-        "annotations_fingerprint": f"{fingerprint_annotations(table)}{suffix}",
-        "consensus": project.settings.consensus,
-        "annotations_input_fingerprint": loaded.input_fingerprint,
-        "annotation_store_place": str(loaded.store_place),
-        "ingested_at": datetime.now(UTC).isoformat(),
-    }
+    stamp_annotations(loaded, project.settings, datetime.now(UTC))
     metadata = show_annotations(table, resolve_labels(table), project.tables.count("records"))
     metadata |= show_rejected(rejected, len(rejected))
     yield dg.Output(table, output_name="annotations", metadata=metadata)

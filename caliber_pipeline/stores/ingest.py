@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from caliber_pipeline.core.annotations import (
     annotations_from_records,
     combine_annotations,
+    fingerprint_annotations,
     parse_annotations,
     resolve_annotation_columns,
 )
@@ -141,6 +143,25 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     unusable = _reject_stored(stored[~is_usable], [reason for reason in reasons if reason is not None])
     both = combine_annotations(table, stored[is_usable]).drop_duplicates(ignore_index=True)
     return Loaded(both, pd.concat([rejected, unusable], ignore_index=True), f"{fingerprint}:{place}", place)
+
+
+def stamp_annotations(loaded: Loaded, settings: Settings, now: datetime) -> None:
+    """Tell in the attrs of annotations and of rejected rows what they were made from, and when.
+
+    Args:
+        loaded: As `load_annotations` gives it.
+        settings: The project.
+        now: When they were read.
+    """
+    suffix = "" if settings.consensus == "majority" else f":{settings.consensus}"
+    loaded.table.attrs = {
+        "annotations_fingerprint": f"{fingerprint_annotations(loaded.table)}{suffix}",
+        "consensus": settings.consensus,
+        "annotations_input_fingerprint": loaded.input_fingerprint,
+        "annotation_store_place": str(loaded.store_place),
+        "ingested_at": now.isoformat(),
+    }
+    loaded.rejected.attrs = dict(loaded.table.attrs)
 
 
 def input_fingerprint(settings: Settings, path: Path) -> str:
