@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 WEBHOOK_VARIABLE: Final = "CALIBER_ALERT_WEBHOOK"
 WARNINGS_VARIABLE: Final = "CALIBER_ALERT_WARNINGS"  # 1: warnings too
@@ -40,7 +41,8 @@ def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     for kind in _WATCHED:
         events = storage.get_logs_for_all_runs_by_log_id(since, dagster_event_type=kind, limit=MAX_EVENTS)
         seen.append(max(events) if len(events) == MAX_EVENTS else last)
-        lines += [(i, line) for i, event in events.items() if i <= last and (line := describe_event(event)) is not None]
+        recent = ((i, event) for i, event in events.items() if i <= last)
+        lines += [(i, line) for i, event in recent if (line := describe_event(event, context.instance)) is not None]
     upto = min(seen)
     texts = [line for i, line in sorted(lines) if i <= upto]
     if texts:
@@ -49,7 +51,7 @@ def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"{len(texts)} alerts posted" if texts else "nothing to tell")
 
 
-def describe_event(event: dg.EventLogEntry) -> str | None:
+def describe_event(event: dg.EventLogEntry, instance: dg.DagsterInstance) -> str | None:
     """One line about an event that needs somebody, None for others."""
     happened = event.dagster_event
     if happened is None:
@@ -65,7 +67,11 @@ def describe_event(event: dg.EventLogEntry) -> str | None:
             f":warning: check {check.check_name} failed on {where} ({check.severity.value}): {check.description or ''}"
         )
     reason = " ".join(_failure_reasons(happened)) or happened.message or "no reason given"
-    return f":rotating_light: run {event.run_id[:8]} of {event.job_name} failed: {reason.splitlines()[0]}"
+    run = instance.get_run_by_id(event.run_id)
+    partition = run.tags.get(PARTITION_NAME_TAG) if run is not None else None
+    of_version = f"[{partition}]" if partition else ""
+    what = f"run {event.run_id[:8]} of {event.job_name}{of_version}"
+    return f":rotating_light: {what} failed: {reason.splitlines()[0]}"
 
 
 def _failure_reasons(happened: dg.DagsterEvent) -> Iterator[str]:
@@ -75,7 +81,8 @@ def _failure_reasons(happened: dg.DagsterEvent) -> Iterator[str]:
     while error is not None and error.cause is not None:
         error = error.cause
     if error is not None:
-        yield " ".join(error.message.split())
+        _, is_named, words = error.message.partition(f"{error.cls_name}: ")  # what it is called helps nobody here
+        yield " ".join((words if is_named else error.message).split())
 
 
 def post_webhook(url: str, text: str) -> None:

@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 
 from caliber_pipeline.alerts import MAX_CHARS, WARNINGS_VARIABLE, WEBHOOK_VARIABLE, alert_sensor, post_webhook
+from caliber_pipeline.assets.definition import one_line_failures
+from caliber_pipeline.core.errors import JudgeError
 
 
 class Receiver:
@@ -91,6 +93,24 @@ def test_failed_runs_and_checks_reach_the_webhook_once(receiver: Receiver, insta
     _, message = tick(instance, cursor)
     assert message == "nothing to tell"
     assert len(receiver.texts) == 1
+
+
+def test_a_failed_run_is_told_with_its_version_and_in_the_error_s_own_words(
+    receiver: Receiver, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["v001"]))
+    def judged() -> None:
+        with one_line_failures():
+            raise JudgeError("the provider refused batch b-1: no money left")
+
+    cursor, _ = tick(instance, None)
+    failed = dg.materialize([judged], instance=instance, partition_key="v001", raise_on_error=False)
+    tick(instance, cursor)
+    [text] = receiver.texts
+    what, _, why = text.partition(" failed: ")
+    assert what.startswith(f":rotating_light: run {failed.run_id[:8]} of ")
+    assert what.endswith("[v001]")
+    assert why == "the provider refused batch b-1: no money left"
 
 
 def test_warnings_are_posted_where_they_are_asked_for(

@@ -119,7 +119,9 @@ def test_a_batch_that_the_provider_refuses_fails_the_run_with_its_reason_and_is_
     result = take(project, instance)
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert "the provider refused batch batch-0: too many tokens queued" in str(failure.step_failure_data.error)
+    assert "refused batch batch-0 of 48 records: too many tokens queued; run again when" in str(
+        failure.step_failure_data.error
+    )
     assert "the evaluation of 'v001' failed" in skip_reason(tick(project, instance))
 
     # somebody runs the job by hand: what it sends is looked at and taken again

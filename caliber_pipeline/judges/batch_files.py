@@ -142,7 +142,10 @@ class BatchFiles:
             words = "; ".join(fault.message or fault.code or "" for fault in faults[:3]) or "no reason given"
             self._folder.forget(batch)
             is_full = any((fault.code or "").startswith(_QUEUE_FULL) for fault in faults)
-            raise (QueueFullError if is_full else JudgeError)(f"the provider refused batch {batch.batch_id}: {words}")
+            refusal = f"the provider refused batch {batch.batch_id} of {batch.n_requests} records: {words}"
+            if is_full:
+                raise QueueFullError(f"{refusal}; run again when other batches of this account have ended")
+            raise JudgeError(f"{refusal}; correct that and run again")
         if seen.status not in ENDED:
             return seen.status, iter(())
         return seen.status, self._lines([seen.output_file_id, seen.error_file_id])

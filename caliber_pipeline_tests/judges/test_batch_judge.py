@@ -134,7 +134,7 @@ def test_what_was_cancelled_is_not_asked_again_until_the_next_run(tmp_path: Path
 
 def test_a_batch_that_the_provider_refuses_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     with batch_server(BatchConfig(ends=("failed", "completed"))) as server:
-        with pytest.raises(JudgeError, match="refused batch batch-0: too many tokens queued"):
+        with pytest.raises(JudgeError, match="refused batch batch-0 of 10 records: too many tokens queued; run"):
             run_judge(make_judge(server, tmp_path), make_task(TEXTS))
         assert_as_live(server, run_judge(make_judge(server, tmp_path), make_task(TEXTS)))
 
