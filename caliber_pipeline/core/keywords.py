@@ -22,6 +22,13 @@ _CLAUSE_WORDS: Final = range(3, 9)
 _ONCE_MALUS: Final = 0.5  # a word of one note may say nothing of the others
 _PAIR_BONUS: Final = 1.2  # two words tell more than one
 _QUOTES: Final = re.compile(r"[\"()\[\]\u201c\u201d]|\B'|'\B")
+_PRAISE_TEXT: Final = """
+accurate clear correct excellent fine good great helpful kind lovely nice ok okay perfect pleasant polite right warm
+"""
+_PRAISE: Final = frozenset(_PRAISE_TEXT.split())
+_DENIAL: Final = re.compile(
+    r"\b(?:not?|never|without|wrong|too|hardly|nothing|none|isnt|doesnt)\b|n['\u2019]t\b", re.IGNORECASE
+)
 _NAMING_NOTES: Final = 8  # of the most typical, from which the words are taken
 _SHARING_NOTES: Final = 200  # of the most typical, of which half must hold what is said to run through them
 _STOP_TEXT: Final = """
@@ -107,7 +114,7 @@ def _select_distinct(weights: dict[str, float]) -> list[str]:
     return chosen
 
 
-def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
+def select_name(keywords: Sequence[str], notes: Sequence[str], *, of_faults: bool = False) -> str:
     """A short name in people's own words.
 
     Where one keyword runs through at least half of the notes: the span of two to five words that holds most of the
@@ -116,12 +123,15 @@ def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
     Args:
         keywords: The most telling first.
         notes: The most typical first.
+        of_faults: The notes are on rejects: what they praise on the way ("bolt advice fine") names no fault.
     """
     said = [" ".join(split_words(note)) for note in notes[:_SHARING_NOTES]]
     shared = [term for term in keywords if sum(term in words for words in said) * 2 >= len(said)]
     typical = notes[:_NAMING_NOTES]
-    spans = [(i, span) for i, note in enumerate(typical) for span in _spans(note)] if shared else []
     clauses = [(i, clause) for i, note in enumerate(typical) for clause in _clauses(note)]
+    if of_faults:
+        clauses = [(i, clause) for i, clause in clauses if not _praises(clause)] or clauses
+    spans = [(i, span) for i, clause in clauses for span in _spans(clause)] if shared else []
     sizes = (_CLAUSE_WORDS, range(2, _CLAUSE_WORDS.stop))
     candidates = [spans, *([(i, c) for i, c in clauses if len(c.split()) in size] for size in sizes)]
     name = next((best for found in candidates if (best := _most_telling(found, keywords))), "")
@@ -129,6 +139,10 @@ def select_name(keywords: Sequence[str], notes: Sequence[str]) -> str:
         words = next((clause for _, clause in clauses if clause), " ".join(notes[0].split())).split()
         name = " ".join(words[: _CLAUSE_WORDS.stop - 1]) + ("\u2026" if len(words) >= _CLAUSE_WORDS.stop else "")
     return name
+
+
+def _praises(clause: str) -> bool:
+    return not _PRAISE.isdisjoint(clause.lower().split()) and _DENIAL.search(clause) is None
 
 
 def _most_telling(candidates: Sequence[tuple[int, str]], keywords: Sequence[str]) -> str:
@@ -148,15 +162,14 @@ def _clauses(note: str) -> list[str]:
     return [_CONJUNCTION.sub("", clause) for clause in clauses]
 
 
-def _spans(note: str) -> Iterator[str]:
-    """Runs of 2 to `_MAX_SPAN_WORDS` words between punctuation marks that begin and end with telling words."""
-    for clause in _clauses(note):
-        words = clause.split()
-        for start in range(len(words)):
-            for end in range(start + min(2, len(words)), min(start + _MAX_SPAN_WORDS, len(words)) + 1):
-                span = words[start:end]
-                if _opens(span[0]) and split_words(span[-1]):
-                    yield " ".join(span)
+def _spans(clause: str) -> Iterator[str]:
+    """Runs of 2 to `_MAX_SPAN_WORDS` words that begin and end with telling words."""
+    words = clause.split()
+    for start in range(len(words)):
+        for end in range(start + min(2, len(words)), min(start + _MAX_SPAN_WORDS, len(words)) + 1):
+            span = words[start:end]
+            if _opens(span[0]) and split_words(span[-1]):
+                yield " ".join(span)
 
 
 def _opens(word: str) -> bool:

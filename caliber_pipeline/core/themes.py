@@ -63,13 +63,14 @@ def describe_themes(
     for group, words, kind in zip(groups, keywords, kinds or [None] * n_themes, strict=True):
         notes = [texts[i] for i in group.tolist()]
         confidence = None if strengths is None else float(np.clip(strengths[group], 0, 1).mean())
-        name = _name(words, notes if kind is None else [texts[i] for i in group[np.isin(group, kind.rows)]], kind)
+        naming = notes if kind is None else [texts[i] for i in group[np.isin(group, kind.rows)]]
+        name = _name(words, naming, kind, of_faults=kinds is not None)
         themes.append(Theme(name, _describe(words, notes), tuple(notes[:N_EXAMPLES]), tuple(words), confidence))
     return themes
 
 
-def _name(keywords: Sequence[str], notes: Sequence[str], kind: Kind | None) -> str:
-    own_words = select_name(keywords, notes)
+def _name(keywords: Sequence[str], notes: Sequence[str], kind: Kind | None, *, of_faults: bool) -> str:
+    own_words = select_name(keywords, notes, of_faults=of_faults)
     return f"{kind.name}: {own_words}" if kind else own_words[:1].upper() + own_words[1:]
 
 

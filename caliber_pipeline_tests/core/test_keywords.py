@@ -64,3 +64,11 @@ def test_what_is_no_name_stays() -> None:
 def test_identical_notes_may_differ_in_case_spacing_and_closing_marks() -> None:
     assert normalise_note("  Too  RUDE!! ") == normalise_note("too rude")
     assert normalise_note("not rude") != normalise_note("rude")
+
+
+def test_a_fault_is_not_named_by_what_is_praised_on_the_way() -> None:
+    notes = ["no power to book collections. bolt advice fine", "bolt never came"]
+    assert select_name(["bolt", "fine"], notes) == "bolt advice fine"
+    assert select_name(["bolt", "fine"], notes, of_faults=True) == "bolt never"
+    assert select_name(["bolt", "fine"], ["bolt not fine"], of_faults=True) == "bolt not fine"
+    assert select_name(["bolt", "fine"], ["bolt is fine"], of_faults=True) == "bolt is fine"  # better than no name
