@@ -38,8 +38,19 @@ def load_summary(project: Project) -> CalibrationSummary:
         n_rejected_annotations=tables.count("rejected_annotations"),
         n_unclustered=int(patterns.loc[is_unclustered, "count"].sum()),
         output=str(project.settings.output),
+        **_kappas_with_people(project, champion),
+        n_to_relabel=tables.count("relabel_queue", champion),
         n_stale_annotations=int(latest.loc[latest["criteria_version"] == champion, "n_stale_annotations"].iloc[0]),
     )
+
+
+def _kappas_with_people(project: Project, champion: str) -> dict[str, Any]:
+    """How far two people agree on dev, and judge and one person on the same records; both None where one judged."""
+    metrics = project.tables.load("alignment_metrics", champion)
+    names = {"human_kappa": "human_human_kappa", "judge_annotator_kappa": "judge_annotator_kappa"}
+    if metrics is None or not set(names.values()) <= set(metrics["metric"]):
+        return {}
+    return {ours: metric_value(metrics, "dev", name) for ours, name in names.items()}
 
 
 def _pattern(row: pd.Series) -> dict[str, Any]:

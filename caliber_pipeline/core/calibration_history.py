@@ -30,6 +30,9 @@ class CalibrationSummary:
         n_unclustered: Notes that belong to no pattern.
         output: The folder of the tables.
         n_stale_annotations: Annotations made under criteria that differ from the champion's in substance.
+        human_kappa: How far two people agree with each other on dev; None where only one judged.
+        judge_annotator_kappa: How far judge and one person agree on the same records.
+        n_to_relabel: Records whose label is in doubt.
     """
 
     champion: str
@@ -42,6 +45,9 @@ class CalibrationSummary:
     n_unclustered: int
     output: str
     n_stale_annotations: int = 0
+    human_kappa: float | None = None
+    judge_annotator_kappa: float | None = None
+    n_to_relabel: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON takes it."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS
 from caliber_pipeline.core.alignment_metrics import metric_row
+from caliber_pipeline.core.annotator_agreement import EVERYBODY
 from caliber_pipeline.core.calibration_history import latest_evaluations
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
@@ -25,6 +26,8 @@ MISALIGNMENT_BYTES: Final = 1_200_000  # of the table of misalignments, so that 
 MAX_EXAMPLES: Final = 4
 MAX_PATTERNS: Final = 60
 MAX_EVALUATIONS: Final = 60
+MAX_ANNOTATORS: Final = 30
+ANNOTATOR_FIGURES: Final = ("accept_rate", "bias", "dawid_skene_recall", "dawid_skene_specificity")
 HALF_WIDTHS: Final = (0.2, 0.1, 0.05)
 GAINS: Final = (0.05, 0.1)
 USUAL_DISCORDANCE: Final = 0.2  # share of records on which two versions differ, where no base was judged
@@ -75,6 +78,7 @@ class ReportSource:
         n_annotators: People who annotated.
         kappa_target: Kappa that counts as aligned.
         where: The folder of the tables.
+        annotator_agreement: `annotator_agreement`; None where it is not stored.
     """
 
     version: str
@@ -91,6 +95,7 @@ class ReportSource:
     n_annotators: int
     kappa_target: float
     where: str
+    annotator_agreement: pd.DataFrame | None = None
 
 
 def build_report(source: ReportSource) -> Row:
@@ -107,6 +112,7 @@ def build_report(source: ReportSource) -> Row:
         "decision": {name: _plain(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
         "splits": [{"name": split, "note": SPLIT_NOTES[split], "n": _count(metrics, split)} for split in splits],
         "figures": _figures(metrics, splits),
+        "people": _people(source),
         "matrices": [_matrix(metrics, split) for split in splits if split != "train"],
         "is_test_sealed": bool(evaluation["is_test_sealed"]),
         "comparison": _comparison(source, champion),
@@ -168,6 +174,25 @@ def _figures(metrics: pd.DataFrame, splits: Sequence[str]) -> list[Row]:
         for name, (label, meaning) in METRICS.items()
         if name in there
     ]
+
+
+def _people(source: ReportSource) -> Row:
+    """How far people agree with each other, which bounds what a judge can be shown to reach, and each one.
+
+    People are not named: a report is forwarded.
+    """
+    kappas = {name: _figure(source.metrics, "dev", f"{name}_kappa") for name in ("human_human", "judge_annotator")}
+    agreement = source.annotator_agreement
+    if kappas["human_human"]["value"] is None or agreement is None:
+        return {"annotators": []}
+    own = agreement[agreement["other"].isna() & (agreement["annotator"] != EVERYBODY)]
+    wide = own.pivot_table(index="annotator", columns="metric", values="value", aggfunc="first")
+    counts = own[own["metric"] == "accept_rate"].set_index("annotator")["n"]
+    shown = [
+        {"n": int(counts.get(name, 0)), **{f: _plain(row.get(f)) for f in ANNOTATOR_FIGURES}}
+        for name, row in wide.iterrows()
+    ]
+    return {**kappas, "annotators": sorted(shown, key=lambda each: -each["n"])[:MAX_ANNOTATORS]}
 
 
 def _count(metrics: pd.DataFrame, split: str) -> int:

@@ -55,7 +55,13 @@ def _print_versions(summary: CalibrationSummary, console: Console) -> None:
             console.print(Padding(escape(line), (0, 0, 0, 4), expand=False))
     if summary.stop_reason:
         console.print(f"\nThe loop ended: {escape(summary.stop_reason)}.")
-    console.print(f"Champion: [bold]{escape(summary.champion)}[/bold].\n")
+    console.print(f"Champion: [bold]{escape(summary.champion)}[/bold].")
+    if summary.human_kappa is not None and summary.judge_annotator_kappa is not None:
+        console.print(
+            f"On dev two people agree by a kappa of {summary.human_kappa:.2f}, judge and one person by "
+            f"{summary.judge_annotator_kappa:.2f}."
+        )
+    console.print()
 
 
 def _print_patterns(summary: CalibrationSummary, console: Console) -> None:
@@ -113,6 +119,9 @@ def _next_steps(summary: CalibrationSummary) -> list[tuple[str, str]]:
     if not missing:
         steps.append((f"caliber plan{where}", "how many more labels would say more"))
         steps.append((f"caliber export{where} --to judge.json", "the champion, to score with"))
+    if summary.n_to_relabel:
+        what = f"{_count(summary.n_to_relabel, 'record')} whose label is in doubt ('To relabel')"
+        steps.append((f"caliber annotate{where}", what))
     if is_default:
         steps.append(("dagster dev", "every stage, on http://127.0.0.1:3000"))
     return steps

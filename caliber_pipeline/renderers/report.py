@@ -77,6 +77,7 @@ def load_report_source(
         n_annotators=int(annotations.loc[~annotations["is_gold"], "annotator"].nunique()),
         kappa_target=kappa_target,
         where=str(tables.folder),
+        annotator_agreement=tables.load("annotator_agreement"),
     )
 
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -164,6 +165,21 @@ def test_the_worst_misalignments_come_first_and_none_of_test(stored: Path) -> No
     rows = build_report(source)["misalignments"]["rows"]
     assert rows[0]["record_id"] == cases["record_id"].iloc[int(is_dev.argmax())]
     assert {row["split"] for row in rows} == {"train", "dev"}
+
+
+def test_people_are_compared_with_each_other_and_not_named(stored: Path) -> None:
+    source = load(stored)
+    rows = [("(all)", None, "krippendorff_alpha", 0.5, 9), ("nia", "oto", "cohen_kappa", 0.5, 9)]
+    rows += [("nia", None, "accept_rate", 0.25, 9), ("nia", None, "bias", -0.125, 9), ("oto", None, "bias", 0.125, 12)]
+    agreement = pd.DataFrame(rows, columns=["annotator", "other", "metric", "value", "n"])
+    kappa = source.metrics[(source.metrics["metric"] == "cohen_kappa") & (source.metrics["split"] == "dev")]
+    among = [kappa.assign(metric=name, value=0.75) for name in ("human_human_kappa", "judge_annotator_kappa")]
+    metrics = pd.concat([source.metrics, *among], ignore_index=True)
+    html = render_report(replace(source, metrics=metrics, annotator_agreement=agreement), made_at=MADE_AT)
+    assert "Two people agree by a kappa of 0.75" in html
+    assert html.count('<th scope="row">Annotator ') == 2
+    assert '<th scope="row">nia' not in html
+    assert 'id="people"' not in render_report(source, made_at=MADE_AT)
 
 
 def test_a_difference_of_texts_holds_both_whole() -> None:
