@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import hypothesis
 import pytest
+from pytest_socket import socket_allow_hosts
 
 from caliber_pipeline.resources import Project
 from caliber_pipeline_tests.projects import make_planted
@@ -24,6 +25,16 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 # a busy machine takes longer than any deadline at times, and none of these tests is about time
 hypothesis.settings.register_profile("caliber", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("caliber")
+
+
+@pytest.fixture(autouse=True)
+def stay_on_this_machine(request: pytest.FixtureRequest) -> None:
+    """Refuse connections beyond loopback; the plugin lifts that after each test.
+
+    Slow tests drive programs that look further for reasons of their own, such as Ray for this machine's address.
+    """
+    if request.node.get_closest_marker("slow") is None:
+        socket_allow_hosts(["127.0.0.0/8", "::1", "localhost"], allow_unix_socket=True)
 
 
 @pytest.fixture(scope="session")
