@@ -7,11 +7,14 @@ import pytest
 from caliber_pipeline.core.agreement import Floats, point_metrics
 from caliber_pipeline.core.intervals import (
     CellSample,
+    degrees_of_freedom,
     draw_cells,
     expanded_tail,
+    jeffreys_interval,
     mean_interval,
     metric_intervals,
     paired_difference_interval,
+    percentiles,
     proportion_interval,
     wilson_interval,
 )
@@ -114,6 +117,48 @@ def test_cost_does_not_grow_with_groups_of_many_kinds() -> None:
     assert many["cohen_kappa"] == pytest.approx(few["cohen_kappa"], abs=3e-3)
 
 
+def test_few_units_are_drawn_by_their_own_law_and_not_by_its_normal_limit() -> None:
+    from scipy.stats import gamma
+
+    # one record and half a record of the prior: Gamma(1) + Gamma(1/2) = Gamma(3/2), skewed to the right
+    draws = draw_cells(CellSample.from_counts([1, 0, 0, 0]), rng=np.random.default_rng(0))[:, 0]
+    for place in (0.1, 0.5, 2.0):
+        assert np.mean(draws < place) == pytest.approx(gamma.cdf(place, 1.5), abs=0.02)
+
+
+def test_the_normal_limit_draws_no_negative_cell() -> None:
+    rng = np.random.default_rng(0)
+    rare = np.zeros(2_500)
+    rare[0] = 30.0  # the only group with a false negative, so that its normal limit reaches below 0
+    vectors = np.column_stack([rng.random((2_500, 3)), rare])
+    draws = draw_cells(CellSample.from_units(vectors), rng=rng)
+    assert (draws > 0).all()
+
+
+def test_percentiles_are_read_as_far_out_as_the_figure_s_freedom_demands() -> None:
+    # three heavy units among forty light ones: little is known of the spread, however many units there are
+    sample = CellSample.from_units(np.vstack([np.repeat(np.eye(4), [20, 15, 3, 2], axis=0), 12 * np.eye(4)[:3]]))
+    freedom = degrees_of_freedom(sample)["mcc"]
+    assert freedom + 1 < sample.n_effective_units
+    draws = point_metrics(draw_cells(sample, rng=np.random.default_rng(0)))["mcc"]
+    assert metric_intervals(sample)["mcc"] == pytest.approx(percentiles(draws, expanded_tail(freedom + 1)))
+
+
+def test_the_majority_baseline_is_never_under_a_half() -> None:
+    low, high = metric_intervals(CellSample.from_counts([25, 25, 25, 25]))["majority_baseline"]
+    assert low == 0.5
+    assert high == pytest.approx(float(proportion_interval(50, 100)[1]))
+
+
+def test_lift_is_bounded_by_the_smaller_of_two_gains() -> None:
+    # Against always rejecting the judge wins 40 and loses 10 of 100, against always accepting 20 and 30. Three quarters
+    # of the error of 5 % go to each: at a tie either upper end may miss.
+    won, lost = (paired_difference_interval(*pair, 100, confidence=0.9625) for pair in ((40, 10), (20, 30)))
+    low, high = metric_intervals(CellSample.from_counts([40, 20, 10, 30]))["lift"]
+    assert (low, high) == pytest.approx((float(lost[0]), float(lost[1])))
+    assert high < float(won[0])
+
+
 def test_undefined_figures_have_no_interval() -> None:
     intervals = metric_intervals(CellSample.from_counts([5, 0, 0, 0]))
 
@@ -122,7 +167,19 @@ def test_undefined_figures_have_no_interval() -> None:
     assert intervals["accuracy"][1] == 1
 
 
+def test_no_hit_and_no_miss_leave_their_end_open() -> None:
+    # Brown, Cai & DasGupta (2001) set the end to 0 or 1, where the posterior's tail would leave it out
+    assert float(jeffreys_interval(0, 50)[0]) == 0
+    assert float(jeffreys_interval(50, 50)[1]) == 1
+
+
+def test_the_mean_of_zeros_and_ones_has_the_interval_of_a_proportion() -> None:
+    assert mean_interval(30.0, 30.0, 50) == pytest.approx(tuple(map(float, proportion_interval(30, 50))))
+
+
 def test_equal_values_do_not_make_a_mean_certain() -> None:
+    # fifty halves and one more value of variance 1/4: 0.25 / 50 each, as of a proportion among 50 times 50
+    assert mean_interval(25.0, 12.5, 50) == pytest.approx(tuple(map(float, proportion_interval(1250, 2500))))
     low, high = mean_interval(50.0, 50.0, 50)
 
     assert low < 0.96
