@@ -86,11 +86,12 @@ def test_the_table_and_the_patterns_are_shown(recorded: list[str], capsys: pytes
 def test_running_again_is_quick_costs_nothing_and_says_the_same(
     recorded: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = run_json(capsys, *recorded)
     started = time.monotonic()
+    first = run_json(capsys, *recorded)
+    first_s = time.monotonic() - started
     assert cli.main(["run", *recorded, "--json"]) == 0
     again = capsys.readouterr()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2 * first_s
     assert json.loads(again.out.splitlines()[-1]) == first
     assert "evaluating" not in again.err
     assert "reading" not in again.err

@@ -186,12 +186,12 @@ def test_works_under_a_running_event_loop() -> None:
 
 
 def test_cancelling_stops_the_judge() -> None:
-    judge = _Watcher()
-    judge.pause_s = 0.02
+    judge, is_under_way = _Watcher(), threading.Event()
+    judge.pause_s, judge.on_record = 0.02, is_under_way.set
 
     async def run() -> None:
         task = asyncio.create_task(EvaluationRunner(judge=judge).run(make_rows([(1, 1)] * 200)))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(is_under_way.wait)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

