@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from caliber_pipeline.core.consensus import Labels, Matrix
+from caliber_pipeline.core.consensus_clustering import Labels, Matrix
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.stability import bootstrap_jaccard
 

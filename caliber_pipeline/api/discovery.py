@@ -22,7 +22,7 @@ from caliber_pipeline.core.notes import theme_texts
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caliber_pipeline.core.consensus import Labels, Matrix
+    from caliber_pipeline.core.consensus_clustering import Labels, Matrix
     from caliber_pipeline.core.patterns import DistinctNotes
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.judges.language_model import LanguageModel
@@ -340,7 +340,7 @@ def _describe(notes: DistinctNotes, labels: list[int], polarity: str) -> list[Di
 def _similarity_to_centre(rows: Matrix, labels: Labels) -> Matrix:
     import numpy as np
 
-    from caliber_pipeline.core.consensus import unit
+    from caliber_pipeline.core.consensus_clustering import unit
 
     found = np.zeros(len(rows))
     for label in range(int(labels.max(initial=-1)) + 1):

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.consensus import Labels, Matrix, cluster_by_consensus, principal_components, unit
+from caliber_pipeline.core.consensus_clustering import Labels, Matrix, cluster_by_consensus, principal_components, unit
 
 UNCLUSTERED: Final = -1
 MIN_MEMBERS: Final = 2  # records; a theme is what recurs

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.consensus import Labels, Matrix, unit
+from caliber_pipeline.core.consensus_clustering import Labels, Matrix, unit
 
 STRETCH: Final = 2.0  # times; 1.4 gains nearly as much, 3 begins to lose what the list lacks
 MIN_VOTES: Final = 0.4  # share of a theme's notes that must be nearest to a kind; then it is right for four in five

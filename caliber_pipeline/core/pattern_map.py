@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.clustering import N_COMPONENTS
-from caliber_pipeline.core.consensus import Matrix, principal_components, unit
+from caliber_pipeline.core.consensus_clustering import Matrix, principal_components, unit
 
 MAX_POINTS: Final = 2_000  # per polarity; more would cover each other
 

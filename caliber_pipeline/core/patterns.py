@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.clustering import MAX_SAMPLE, MAX_SMALL, UNCLUSTERED, Clusters, fit_clusters
-from caliber_pipeline.core.consensus import Labels, Matrix, unit
+from caliber_pipeline.core.consensus_clustering import Labels, Matrix, unit
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fault_kinds import select_kinds
 from caliber_pipeline.core.fingerprints import fingerprint_frame

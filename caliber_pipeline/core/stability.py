@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.consensus import Labels
+from caliber_pipeline.core.consensus_clustering import Labels
 
 MIN_STABILITY: Final = 0.6  # Hennig: under 0.6 a cluster should not be trusted, from 0.75 on it is a valid one
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.consensus import Labels
+from caliber_pipeline.core.consensus_clustering import Labels
 from caliber_pipeline.core.fault_kinds import Kind
 from caliber_pipeline.core.keywords import select_keywords, select_name
 

@@ -15,8 +15,8 @@ from caliber_pipeline.core.judge_reply import clean_text, parse_retry_after
 from caliber_pipeline.core.pricing import BYTES_PER_TOKEN, EXPECTED_REPLY_TOKENS, TOKENS_PER_MESSAGE
 from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.dialect import Dialect
-from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
+from caliber_pipeline.judges.rate_limiter import RateLimiter
 from caliber_pipeline.judges.transport import ConnectionFailedError, HttpReply, Transport
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,12 @@ class Caller:
     """Makes calls of one run; all methods in one event loop."""
 
     def __init__(
-        self, settings: OpenAIJudgeSettings, dialect: Dialect, transport: Transport, gate: Gate, budget: Budget
+        self,
+        settings: OpenAIJudgeSettings,
+        dialect: Dialect,
+        transport: Transport,
+        limiter: RateLimiter,
+        budget: Budget,
     ) -> None:
         """A caller that has not been answered yet."""
         self.dialect = dialect
@@ -98,7 +103,7 @@ class Caller:
         self.has_answered = False
         self._settings = settings
         self._transport = transport
-        self._gate = gate
+        self._limiter = limiter
         self._budget = budget
         self._price = settings.price
         self._random = random.Random()  # noqa: S311 spreads retries, keeps no secret
@@ -168,7 +173,7 @@ class Caller:
         await self._budget.reserve(reserved)
         spent = reserved
         try:
-            await self._gate.enter(expected)
+            await self._limiter.enter(expected)
             start = time.perf_counter()
             tally.started_at = tally.started_at or start
             tally.n_attempts += 1
@@ -180,12 +185,12 @@ class Caller:
                 spent = reserved if error.may_have_run else 0
                 return self._no_reply(error)
             finally:
-                self._gate.leave()
+                self._limiter.leave()
                 tally.own_s += time.perf_counter() - start
             outcome = self._read(reply, dialect)
             spent = self._account(reply, outcome, tally, reserved, expected)
             if reply.status != 429:
-                self._gate.replied(time.perf_counter() - start)
+                self._limiter.replied(time.perf_counter() - start)
             return outcome[0]
         finally:
             self.counts.spent += spent
@@ -232,10 +237,10 @@ class Caller:
             return _Problem("changed", reason)
         if status == 429:
             self.counts.limited += 1
-            self._gate.refused()
+            self._limiter.refused()
         if status in {408, 409, 425, 429} or status >= 500:
             if wait_s is not None:
-                self._gate.pause(wait_s)
+                self._limiter.pause(wait_s)
             return _Problem("limited" if status == 429 else "again", reason, wait_s or None)
         return _Problem("failed", reason)
 
@@ -272,7 +277,7 @@ class Caller:
         tally.prompt_tokens += sent
         tally.completion_tokens += received
         self._reply_tokens += 0.1 * (received - self._reply_tokens)
-        self._gate.settle(expected, sent + received)
+        self._limiter.settle(expected, sent + received)
         spent = self._price.cost(sent, received) if self._price else 0
         tally.spent += spent
         return spent

@@ -117,15 +117,15 @@ class OpenAIJudge:
         run = self._run
         if run is None or run.caller is None:
             return None
-        counts, gate = run.caller.counts, run.gate
+        counts, limiter = run.caller.counts, run.limiter
         return RunStats(
             n_calls=counts.calls,
             n_limited=counts.limited,
             n_repeated=counts.repeated,
             n_repairs=counts.repairs,
             n_timeouts=counts.timeouts,
-            paused_s=gate.paused_s,
-            max_in_flight=gate.max_in_flight,
+            paused_s=limiter.paused_s,
+            max_in_flight=limiter.max_in_flight,
             spent_usd=None if self._settings.price is None else usd(counts.spent),
             format=run.caller.dialect.format,
             adaptations=tuple(counts.adaptations),

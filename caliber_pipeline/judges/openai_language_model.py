@@ -17,9 +17,9 @@ from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.caller import Caller, CallFailedError, RefusedError, Tally, require_price
 from caliber_pipeline.judges.dialect import Dialect
-from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.language_model import ReplyT
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.rate_limiter import RateLimiter
 from caliber_pipeline.judges.transport import open_transport
 
 _FENCE: Final = re.compile(r"^\s*```(?:json)?\s*|\s*```\s*$", re.IGNORECASE)
@@ -78,7 +78,7 @@ class OpenAILanguageModel:
         settings = self._settings
         transport = open_transport(settings)
         async with aclosing(transport):
-            caller = Caller(settings, self._form(reply, schema), transport, _gate(settings), self._budget)
+            caller = Caller(settings, self._form(reply, schema), transport, _open_limiter(settings), self._budget)
             text = await self._call(caller, messages)
             try:
                 parsed = _parse(text, reply)
@@ -163,8 +163,8 @@ def _strict(schema: Any) -> Any:  # noqa: ANN401 - any node of a JSON schema
     return node
 
 
-def _gate(settings: OpenAIJudgeSettings) -> Gate:
-    return Gate(
+def _open_limiter(settings: OpenAIJudgeSettings) -> RateLimiter:
+    return RateLimiter(
         settings.max_concurrency,
         requests_per_minute=settings.requests_per_minute,
         tokens_per_minute=settings.tokens_per_minute,

@@ -18,9 +18,9 @@ from caliber_pipeline.core.pricing import usd
 from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.caller import Caller, CallFailedError, Completion, RefusedError, Tally
 from caliber_pipeline.judges.dialect import Dialect
-from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.judges.rate_limiter import RateLimiter
 from caliber_pipeline.judges.transport import open_transport
 
 Row = tuple[str | int | float | None, ...]
@@ -59,7 +59,7 @@ class OpenAIRun:
     def __init__(self, settings: OpenAIJudgeSettings, dialect: Dialect, task: JudgeTask, budget: Budget) -> None:
         """A run that has not started."""
         self.caller: Caller | None = None
-        self.gate: Gate
+        self.limiter: RateLimiter
         self._settings = settings
         self._dialect = dialect
         self._task = task
@@ -122,13 +122,13 @@ class OpenAIRun:
         if self._is_stopped:
             return
         settings = self._settings
-        self.gate = Gate(
+        self.limiter = RateLimiter(
             settings.max_concurrency,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
         )
         transport = open_transport(settings)
-        caller = self.caller = Caller(settings, self._dialect, transport, self.gate, self._budget)
+        caller = self.caller = Caller(settings, self._dialect, transport, self.limiter, self._budget)
         flusher = asyncio.create_task(self._flush_now_and_then())
         try:
             await self._judge_all(caller, _records(self._task))

@@ -1,1 +1,1 @@
-"""Files and databases that the pipeline reads and writes besides its tables."""
+"""Files and databases that the pipeline reads and writes."""

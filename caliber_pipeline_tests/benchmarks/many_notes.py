@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.consensus import unit
+from caliber_pipeline.core.consensus_clustering import unit
 
 PHRASES = Path(__file__).parent / "notes" / "phrases.csv"
 THINGS = """

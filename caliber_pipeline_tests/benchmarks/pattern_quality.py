@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.clustering import fit_clusters
-from caliber_pipeline.core.consensus import Labels, unit
+from caliber_pipeline.core.consensus_clustering import Labels, unit
 from caliber_pipeline.core.fault_kinds import KINDS, PHRASES, stretch_faults
 from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.patterns import reduce_notes

@@ -6,7 +6,13 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core import clustering
 from caliber_pipeline.core.clustering import UNCLUSTERED, fit_clusters
-from caliber_pipeline.core.consensus import MIN_JOINING, cluster_by_consensus, cluster_on_sphere, join_small, unit
+from caliber_pipeline.core.consensus_clustering import (
+    MIN_JOINING,
+    cluster_by_consensus,
+    cluster_on_sphere,
+    join_small,
+    unit,
+)
 from caliber_pipeline.core.stability import bootstrap_jaccard
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from caliber_pipeline.core.consensus import unit
+from caliber_pipeline.core.consensus_clustering import unit
 from caliber_pipeline.core.fault_kinds import KINDS, PHRASES, STRETCH, select_kinds, stretch_faults
 
 

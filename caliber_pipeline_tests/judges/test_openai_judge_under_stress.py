@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from caliber_pipeline.judges.gate import Gate
 from caliber_pipeline.judges.openai_judge import OpenAIJudge, RunStats
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
+from caliber_pipeline.judges.rate_limiter import RateLimiter
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.benchmarks.loopback_server import Loopback, LoopbackConfig, loopback
@@ -237,4 +237,4 @@ def test_memory_does_not_grow_with_the_records_beyond_the_tables() -> None:
 
 def test_a_gate_needs_a_running_loop() -> None:
     with pytest.raises(RuntimeError):
-        Gate(1)
+        RateLimiter(1)

@@ -11,7 +11,7 @@ _SPREAD: Final = 0.1  # of a pause: enough to break a wave up, too little to mat
 _SMOOTHING: Final = 0.1  # weight of the newest call in the running latency
 
 
-class Gate:
+class RateLimiter:
     """Admits calls: a bounded number at once, paced to the limits per minute, none during a pause.
 
     All methods must be called in one event loop.
@@ -30,7 +30,7 @@ class Gate:
         tokens_per_minute: float | None = None,
         seed: int = 0,
     ) -> None:
-        """A gate with its full concurrency open."""
+        """A limiter with its full concurrency open."""
         self.limit = float(max_concurrency)
         self.paused_s = 0.0
         self.max_in_flight = 0
