@@ -112,8 +112,10 @@ def float_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _read_at_once(block: bytes, ends: NDArray[np.int64]) -> dict[str, pa.ChunkedArray] | None:
     """The columns, or None where Arrow does not read the block, or may not read it as Python's json does."""
     data = np.frombuffer(block, np.uint8)
-    last = data[ends - 1 - (data[ends - 1] == ord("\n"))]
-    if (data[np.concatenate([[0], ends[:-1]])] != ord("{")).any() or (last != ord("}")).any():
+    last_at = ends - 1
+    for line_end in (ord("\n"), ord("\r")):
+        last_at -= data[last_at] == line_end
+    if (data[np.concatenate([[0], ends[:-1]])] != ord("{")).any() or (data[last_at] != ord("}")).any():
         return None
     if _may_be_deep(data, ends):
         return None

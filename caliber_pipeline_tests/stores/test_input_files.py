@@ -19,6 +19,7 @@ from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.ingest import load_records
 from caliber_pipeline.stores.ingest_records import ingest_records
 from caliber_pipeline.stores.input_files import load_rows
+from caliber_pipeline.stores.jsonl_blocks import parse_block
 from caliber_pipeline.stores.tables import TableStore
 
 
@@ -262,3 +263,17 @@ def test_a_jsonl_file_of_what_json_writes_comes_back(tmp_path: Path) -> None:
     content = [{"id": i, "text": "ünï\ncode\u2028", "n": None} for i in range(3)]
     path = write(tmp_path / "r.jsonl", "\n".join(json.dumps(c) for c in content))
     assert load_rows(path).table.to_pylist() == [{"id": str(i), "text": "ünï\ncode\u2028", "n": None} for i in range(3)]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_lines_of_flat_objects_are_read_at_once_whatever_ends_them(line_end: str) -> None:
+    lines = ['{"id": 1, "text": "a\\r\\n"}', '{"id": 2, "text": "b"}']
+    for whole in (line_end.join(lines), line_end.join([*lines, ""])):
+        block = parse_block(whole.encode(), 5)
+        assert {name: column.to_pylist() for name, column in block.columns.items()} == {
+            "id": ["1", "2"],
+            "text": ["a\r\n", "b"],
+        }
+        assert isinstance(block.columns["id"], pa.ChunkedArray)  # as Arrow's reader gives them, and no other
+        assert block.lines.to_pylist() == [5, 6]
+        assert block.next_line == 5 + whole.count("\n")
