@@ -119,8 +119,9 @@ def _is_given_up(project: Project, instance: dg.DagsterInstance, version: str, k
     runs = instance.get_run_records(dg.RunsFilter(tags={EVALUATION_TAG: key}), limit=1)
     if not runs or runs[0].dagster_run.status not in _UNSUCCESSFUL:
         return False
-    batches = project.open_batches("judge_scores", version)
-    return not any(datetime.fromisoformat(batch.sent_at) >= runs[0].create_timestamp for batch in batches)
+    begun = runs[0].create_timestamp
+    sent = (batch for batch in project.open_batches("judge_scores", version) if batch.batch_id is not None)
+    return not any(datetime.fromisoformat(batch.sent_at) >= begun for batch in sent)
 
 
 def _partitions_under_way(instance: dg.DagsterInstance, *jobs: str) -> frozenset[str]:

@@ -132,6 +132,27 @@ def test_a_batch_that_the_provider_refuses_fails_the_run_with_its_reason_and_is_
 
 
 @pytest.mark.slow
+def test_a_run_that_could_send_nothing_failed_and_is_not_requested_again(
+    server: BatchServer, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path, server)
+    obey(project, instance, tick(project, instance))
+    monkeypatch.setattr(BatchServer, "_store", lambda *_: 1 / 0)  # the connection breaks
+    (result,) = obey(project, instance, tick(project, instance))
+    assert not result.success
+    assert "the evaluation of 'v001' failed" in skip_reason(tick(project, instance))
+    job = build_definitions(project.settings, project).resolve_job_def("scoring")
+    assert not job.execute_in_process(instance=instance, partition_key="v001", raise_on_error=False).success
+    keys = set()
+    for _ in range(2):
+        outcome = batches_sensor(dg.build_sensor_context(instance=instance, resources={"project": project}))
+        assert isinstance(outcome, list)
+        keys.add(outcome[0].run_key)  # once for the daemon, which makes one run of a key
+        assert not job.execute_in_process(instance=instance, partition_key="v001", raise_on_error=False).success
+    assert len(keys) == 1
+
+
+@pytest.mark.slow
 def test_a_provider_that_does_not_answer_is_asked_again_later(
     server: BatchServer, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

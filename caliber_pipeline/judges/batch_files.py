@@ -90,6 +90,8 @@ class BatchFiles:
         That it is about to be sent is noted first, and its name goes along: a process that dies between sending and
         noting the provider's id finds the batch by that name, and pays for it once.
         """
+        import openai
+
         batch = StoredBatch(digest(*requests)[:32], len(requests), datetime.now(UTC).isoformat())
         self._folder.save(batch, requests)
         lines = (
@@ -97,13 +99,17 @@ class BatchFiles:
             for custom_id, body in requests.items()
         )
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        file = self._client.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch")
-        sent = self._client.batches.create(
-            input_file_id=file.id,
-            endpoint=ENDPOINT,
-            completion_window=WINDOW,
-            metadata={METADATA_KEY: batch.name},
-        )
+        try:
+            file = self._client.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch")
+            sent = self._client.batches.create(
+                input_file_id=file.id,
+                endpoint=ENDPOINT,
+                completion_window=WINDOW,
+                metadata={METADATA_KEY: batch.name},
+            )
+        except openai.APIStatusError:  # it was refused, so that there is nothing to be found
+            self._folder.forget(batch)
+            raise
         batch = replace(batch, batch_id=sent.id)
         self._folder.save(batch, requests)
         return batch

@@ -74,8 +74,8 @@ class BatchFolder:
 
 
 def identify(batches: Iterable[StoredBatch]) -> str:
-    """Equal for the same batches, sent at the same time."""
-    return digest(*(f"{batch.name}:{batch.sent_at}" for batch in batches))[:16]
+    """Equal for the same batches of the provider; records that are sent again make another one."""
+    return digest(*(f"{batch.name}:{batch.batch_id}" for batch in batches))[:16]
 
 
 def describe_batches(batches: Iterable[StoredBatch]) -> str:
