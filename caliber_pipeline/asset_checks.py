@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caliber_pipeline.core.alignment_metrics import metric_value
+from caliber_pipeline.core.conforming import find_schema_faults
 from caliber_pipeline.core.judge_scores import MIN_COVERAGE, coverage
 from caliber_pipeline.core.judged_texts import OUTDATED
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.optimized_criteria import current_champion
-from caliber_pipeline.core.schemas import SCHEMAS, find_schema_faults
+from caliber_pipeline.core.schemas import SCHEMAS
 from caliber_pipeline.core.splits import MIN_GROUPS
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.resources import Project

@@ -20,8 +20,9 @@ from caliber_pipeline.asset_checks import (
     find_unstable,
 )
 from caliber_pipeline.core.column_lineage import COLUMN_LINEAGE
+from caliber_pipeline.core.conforming import find_schema_faults
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.schemas import SCHEMAS, find_schema_faults
+from caliber_pipeline.core.schemas import SCHEMAS
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.renderers.pictures import SHOWN_AT_ONCE
 from caliber_pipeline.resources import Project

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from caliber_pipeline.core.schemas import empty_frame
+from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.io_managers import ParquetIOManager, render_preview
 
 VERSIONS = dg.StaticPartitionsDefinition(["v001", "v002"])

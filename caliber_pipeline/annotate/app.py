@@ -29,8 +29,8 @@ from caliber_pipeline.core.annotation_events import (
     check_event,
 )
 from caliber_pipeline.core.annotations import GOLD
+from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.schemas import frame_from_arrow
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 
 _HERE: Final = Path(__file__).parent

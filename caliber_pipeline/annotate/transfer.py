@@ -19,10 +19,10 @@ from caliber_pipeline.core.annotation_formats import (
     render_label_studio,
 )
 from caliber_pipeline.core.annotations import parse_annotations
+from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.errors import InputError, describe_read_error
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judged_texts import reject_outdated
-from caliber_pipeline.core.schemas import frame_from_arrow
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 from caliber_pipeline.stores.input_files import load_rows
 

@@ -102,7 +102,8 @@ def _example_frame(examples: Sequence[Example]) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    from caliber_pipeline.core.schemas import RECORDS, frame_from_arrow
+    from caliber_pipeline.core.conforming import frame_from_arrow
+    from caliber_pipeline.core.schemas import RECORDS
     from caliber_pipeline.core.splits import content_ids
 
     names = ("record_id", "query", "output", "reference", "human_score", "human_notes")

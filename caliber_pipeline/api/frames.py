@@ -25,7 +25,7 @@ def frame_from_json(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pd.D
     """The frame that `frame_to_json` was made from."""
     import pyarrow as pa
 
-    from caliber_pipeline.core.schemas import frame_from_arrow
+    from caliber_pipeline.core.conforming import frame_from_arrow
 
     arrays = [pa.array([_typed(v, field.type) for v in columns[field.name]], field.type) for field in schema]
     return frame_from_arrow(pa.Table.from_arrays(arrays, schema=schema))

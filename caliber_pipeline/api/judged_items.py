@@ -73,7 +73,8 @@ def _table(columns: Mapping[str, list[Any]], name: str) -> pd.DataFrame:
     """A frame of some columns of the schema declared under `name`."""
     import pyarrow as pa
 
-    from caliber_pipeline.core.schemas import SCHEMAS, frame_from_arrow
+    from caliber_pipeline.core.conforming import frame_from_arrow
+    from caliber_pipeline.core.schemas import SCHEMAS
 
     schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
     return frame_from_arrow(pa.table(dict(columns), schema=schema))

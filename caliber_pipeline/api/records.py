@@ -124,7 +124,7 @@ class Annotation(BaseModel):
 
 def records_from_table(table: pd.DataFrame) -> list[UploadedRecord]:
     """One model per row of a `records` table."""
-    from caliber_pipeline.core.schemas import arrow_from_frame
+    from caliber_pipeline.core.conforming import arrow_from_frame
 
     names = [name for name in UploadedRecord.model_fields if name != "metadata"]
     arrow = arrow_from_frame(table, "records")
@@ -181,7 +181,8 @@ def annotations_table(annotations: Sequence[Annotation]) -> pd.DataFrame:
     """The `annotations` table of these."""
     import pyarrow as pa
 
-    from caliber_pipeline.core.schemas import ANNOTATIONS, frame_from_arrow
+    from caliber_pipeline.core.conforming import frame_from_arrow
+    from caliber_pipeline.core.schemas import ANNOTATIONS
 
     columns = {name: [getattr(a, name) for a in annotations] for name in Annotation.model_fields}
     columns["is_gold"] = [a.annotator == GOLD for a in annotations]
@@ -190,7 +191,7 @@ def annotations_table(annotations: Sequence[Annotation]) -> pd.DataFrame:
 
 def annotations_from_table(table: pd.DataFrame) -> list[Annotation]:
     """One model per row of an `annotations` table."""
-    from caliber_pipeline.core.schemas import arrow_from_frame
+    from caliber_pipeline.core.conforming import arrow_from_frame
 
     rows = arrow_from_frame(table, "annotations").select(list(Annotation.model_fields)).to_pylist()
     return [Annotation.model_construct(**row) for row in rows]

@@ -222,7 +222,7 @@ class SessionRecords:
 
     def resume(self, content: SessionContent) -> Self:
         """Go on from what another session held; its verdicts are kept, so that nothing is paid for twice."""
-        from caliber_pipeline.core.schemas import arrow_from_frame
+        from caliber_pipeline.core.conforming import arrow_from_frame
         from caliber_pipeline.stores.verdict_cache import CACHED_VERDICTS
 
         self._content, self._revision = content, content.manager.revision

@@ -137,7 +137,7 @@ def _tables_of(each: CalibrationRound, criteria: Criteria, data: _Data, encoder:
 
 def _keep_verdicts(outcome: CalibrationOutcome, settings: Settings) -> None:
     """Put the verdicts where the pipeline looks for known ones, so that none is paid for again."""
-    from caliber_pipeline.core.schemas import arrow_from_frame
+    from caliber_pipeline.core.conforming import arrow_from_frame
     from caliber_pipeline.stores.verdict_cache import CACHED_VERDICTS, VerdictCache
 
     with VerdictCache(settings.verdict_cache_file) as cache:

@@ -101,7 +101,7 @@ def _unstored_records(settings: Settings) -> "pa.Table | None":
     """The records of the input file where no run has stored them yet: one may annotate first."""
     if (settings.local_output / "records.parquet").exists() or not settings.records_file.is_file():
         return None
-    from caliber_pipeline.core.schemas import arrow_from_frame
+    from caliber_pipeline.core.conforming import arrow_from_frame
     from caliber_pipeline.stores.ingest import load_records
 
     return arrow_from_frame(load_records(settings).table, "records")

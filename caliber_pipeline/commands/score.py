@@ -104,7 +104,7 @@ def _score(
     """The verdicts in the order of the file; counts what there is to tell."""
     import pyarrow as pa
 
-    from caliber_pipeline.core.schemas import frame_from_arrow
+    from caliber_pipeline.core.conforming import frame_from_arrow
     from caliber_pipeline.stores.ingest_records import ingest_records
     from caliber_pipeline.stores.tables import TableStore
 

@@ -21,6 +21,7 @@ from caliber_pipeline.core.agreement import (
     to_optional,
 )
 from caliber_pipeline.core.annotators import build_ratings, people_figures
+from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import (
     MIN_GROUPS,
@@ -37,7 +38,6 @@ from caliber_pipeline.core.planning import (
     missing_labels,
     plausible_shares,
 )
-from caliber_pipeline.core.schemas import conform_frame
 from caliber_pipeline.core.splits import CALIBRATION, SPLITS
 
 ALL: Final = "all"

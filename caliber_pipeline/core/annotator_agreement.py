@@ -16,7 +16,8 @@ from caliber_pipeline.core.annotators import (
     pairwise_agreement,
     retest_agreement,
 )
-from caliber_pipeline.core.schemas import ANNOTATOR_AGREEMENT, conform_frame
+from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.schemas import ANNOTATOR_AGREEMENT
 
 EVERYBODY = "(all)"
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
-from caliber_pipeline.core.schemas import RELABEL_QUEUE, conform_frame
+from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.schemas import RELABEL_QUEUE
 
 JUDGE_ERROR: Final = "judge_error"
 UNVERIFIED: Final = "judge_error_unverified"

@@ -8,8 +8,9 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS
 from caliber_pipeline.core.alignment_metrics import confusion_matrix, is_test_sealed, metric_value
+from caliber_pipeline.core.conforming import conform_frame, empty_frame
 from caliber_pipeline.core.optimized_criteria import is_test_reported
-from caliber_pipeline.core.schemas import CALIBRATION_HISTORY, conform_frame, empty_frame
+from caliber_pipeline.core.schemas import CALIBRATION_HISTORY
 
 FIGURES: Final = ("accuracy", "precision", "recall", "specificity", "f1_score", "cohen_kappa")
 _KEY: Final = ["criteria_version", "evaluated_at", "decided_at"]

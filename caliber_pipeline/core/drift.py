@@ -8,9 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.intervals import CONFIDENCE, paired_difference_interval, proportion_interval
-from caliber_pipeline.core.schemas import DRIFT, conform_frame
+from caliber_pipeline.core.schemas import DRIFT
 from caliber_pipeline.core.splits import CALIBRATION
 from caliber_pipeline.core.weights import thin_sampled
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import pandas as pd
 
+from caliber_pipeline.core.conforming import conform_frame, empty_frame
 from caliber_pipeline.core.enrichment import MAX_FALSE_DISCOVERY_RATE
 from caliber_pipeline.core.notes import normalise_note
 from caliber_pipeline.core.sanitizer import redact
-from caliber_pipeline.core.schemas import conform_frame, empty_frame
 from caliber_pipeline.core.themes import shorten
 
 MAX_TAGS: Final = 10

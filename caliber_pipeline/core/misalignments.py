@@ -6,7 +6,8 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.attribution import attribute_misalignments, contradicted_by_neighbours
-from caliber_pipeline.core.schemas import MISALIGNMENTS, conform_frame
+from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.schemas import MISALIGNMENTS
 from caliber_pipeline.core.splits import CALIBRATION
 
 

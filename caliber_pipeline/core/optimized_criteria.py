@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from caliber_pipeline.core.agreement import ConfusionMatrix
+from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison, decide
 from caliber_pipeline.core.loop import WINNING, base_of, data_fingerprint
 from caliber_pipeline.core.proposals import Candidate, EarlierProposal, Proposal
-from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA, conform_frame
+from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA
 from caliber_pipeline.core.selection_bias import correct_best
 from caliber_pipeline.core.stopping import Alignment, Decision, LoopSettings, find_stop, measure_alignment
 from caliber_pipeline.core.usage import Usage

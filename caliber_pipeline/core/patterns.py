@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.clustering import MAX_SAMPLE, MAX_SMALL, UNCLUSTERED, Clusters, fit_clusters
+from caliber_pipeline.core.conforming import conform_frame, empty_frame
 from caliber_pipeline.core.consensus_clustering import Labels, Matrix, unit
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fault_kinds import select_kinds
 from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.notes import normalise_note
-from caliber_pipeline.core.schemas import conform_frame, empty_frame
 from caliber_pipeline.core.stability import bootstrap_jaccard
 from caliber_pipeline.core.themes import N_EXAMPLES, Theme, describe_themes
 

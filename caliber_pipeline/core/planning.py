@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.intervals import normal_quantile
-from caliber_pipeline.core.schemas import LABEL_PLAN, conform_table, frame_from_arrow
+from caliber_pipeline.core.schemas import LABEL_PLAN
 
 # An interval of 0.4 spans two of Landis & Koch's bands at most: a wider one cannot tell fair from substantial.
 DECISIVE_HALF_WIDTH: Final = 0.2

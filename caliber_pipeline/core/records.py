@@ -18,9 +18,10 @@ from caliber_pipeline.core.columns import (
     require_text,
     resolve_columns,
 )
+from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_strings
-from caliber_pipeline.core.schemas import RATING, RECORDS, conform_table, frame_from_arrow
+from caliber_pipeline.core.schemas import RATING, RECORDS
 from caliber_pipeline.core.splits import (
     distinct_queries,
     has_few,

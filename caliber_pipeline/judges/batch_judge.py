@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 from caliber_pipeline.core.fingerprints import digest
@@ -349,4 +349,4 @@ class _BatchRun:
 def _frame(rows: list[Row]) -> pd.DataFrame:
     columns = zip(*rows, strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, VERDICTS, strict=True)]
-    return schemas.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))
+    return conforming.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
@@ -199,4 +199,4 @@ class OpenAIJudge:
 def _frame(rows: list[Row]) -> pd.DataFrame:
     columns = zip(*rows, strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, VERDICTS, strict=True)]
-    return schemas.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))
+    return conforming.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))

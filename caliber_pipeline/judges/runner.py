@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming, schemas
 from caliber_pipeline.core.errors import InputError, SchemaError
 from caliber_pipeline.core.fingerprints import content_hashes, digest, verdict_fingerprints
 from caliber_pipeline.core.verdicts import STATUSES, VERDICTS
@@ -145,8 +145,8 @@ class _Run:
             "is_example": pa.array([record_id in examples for record_id in self._ids], pa.bool_()),
             "fingerprint": pa.array(self._fingerprints, pa.string()),
         }
-        table = schemas.conform_table(pa.table(columns), schemas.JUDGE_SCORES, "judge_scores")
-        frame = schemas.frame_from_arrow(table)
+        table = conforming.conform_table(pa.table(columns), schemas.JUDGE_SCORES, "judge_scores")
+        frame = conforming.frame_from_arrow(table)
         frame.attrs["n_invented"] = self.n_invented
         return frame
 
@@ -170,7 +170,7 @@ class _Run:
 def _valid_verdicts(frame: pd.DataFrame) -> pa.Table:
     """The judge's batch in its schema; a score beside 0 and 1 is no verdict, a failure has no score."""
     arrays: dict[str, Any] = {str(column): pa.array(frame[column], from_pandas=True) for column in frame.columns}
-    table = schemas.conform_table(pa.table(arrays), VERDICTS, "verdicts")
+    table = conforming.conform_table(pa.table(arrays), VERDICTS, "verdicts")
     statuses = pc.unique(table.column("status")).to_pylist()
     unknown = sorted(set(statuses) - set(STATUSES))
     if unknown:

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from caliber_pipeline.core.annotation_events import EVENT_FIELDS, EVENTS, AnnotationEvent, check_event
+from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import digest
-from caliber_pipeline.core.schemas import ANNOTATIONS, conform_table, frame_from_arrow
+from caliber_pipeline.core.schemas import ANNOTATIONS
 
 _BUSY_TIMEOUT_S: Final = 60.0
 _LAYOUT_VERSION: Final = "2"

@@ -19,11 +19,12 @@ from caliber_pipeline.core.annotations import (
     resolve_annotation_columns,
 )
 from caliber_pipeline.core.columns import require_text
+from caliber_pipeline.core.conforming import empty_frame, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judged_texts import OUTDATED, reject_outdated
 from caliber_pipeline.core.records import parse_records
-from caliber_pipeline.core.schemas import REJECTED_ROWS, empty_frame, frame_from_arrow
+from caliber_pipeline.core.schemas import REJECTED_ROWS
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import find_store
 from caliber_pipeline.stores.input_files import RawRows, load_rows, rejected_rows

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from caliber_pipeline.core.conforming import arrow_from_frame, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_strings
-from caliber_pipeline.core.schemas import arrow_from_frame, frame_from_arrow
 from caliber_pipeline.stores.shards import (
     is_local,
     open_dataset,

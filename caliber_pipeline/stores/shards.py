@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from upath import UPath
 
-from caliber_pipeline.core.schemas import frame_from_arrow
+from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.settings import LOCAL_PROTOCOLS
 
 ATTRS_KEY: Final = (

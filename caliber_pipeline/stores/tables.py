@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from caliber_pipeline.core.conforming import arrow_from_frame, conform_table, frame_from_arrow
 from caliber_pipeline.core.errors import MissingStepError
-from caliber_pipeline.core.schemas import LABEL_PLAN, arrow_from_frame, conform_table, frame_from_arrow
+from caliber_pipeline.core.schemas import LABEL_PLAN
 from caliber_pipeline.stores.shards import ATTRS_KEY, ShardWriter, open_dataset, shard_path
 
 _SCAN_ROWS: Final = 65_536

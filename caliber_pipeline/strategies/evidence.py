@@ -3,10 +3,10 @@
 import pandas as pd
 
 from caliber_pipeline.core.annotations import select_notes
+from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
 from caliber_pipeline.core.patterns import discover_patterns
 from caliber_pipeline.core.proposals import TrainEvidence, select_train
-from caliber_pipeline.core.schemas import empty_frame
 from caliber_pipeline.encoders.notes import encode_notes
 from caliber_pipeline.encoders.protocol import Encoder
 

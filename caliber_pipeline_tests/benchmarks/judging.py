@@ -24,7 +24,7 @@ import orjson
 import pyarrow as pa
 from pydantic import BaseModel
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_prompt import build_prefix, build_record_message
 from caliber_pipeline.core.pricing import EXPECTED_REPLY_TOKENS
@@ -61,7 +61,7 @@ def make_task(n: int) -> JudgeTask:
             "human_notes": pa.nulls(n, pa.string()),
         }
     )
-    return JudgeTask(schemas.frame_from_arrow(records), CRITERIA, schemas.frame_from_arrow(records.slice(0, 0)))
+    return JudgeTask(conforming.frame_from_arrow(records), CRITERIA, conforming.frame_from_arrow(records.slice(0, 0)))
 
 
 def make_messages(task: JudgeTask) -> Iterator[list[Any]]:

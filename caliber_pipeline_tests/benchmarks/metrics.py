@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from caliber_pipeline.core.agreement import ConfusionMatrix
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
+from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.intervals import CellSample, metric_intervals
-from caliber_pipeline.core.schemas import frame_from_arrow
 
 Scores = npt.NDArray[np.int8]
 N_REPEATS = 3

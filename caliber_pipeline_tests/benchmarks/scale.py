@@ -204,7 +204,7 @@ def measure_sklearn(_: Path, __: Path, n: int) -> Callable[[], object]:
 
 
 def _scored(n: int) -> pd.DataFrame:
-    from caliber_pipeline.core.schemas import frame_from_arrow
+    from caliber_pipeline.core.conforming import frame_from_arrow
 
     random = np.random.default_rng(2)
     number = pa.array(np.arange(n)).cast(pa.string())

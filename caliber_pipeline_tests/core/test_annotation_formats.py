@@ -21,8 +21,9 @@ from caliber_pipeline.core.annotation_formats import (
     render_label_studio,
 )
 from caliber_pipeline.core.annotations import parse_annotations
+from caliber_pipeline.core.conforming import arrow_from_frame, conform_frame, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.schemas import ANNOTATIONS, RECORDS, arrow_from_frame, conform_frame, frame_from_arrow
+from caliber_pipeline.core.schemas import ANNOTATIONS, RECORDS
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, 5, tzinfo=UTC)
 RECORD_TABLE = pa.Table.from_pylist(

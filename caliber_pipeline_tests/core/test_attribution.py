@@ -12,8 +12,8 @@ from caliber_pipeline.core.attribution import (
     contradicted_by_neighbours,
     split_patterns,
 )
+from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
-from caliber_pipeline.core.schemas import empty_frame
 
 NO_MEMBERS = pd.DataFrame({"record_id": [], "pattern_id": []}, dtype="string[pyarrow]")
 

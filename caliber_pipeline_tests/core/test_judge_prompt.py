@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caliber_pipeline.core import judge_prompt, schemas
+from caliber_pipeline.core import conforming, judge_prompt
 from caliber_pipeline.core.criteria import Clause, Criteria
 from caliber_pipeline.core.judge_prompt import (
     REPLY_SCHEMA,
@@ -33,7 +33,7 @@ ATTACKS = [
 def make_examples(*rows: dict[str, object]) -> pd.DataFrame:
     fields = [(name, pa.string()) for name in ("record_id", "query", "output", "reference", "human_notes")]
     schema = pa.schema([*fields, ("human_score", pa.int8())])
-    return schemas.frame_from_arrow(pa.Table.from_pylist(list(rows), schema=schema))
+    return conforming.frame_from_arrow(pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def code_of(message: str) -> str:

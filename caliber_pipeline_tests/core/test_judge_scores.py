@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
+from caliber_pipeline.core.conforming import conform_frame, empty_frame
 from caliber_pipeline.core.criteria import Criteria, ExampleRef
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judge_scores import coverage, join_labels, resolve_examples, select_judged
 from caliber_pipeline.core.misalignments import find_misalignments
-from caliber_pipeline.core.schemas import conform_frame, empty_frame
 
 RECORDS = pd.DataFrame(
     {

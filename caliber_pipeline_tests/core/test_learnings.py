@@ -4,9 +4,9 @@ import json
 
 import pandas as pd
 
+from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.learnings import distil_patterns
-from caliber_pipeline.core.schemas import conform_frame
 
 
 def _patterns() -> pd.DataFrame:

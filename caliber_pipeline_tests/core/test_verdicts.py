@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.errors import SpendingCapError
-from caliber_pipeline.core.schemas import empty_frame
 from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.stores.verdict_cache import VerdictCache

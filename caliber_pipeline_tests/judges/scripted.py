@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.judges.protocol import JudgeTask
@@ -25,7 +25,7 @@ def make_records(texts: Mapping[str, str]) -> pd.DataFrame:
         "human_score": pa.nulls(len(texts), pa.int8()),
         "human_notes": pa.nulls(len(texts), pa.string()),
     }
-    return schemas.frame_from_arrow(pa.table(columns))
+    return conforming.frame_from_arrow(pa.table(columns))
 
 
 def make_task(texts: Mapping[str, str], criteria: Criteria | None = None) -> JudgeTask:
@@ -39,7 +39,7 @@ def verdict(record_id: str, **changes: object) -> dict[str, Any]:
 
 
 def batch(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return schemas.frame_from_arrow(pa.Table.from_pylist(rows, schema=VERDICTS))
+    return conforming.frame_from_arrow(pa.Table.from_pylist(rows, schema=VERDICTS))
 
 
 @dataclass

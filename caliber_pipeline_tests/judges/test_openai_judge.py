@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming, schemas
 from caliber_pipeline.core.criteria import Criteria, Sampling
 from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge, RunStats
@@ -372,7 +372,7 @@ def test_the_key_is_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
         judge = make_judge(server, api_key=SecretStr(KEY), transport="package")
         scores = run_judge(judge, make_task(make_texts(20, x="cursed")), cache=cache)
         pq.write_table(
-            schemas.arrow_from_frame(scores, "judge_scores"), tmp_path / "scores.parquet", compression="none"
+            conforming.arrow_from_frame(scores, "judge_scores"), tmp_path / "scores.parquet", compression="none"
         )
         wrong = make_judge(server, api_key=SecretStr(f"{KEY}-wrong"))
         with pytest.raises(JudgeError) as caught:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caliber_pipeline.core import schemas
+from caliber_pipeline.core import conforming, schemas
 from caliber_pipeline.core.criteria import Criteria, ExampleRef, Sampling
 from caliber_pipeline.core.errors import InputError, SchemaError
 from caliber_pipeline.judges.protocol import JudgeTask
@@ -29,7 +29,7 @@ def test_rows_come_in_the_records_order_and_conform_to_the_schema() -> None:
     assert scores["record_id"].tolist() == ["b", "a", "c"]
     assert scores["llm_score"].tolist() == [1, 1, 0]
     assert list(scores.columns) == schemas.JUDGE_SCORES.names
-    schemas.arrow_from_frame(scores, "judge_scores")
+    conforming.arrow_from_frame(scores, "judge_scores")
 
 
 def test_a_record_without_a_verdict_is_failed_with_a_reason_and_has_no_score() -> None:

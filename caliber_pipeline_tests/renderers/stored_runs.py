@@ -11,8 +11,9 @@ from upath import UPath
 
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
 from caliber_pipeline.core.calibration_history import append_evaluations
+from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.criteria import Clause, Criteria, Evidence, render_criteria
-from caliber_pipeline.core.schemas import SCHEMAS, frame_from_arrow
+from caliber_pipeline.core.schemas import SCHEMAS
 from caliber_pipeline.stores.tables import TableStore
 
 HOSTILE: Final = "<script>window.ran=1</script><img src=x onerror=window.ran=1>\"'&{{ 7+7 }}</style></textarea>"

@@ -13,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from caliber_pipeline.core.annotation_events import EVENTS, AnnotationEvent
+from caliber_pipeline.core.conforming import arrow_from_frame, conform_frame
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.schemas import ANNOTATIONS, arrow_from_frame, conform_frame
+from caliber_pipeline.core.schemas import ANNOTATIONS
 from caliber_pipeline.stores.annotation_store import AnnotationStore, parse_store_url
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

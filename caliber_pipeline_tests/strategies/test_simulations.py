@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics
+from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.criteria import Clause, Criteria
 from caliber_pipeline.core.gate import compare_versions
 from caliber_pipeline.core.optimized_criteria import LoopSettings, decide_version, find_stop
 from caliber_pipeline.core.proposals import EarlierProposal, Proposal
-from caliber_pipeline.core.schemas import empty_frame
 from caliber_pipeline.core.stopping import measure_alignment
 from caliber_pipeline.strategies import Choice, RewriteStrategy, Strategy, choose_next
 from caliber_pipeline.strategies.screening import STAGES, race
