@@ -51,7 +51,9 @@ def execute(arguments: argparse.Namespace) -> None:
     values = Settings.from_env(os.environ).model_dump()
     settings = Settings.checked(values | ({"output": arguments.output} if arguments.output else {}))
     tables, files = TableStore(str(settings.output)), CriteriaFiles(settings.criteria_folder)
-    source = load_report_source(tables, files, version=arguments.version, kappa_target=settings.kappa_target)
+    source = load_report_source(
+        tables, files, version=arguments.version, kappa_target=settings.kappa_target, max_rounds=settings.max_iterations
+    )
     html = render_report(source, made_at=datetime.now(UTC))
     try:
         arguments.to.write_text(html, encoding="utf-8")

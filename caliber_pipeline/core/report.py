@@ -4,7 +4,6 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from html import escape
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from caliber_pipeline.core.alignment_metrics import metric_row
 from caliber_pipeline.core.annotator_agreement import EVERYBODY
 from caliber_pipeline.core.calibration_history import latest_evaluations
 from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.gate import ALPHA
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
 from caliber_pipeline.core.stability import MIN_STABILITY
 
@@ -30,7 +30,6 @@ MAX_ANNOTATORS: Final = 30
 ANNOTATOR_FIGURES: Final = ("accept_rate", "bias", "dawid_skene_recall", "dawid_skene_specificity")
 HALF_WIDTHS: Final = (0.2, 0.1, 0.05)
 GAINS: Final = (0.05, 0.1)
-USUAL_DISCORDANCE: Final = 0.2  # share of records on which two versions differ, where no base was judged
 
 METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "cohen_kappa": ("Cohen's kappa", "agreement beyond what chance alone would give: 0 is chance, 1 is perfect"),
@@ -79,6 +78,7 @@ class ReportSource:
         kappa_target: Kappa that counts as aligned.
         where: The folder of the tables.
         annotator_agreement: `annotator_agreement`; None where it is not stored.
+        max_rounds: Looks at dev that the loop may take.
     """
 
     version: str
@@ -96,6 +96,7 @@ class ReportSource:
     kappa_target: float
     where: str
     annotator_agreement: pd.DataFrame | None = None
+    max_rounds: int = 3
 
 
 def build_report(source: ReportSource) -> Row:
@@ -120,7 +121,7 @@ def build_report(source: ReportSource) -> Row:
         "patterns": [_pattern(row) for row in _records(source.patterns)[:MAX_PATTERNS]],
         "misalignments": _misalignments(source.misalignments),
         "criteria": _criteria(source),
-        "planning": _planning(source.metrics),
+        "planning": _planning(source.metrics, source.max_rounds),
         "judge": _judge(source.judge_scores),
         "provenance": _provenance(source),
     }
@@ -310,19 +311,15 @@ def diff_words(before: str, after: str) -> Iterator[tuple[str, str]]:
             yield "new", "".join(new[k:m])
 
 
-def _planning(metrics: pd.DataFrame) -> Row:
-    """How many labels further statements need, at the shares of the four cells seen on dev."""
+def _planning(metrics: pd.DataFrame, max_rounds: int) -> Row:
+    """How many labels further statements need, at the shares of the four cells seen on dev, as `caliber plan` has them."""
     cells = np.array([_figure(metrics, "dev", cell)["value"] or 0 for cell in CELLS], dtype=np.float64)
     shares = plausible_shares(cells)
     n = int(cells.sum())
     intervals = [{"half_width": width, "needed": labels_for_half_width(shares, width)} for width in HALF_WIDTHS]
-    gains = [{"gain": gain, "needed": _labels_for_gain(gain)} for gain in GAINS]
-    return {"n": n, "intervals": intervals, "gains": gains, "discordance": USUAL_DISCORDANCE}
-
-
-@cache
-def _labels_for_gain(gain: float) -> int | None:
-    return labels_for_gain(gain, USUAL_DISCORDANCE)
+    discordance, alpha = float(shares[2] + shares[3]), ALPHA / max(max_rounds, 1)
+    gains = [{"gain": gain, "needed": labels_for_gain(gain, max(discordance, gain), alpha=alpha)} for gain in GAINS]
+    return {"n": n, "intervals": intervals, "gains": gains, "discordance": discordance, "alpha": alpha}
 
 
 def _judge(scores: pd.DataFrame) -> Row:

@@ -39,7 +39,7 @@ def render_report(source: ReportSource, *, made_at: datetime) -> str:
 
 
 def load_report_source(
-    tables: TableStore, files: CriteriaFiles, *, version: str | None = None, kappa_target: float
+    tables: TableStore, files: CriteriaFiles, *, version: str | None = None, kappa_target: float, max_rounds: int = 3
 ) -> ReportSource:
     """Read what is stored about a version.
 
@@ -48,6 +48,7 @@ def load_report_source(
         files: The criteria.
         version: The version; None for the champion.
         kappa_target: Kappa that counts as aligned.
+        max_rounds: Looks at dev that the loop may take.
 
     Raises:
         MissingStepError: nothing was evaluated yet, or not this version.
@@ -77,6 +78,7 @@ def load_report_source(
         n_annotators=int(annotations.loc[~annotations["is_gold"], "annotator"].nunique()),
         kappa_target=kappa_target,
         where=str(tables.folder),
+        max_rounds=max_rounds,
         annotator_agreement=tables.load("annotator_agreement"),
     )
 
