@@ -15,7 +15,7 @@ from upath import UPath
 
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError, MissingStepError
-from caliber_pipeline.core.optimized_criteria import LoopSettings
+from caliber_pipeline.core.stopping import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.encoders.ray_encoder import RayEncoder
 from caliber_pipeline.judges.batch_files import BatchProgress

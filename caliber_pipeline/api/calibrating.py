@@ -25,6 +25,7 @@ from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.proposal_checks import select_guarded
 from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence, find_twin
 from caliber_pipeline.core.records import FINGERPRINTED
+from caliber_pipeline.core.stopping import Decision, LoopSettings, find_stop, measure_alignment
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.judges.protocol import Judge
@@ -61,7 +62,7 @@ class Bench:
     model: LanguageModel | None
     evaluate: Callable[[Criteria, bool], Awaitable[EvaluationResult]]
     build_strategies: Callable[[TrainJudge], Sequence[Strategy]]
-    settings: core.LoopSettings
+    settings: LoopSettings
 
 
 class Calibration:
@@ -128,7 +129,7 @@ class Calibration:
         bench = self._bench
         return TrainJudge(bench.records, self._labels, lambda _: bench.judge, lambda: nullcontext(bench.cache))
 
-    def _decide(self, version: str, result: EvaluationResult, judge: TrainJudge) -> core.Decision:
+    def _decide(self, version: str, result: EvaluationResult, judge: TrainJudge) -> Decision:
         criteria, settings = self._versions[version], self._bench.settings
         champion = core.current_champion(self._decided)
         base = core.select_base(version, criteria, list(self._versions), champion)
@@ -156,21 +157,17 @@ class Calibration:
         )
         return asyncio.run(comparing)
 
-    def _find_stop(self, version: str, result: EvaluationResult, decision: core.Decision) -> str | None:
+    def _find_stop(self, version: str, result: EvaluationResult, decision: Decision) -> str | None:
         champion = self._result(decision.champion, result)
         verdicts = champion.judge_scores[["record_id", "llm_score", "is_example"]]
         with_split = verdicts.merge(assign_splits(champion.judge_scores, self._bench.records))
         people = compute_people_metrics(self._bench.annotations, with_split)
         metrics = pd.concat([champion.alignment_metrics, people], ignore_index=True)
-        alignment = core.measure_alignment(champion.scored, metrics)
+        alignment = measure_alignment(champion.scored, metrics)
         data, settings = data_fingerprint(self._data), self._bench.settings
-        return core.find_stop(
-            decision, self._versions[version], alignment, self._n_groups, self._decided, data, settings
-        )
+        return find_stop(decision, self._versions[version], alignment, self._n_groups, self._decided, data, settings)
 
-    async def _choose(
-        self, version: str, result: EvaluationResult, decision: core.Decision, judge: TrainJudge
-    ) -> Choice:
+    async def _choose(self, version: str, result: EvaluationResult, decision: Decision, judge: TrainJudge) -> Choice:
         bench, champion = self._bench, decision.champion
         evidence = await asyncio.to_thread(self._gather, self._result(champion, result).scored)
         request = ProposalRequest(
@@ -203,7 +200,7 @@ class Calibration:
         self,
         version: str,
         result: EvaluationResult,
-        decision: core.Decision,
+        decision: Decision,
         choice: Choice | None,
         judge: TrainJudge,
         spent: tuple[int, float | None],
@@ -224,7 +221,7 @@ class Calibration:
         self,
         version: str,
         result: EvaluationResult,
-        decision: core.Decision,
+        decision: Decision,
         choice: Choice | None,
         stop_reason: str | None,
         effort: core.Evaluation,

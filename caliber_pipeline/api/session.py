@@ -221,7 +221,7 @@ class CalibrationSession(SessionStorage):
             JudgeError: judge or language model cannot work.
         """
         from caliber_pipeline.api.calibrating import Bench, Calibration
-        from caliber_pipeline.core.optimized_criteria import LoopSettings
+        from caliber_pipeline.core.stopping import LoopSettings
         from caliber_pipeline.strategies import build_strategies
 
         upload = self._need_annotations("iterate")

@@ -24,6 +24,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.staleness import find_stale
+from caliber_pipeline.core.stopping import Alignment, Decision, find_stop, measure_alignment
 from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
@@ -99,7 +100,7 @@ def decide_and_propose(project: Project, version: str) -> pd.DataFrame:
         project.loop,
         lambda base: compare_cross_fitted(project, truth, base, criteria.round, judge),
     )
-    stop_reason = core.find_stop(
+    stop_reason = find_stop(
         decision,
         criteria,
         _align(project, truth, decision.champion),
@@ -126,7 +127,7 @@ def _evaluate(
     truth: GroundTruth,
     version: str,
     valid: Mapping[str, Criteria],
-    decision: core.Decision,
+    decision: Decision,
     verdicts: pd.DataFrame,
     decided: Mapping[str, pd.DataFrame],
 ) -> core.Evaluation:
@@ -164,10 +165,10 @@ def _compare(project: Project, truth: GroundTruth, base: str | None, verdicts: p
     return compare_versions(truth.join(base_verdicts), truth.join(verdicts), n_all_groups=truth.n_groups)
 
 
-def _align(project: Project, truth: GroundTruth, champion: str) -> core.Alignment:
+def _align(project: Project, truth: GroundTruth, champion: str) -> Alignment:
     """How sure it is that the champion agrees with people."""
     metrics = project.tables.require("alignment_metrics", champion)
-    return core.measure_alignment(truth.join(project.tables.require("judge_scores", champion)), metrics)
+    return measure_alignment(truth.join(project.tables.require("judge_scores", champion)), metrics)
 
 
 def _find_pending(valid: Mapping[str, Criteria], decided: Mapping[str, pd.DataFrame], version: str) -> str | None:

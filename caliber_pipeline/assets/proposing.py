@@ -8,9 +8,10 @@ import pandas as pd
 from caliber_pipeline.api.running import run_sync
 from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.optimized_criteria import Decision, select_earlier
+from caliber_pipeline.core.optimized_criteria import select_earlier
 from caliber_pipeline.core.proposal_checks import select_guarded
 from caliber_pipeline.core.proposals import EarlierProposal, ProposalRequest, find_twin, select_train
+from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline.resources import Project
 from caliber_pipeline.strategies import Choice, choose_next
 from caliber_pipeline.strategies.train_judge import TrainJudge

@@ -17,34 +17,9 @@ from caliber_pipeline.core.loop import WINNING, base_of, data_fingerprint
 from caliber_pipeline.core.proposals import Candidate, EarlierProposal, Proposal
 from caliber_pipeline.core.schemas import OPTIMIZED_CRITERIA
 from caliber_pipeline.core.selection_bias import correct_best
-from caliber_pipeline.core.stopping import Alignment, Decision, LoopSettings, find_stop, measure_alignment
+from caliber_pipeline.core.stopping import Decision, LoopSettings
 from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.core.weights import inclusion_weights
-
-__all__ = [
-    "WINNING",
-    "Alignment",
-    "Decision",
-    "Evaluation",
-    "LoopSettings",
-    "add_effort",
-    "build_row",
-    "correct_kappa",
-    "count_cells",
-    "count_test_looks",
-    "current_champion",
-    "decide_version",
-    "find_stop",
-    "is_simpler",
-    "is_test_reported",
-    "may_judge_test",
-    "measure_alignment",
-    "measure_effort",
-    "promote_by_hand",
-    "select_base",
-    "select_earlier",
-    "strategy_of",
-]
 
 
 def current_champion(decided: Mapping[str, pd.DataFrame]) -> str | None:

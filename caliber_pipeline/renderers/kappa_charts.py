@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from caliber_pipeline.core.optimized_criteria import WINNING
+from caliber_pipeline.core.loop import WINNING
 from caliber_pipeline.renderers.pictures import draw, label
 
 MAX_VERSIONS: Final = 12  # more names than that run into each other

@@ -14,9 +14,10 @@ import pandas as pd
 
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.gate import Comparison, compare_versions
-from caliber_pipeline.core.optimized_criteria import Decision, LoopSettings, decide_version
+from caliber_pipeline.core.optimized_criteria import decide_version
 from caliber_pipeline.core.proposals import ProposalRequest
 from caliber_pipeline.core.splits import MIN_GROUPS
+from caliber_pipeline.core.stopping import Decision, LoopSettings
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.strategies.choosing import choose_next
 from caliber_pipeline.strategies.evidence import find_patterns, gather_evidence

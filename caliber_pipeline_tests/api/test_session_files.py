@@ -8,8 +8,9 @@ from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.notes import theme_texts
-from caliber_pipeline.core.optimized_criteria import Decision, build_row
+from caliber_pipeline.core.optimized_criteria import build_row
 from caliber_pipeline.core.patterns import discover_patterns
+from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.ingest import load_annotations, load_records

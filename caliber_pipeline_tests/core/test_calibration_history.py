@@ -5,7 +5,8 @@ import pandas as pd
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, seal_test
 from caliber_pipeline.core.calibration_history import append_evaluations, latest_evaluations, summarize_evaluation
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.optimized_criteria import Decision, build_row
+from caliber_pipeline.core.optimized_criteria import build_row
+from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline_tests.core.test_optimized_criteria import START
 
 PROPOSED = Criteria(criteria="x", base="v001", round=1, author="optimizer")

@@ -9,10 +9,11 @@ from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Clause, Criteria, ExampleRef
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.gate import Comparison
+from caliber_pipeline.core.stopping import Alignment, Decision, LoopSettings, find_stop
 
 PERSON = Criteria(criteria="x")
 PROPOSED = Criteria(criteria="x", base="v001", round=1, author="optimizer")
-SETTINGS = core.LoopSettings(kappa_target=0.6, max_iterations=3)
+SETTINGS = LoopSettings(kappa_target=0.6, max_iterations=3)
 DATA = "r:a"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -81,10 +82,10 @@ def stop(
     kappa: float | None = 0.1,
     n_groups: int = 100,
     decided: dict[str, pd.DataFrame] | None = None,
-    settings: core.LoopSettings = SETTINGS,
+    settings: LoopSettings = SETTINGS,
 ) -> str | None:
-    made = core.Decision(decision, "", criteria.base, "v001", None)
-    return core.find_stop(made, criteria, kappa, n_groups, decided or {}, DATA, settings)
+    made = Decision(decision, "", criteria.base, "v001", None)
+    return find_stop(made, criteria, kappa, n_groups, decided or {}, DATA, settings)
 
 
 def test_the_loop_goes_on_where_nothing_speaks_against_it() -> None:
@@ -96,7 +97,7 @@ def test_the_loop_goes_on_where_nothing_speaks_against_it() -> None:
 def test_the_loop_ends_for_a_reason() -> None:
     assert stop(kappa=0.6) == "aligned: kappa on dev 0.600 reaches the target 0.6"
     assert stop(n_groups=6) == "too few groups: with 6 of the 20 needed no proposal could be decided upon"
-    off = core.LoopSettings(max_iterations=0)
+    off = LoopSettings(max_iterations=0)
     assert stop(settings=off) == "proposals are switched off (max_iterations is 0)"
     last = PROPOSED.model_copy(update={"round": 3})
     assert stop(last, "promoted") == "all 3 rounds are used up"
@@ -126,7 +127,7 @@ def test_test_is_judged_for_the_first_version_and_for_winners_alone() -> None:
 def test_what_people_tried_over_the_champion_is_told_without_changes_of_an_optimizer() -> None:
     mine = PERSON.model_copy(update={"criteria": "mine"})
     lost = row("mine", "rejected", "v001", "v001", 1).assign(decision_reason="no gain")
-    made = core.Decision("rejected", "worse", "v001", "v001", comparison())
+    made = Decision("rejected", "worse", "v001", "v001", comparison())
     valid = {"v001": PERSON, "mine": mine, "v003": PROPOSED}
     earlier = core.select_earlier(made, "v003", valid, {**FIRST, "mine": lost})
     assert [(e.version, e.text, e.reason) for e in earlier] == [("mine", "mine", "no gain"), ("v003", "x", "worse")]
@@ -134,7 +135,7 @@ def test_what_people_tried_over_the_champion_is_told_without_changes_of_an_optim
 
 
 def test_the_row_says_why_nothing_was_proposed() -> None:
-    made = core.Decision("rejected", "why", "v001", "v001", comparison())
+    made = Decision("rejected", "why", "v001", "v001", comparison())
     row_ = core.build_row("v002", PROPOSED, made, None, None, "stop", START).iloc[0]
     assert not row_["is_proposed"]
     assert row_["proposal_reason"] == "stop"
@@ -158,7 +159,7 @@ def test_effort_counts_what_was_not_known_before_and_an_unknown_price_is_null() 
 
 
 def test_a_promotion_by_hand_keeps_what_was_before_in_its_reason() -> None:
-    made = core.Decision("rejected", "no gain", "v001", "v001", comparison())
+    made = Decision("rejected", "no gain", "v001", "v001", comparison())
     row_ = core.build_row("v002", PROPOSED, made, None, None, "stop", START)
     row_.attrs = {"evaluated_at": "x"}
     promoted = core.promote_by_hand(row_, "people like it", START + timedelta(hours=1), 2)
@@ -190,18 +191,18 @@ def test_a_kappa_is_corrected_only_for_the_best_version() -> None:
 
 
 def test_alignment_asks_for_a_sure_lower_bound_or_for_the_human_ceiling() -> None:
-    assert core.Alignment(0.7, 0.4).describe_reached(0.6) is None  # 0.4 < 0.6 - 0.15
-    assert core.Alignment(0.7, 0.46).describe_reached(0.6) is not None
-    people = core.Alignment(0.5, 0.3, 0.55, (0.4, 0.6)).describe_reached(0.6)
+    assert Alignment(0.7, 0.4).describe_reached(0.6) is None  # 0.4 < 0.6 - 0.15
+    assert Alignment(0.7, 0.46).describe_reached(0.6) is not None
+    people = Alignment(0.5, 0.3, 0.55, (0.4, 0.6)).describe_reached(0.6)
     assert people is not None
     assert "as they do with each other (0.550)" in people
-    assert core.Alignment(0.5, 0.3, 0.55, (0.3, 0.5)).describe_reached(0.6) is None  # it does not reach the ceiling
-    assert core.Alignment(0.5, 0.3, 0.55, (0.1, 0.9)).describe_reached(0.6) is None  # so wide that it reaches anything
+    assert Alignment(0.5, 0.3, 0.55, (0.3, 0.5)).describe_reached(0.6) is None  # it does not reach the ceiling
+    assert Alignment(0.5, 0.3, 0.55, (0.1, 0.9)).describe_reached(0.6) is None  # so wide that it reaches anything
 
 
 def test_a_spent_budget_ends_the_loop() -> None:
-    settings = core.LoopSettings(max_cost_usd=1.0)
-    made = core.Decision("baseline", "", None, "v001", None)
-    reason = core.find_stop(made, PERSON, 0.1, 100, {}, DATA, settings, cost_usd=1.25)
+    settings = LoopSettings(max_cost_usd=1.0)
+    made = Decision("baseline", "", None, "v001", None)
+    reason = find_stop(made, PERSON, 0.1, 100, {}, DATA, settings, cost_usd=1.25)
     assert reason == "the budget is spent: 1.25 of 1.00 US dollars"
-    assert core.find_stop(made, PERSON, 0.1, 100, {}, DATA, settings, cost_usd=0.5) is None
+    assert find_stop(made, PERSON, 0.1, 100, {}, DATA, settings, cost_usd=0.5) is None

@@ -13,9 +13,9 @@ from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, c
 from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.criteria import Clause, Criteria
 from caliber_pipeline.core.gate import compare_versions
-from caliber_pipeline.core.optimized_criteria import LoopSettings, decide_version, find_stop
+from caliber_pipeline.core.optimized_criteria import decide_version
 from caliber_pipeline.core.proposals import EarlierProposal, Proposal
-from caliber_pipeline.core.stopping import measure_alignment
+from caliber_pipeline.core.stopping import LoopSettings, find_stop, measure_alignment
 from caliber_pipeline.strategies import Choice, RewriteStrategy, Strategy, choose_next
 from caliber_pipeline.strategies.screening import STAGES, race
 from caliber_pipeline_tests.strategies.world import CANARY, RULES, START, World, learn_from_prompt, scripted
