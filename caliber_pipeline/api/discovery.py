@@ -16,6 +16,7 @@ from caliber_pipeline.api.discovery_results import (
 from caliber_pipeline.api.fields import Item, find_score, read_field, read_id
 from caliber_pipeline.api.llm_themes import LLMOptions, find_themes, name_theme
 from caliber_pipeline.api.running import run_sync
+from caliber_pipeline.core.arguments import ITEMS, TEXT, accepts
 from caliber_pipeline.core.errors import InputError, ReplyError
 from caliber_pipeline.core.notes import theme_texts
 
@@ -77,6 +78,7 @@ class PatternDiscovery:
         self._model = model
         self._options = options or DiscoveryOptions()
 
+    @accepts(annotations=ITEMS)
     async def discover(
         self,
         annotations: Iterable[Item] | Mapping[str, Item] | pd.DataFrame,
@@ -96,6 +98,7 @@ class PatternDiscovery:
         """
         return await self._discover(_parse_annotations(annotations), method, has_polarity=True)
 
+    @accepts(evidence=ITEMS)
     async def discover_from_evidence(
         self, evidence: Iterable[EvidenceItem], method: ClusteringMethod | str = ClusteringMethod.HDBSCAN
     ) -> PatternDiscoveryResult:
@@ -250,6 +253,7 @@ class PatternDiscovery:
         )
 
 
+@accepts(method=TEXT)
 def _parse_method(method: ClusteringMethod | str) -> ClusteringMethod:
     try:
         return ClusteringMethod(method.lower())

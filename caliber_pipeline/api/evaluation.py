@@ -14,6 +14,7 @@ from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_in_thread, run_sync
 from caliber_pipeline.api.selection import SelectionResult
 from caliber_pipeline.api.upload import UploadHandler, UploadResult
+from caliber_pipeline.core.arguments import Kind, accepts
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, MissingStepError
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from caliber_pipeline.stores.verdict_cache import VerdictCache
 
 MAX_CONCURRENT: Final = 32
+
+
+_EXAMPLES: Final = Kind(lambda given: isinstance(given, Iterable | SelectionResult), "a list")
 
 
 class EvaluationRunner:
@@ -89,6 +93,7 @@ class EvaluationRunner:
         return open_judge(provider, model, self._max_concurrent)
 
 
+@accepts(examples=_EXAMPLES.or_none)
 def build_config(
     criteria: str | Criteria,
     model_name: str,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from caliber_pipeline.core.arguments import ITEMS, accepts
 from caliber_pipeline.core.column_names import RECORD_ALIASES, SCORE_BY_WORD
 from caliber_pipeline.core.errors import InputError
 
@@ -49,6 +50,7 @@ def find_score(value: object) -> int | None:
     return SCORE_BY_WORD.get(text.strip().lower())
 
 
+@accepts(items=ITEMS)
 def index_by_id(items: Iterable[Item]) -> dict[str, Item]:
     """The items by id.
 

@@ -11,6 +11,7 @@ from caliber_pipeline.api.evaluation import EvaluationRunner
 from caliber_pipeline.api.fields import Item, find_score, index_by_id, parse_score, read_field, read_id
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult, metrics_to_dict
 from caliber_pipeline.api.running import OnProgress, run_sync
+from caliber_pipeline.core.arguments import ITEMS, accepts, has_attributes
 from caliber_pipeline.core.errors import InputError, MissingStepError
 
 if TYPE_CHECKING:
@@ -169,6 +170,10 @@ class CaliberMetric(BaseMetric):
 class CaliberHQ:
     """Has people annotate a dataset, a judge score it, and shows how well they agree."""
 
+    @accepts(
+        dataset=has_attributes("items", wanted="a Dataset"),
+        metric=has_attributes("instruction", wanted="a metric, such as CaliberMetric('…')"),
+    )
     def __init__(
         self, dataset: Dataset, metric: BaseMetric | type[BaseMetric], renderer: CaliberRenderer | None = None
     ) -> None:
@@ -281,6 +286,7 @@ class WebCaliberHQ(CaliberHQ):
     """The same for web back ends: shows nothing, returns what `json.dumps` takes as it is."""
 
     @classmethod
+    @accepts(records=ITEMS)
     def from_records(
         cls, records: Iterable[Item], metric: BaseMetric | type[BaseMetric], renderer: CaliberRenderer | None = None
     ) -> WebCaliberHQ:

@@ -6,6 +6,7 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from caliber_pipeline.core.arguments import TEXT, accepts
 from caliber_pipeline.core.errors import JudgeError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def open_judge(provider: str, model_name: str | None = None, max_concurrent: int
     return OpenAIJudge(settings, _shared_budget(settings.max_cost_usd))
 
 
+@accepts(provider=TEXT.or_none, model_name=TEXT)
 def find_judge(provider: str | None, model_name: str) -> tuple[str, str]:
     """Provider and model that were asked for, else the environment's where it has what they need, else 'local'.
 
@@ -64,6 +66,7 @@ def find_judge(provider: str | None, model_name: str) -> tuple[str, str]:
     return settings.provider, settings.model if settings.model and model_name == DEFAULT_MODEL else model_name
 
 
+@accepts(provider=TEXT.or_none, model_name=TEXT)
 def open_language_model(provider: str | None, model_name: str) -> LanguageModel | None:
     """The language model of a provider, None for 'local' and 'recorded', and where the environment has no key."""
     found, model = find_judge(provider, model_name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from caliber_pipeline.api.discovery_results import DiscoveredPattern, PatternDiscoveryResult
 from caliber_pipeline.api.evidence import PipelineResult
+from caliber_pipeline.core.arguments import ITEMS, accepts, has_attributes
 from caliber_pipeline.core.learnings import LearningArtifact
 from caliber_pipeline.core.themes import shorten
 
@@ -31,11 +32,13 @@ def display_patterns(
     _show("Patterns", _PATTERN_COLUMNS, [_pattern_row(pattern) for pattern in patterns], caption, console)
 
 
+@accepts(learnings=ITEMS)
 def display_learnings(learnings: Iterable[LearningArtifact], *, console: Console | None = None) -> None:
     """Show what was learned and what to do."""
     _show("Learnings", _LEARNING_COLUMNS, [_learning_row(learning) for learning in learnings], "", console)
 
 
+@accepts(result=has_attributes("clustering_result", wanted="what EvidencePipeline.run returns"))
 def display_pipeline_result(result: PipelineResult, *, console: Console | None = None) -> None:
     """Show the patterns, the learnings, and what fell out on the way."""
     display_patterns(result.clustering_result, console=console)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from caliber_pipeline.api.faults import describe_fault
 from caliber_pipeline.api.fields import Item, parse_score, read_field, read_id
+from caliber_pipeline.core.arguments import ITEMS, accepts
 from caliber_pipeline.core.column_names import RECORD_ALIASES
 from caliber_pipeline.core.errors import InputError
 
@@ -137,6 +138,7 @@ def records_from_table(table: pd.DataFrame) -> list[UploadedRecord]:
     ]
 
 
+@accepts(records=ITEMS)
 def rows_from_records(records: Iterable[Item]) -> list[dict[str, Any]]:
     """Each record as a dict under our names, from dicts or objects with any of the aliases.
 
@@ -166,6 +168,7 @@ def parse_annotation(data: Mapping[str, Any]) -> Annotation:
         raise InputError(f"the annotation of '{data['record_id']}': {describe_fault(error)}") from error
 
 
+@accepts(annotations=ITEMS)
 def annotations_from(annotations: Mapping[Any, Any] | Iterable[Item]) -> list[Annotation]:
     """Annotations from `{id: 0/1}`, `{id: Annotation}`, or a list of annotations as dicts or objects.
 

@@ -11,6 +11,7 @@ from caliber_pipeline.api.examples import Example
 from caliber_pipeline.api.frames import frame_from_json, frame_to_json, table_from_json, table_to_json
 from caliber_pipeline.api.records import column_values
 from caliber_pipeline.core.agreement import ConfusionMatrix, interpret_kappa
+from caliber_pipeline.core.arguments import TEXT, Kind, accepts, has_attributes
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Clause, Criteria
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ EvaluationMetrics: TypeAlias = ConfusionMatrix
 """The four cells and every figure that they define, None where undefined."""
 
 _TEXTS: Final = ("query", "output", "reference")
+
+
+_SAVED: Final = Kind(lambda data: isinstance(data, Mapping) and "scored" in data, "what to_dict returned")
+EVALUATION: Final = has_attributes("scored", "records", wanted="an evaluation, as evaluate returns it")
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,7 @@ class EvaluationResult:
         """The records on which judge and people differ."""
         return [record for record in self.records if not record.aligned]
 
+    @accepts(split=TEXT)
     def on_split(self, split: str) -> EvaluationResult:
         """The same on one split alone: train, dev or test."""
         ids = self.scored.loc[self.scored["split"] == split, "record_id"]
@@ -232,6 +238,7 @@ class EvaluationResult:
         }
 
     @classmethod
+    @accepts(data=_SAVED)
     def from_dict(cls, data: Mapping[str, Any]) -> EvaluationResult:
         """What `to_dict` was made from."""
         from caliber_pipeline.core.schemas import JUDGE_SCORES
@@ -296,6 +303,7 @@ class EvaluationComparison:
         }
 
 
+@accepts(result_a=EVALUATION, result_b=EVALUATION)
 def compare(result_a: EvaluationResult, result_b: EvaluationResult) -> EvaluationComparison:
     """Two evaluations side by side: what the second fixed and what it broke."""
     a = {record.record_id: record for record in result_a.records}

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
 
+from caliber_pipeline.core.arguments import FUNCTION, accepts
+
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], object]
 """Called with (records done, records in all) while the work goes on."""
@@ -15,6 +17,7 @@ class _StoppedError(Exception):
     """Ends work whose caller has gone."""
 
 
+@accepts(on_progress=FUNCTION.or_none)
 async def run_in_thread(work: Callable[[OnProgress], T], on_progress: OnProgress | None = None) -> T:
     """Run blocking work beside the event loop.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from caliber_pipeline.api.fields import Item, find_score, index_by_id, read_field, read_id
 from caliber_pipeline.api.records import annotations_from, annotations_table
 from caliber_pipeline.api.results import EvaluationResult
+from caliber_pipeline.core.arguments import INTEGER, accepts
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SelectionResult(Generic[RecordT]):
 class ExampleSelector:
     """Chooses examples; the same call with the same seed gives the same answer."""
 
+    @accepts(seed=INTEGER.or_none)
     def __init__(self, seed: int | None = None) -> None:
         """Set the seed of the choice; None is as 0."""
         self._seed = seed or 0

@@ -24,6 +24,7 @@ from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_sync
 from caliber_pipeline.api.selection import DEFAULT_COUNT, ExampleSelector, SelectionResult
 from caliber_pipeline.api.session_storage import SessionStorage
+from caliber_pipeline.core.arguments import FUNCTION, INTEGER, ITEMS, NUMBER, accepts
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError
 
@@ -185,6 +186,7 @@ class CalibrationSession(SessionStorage):
             self.records, self._content.manager.get_annotations_dict(), count, strategy, verdicts, known
         )
 
+    @accepts(max_iterations=INTEGER, kappa_target=NUMBER, strategies=ITEMS.or_none, on_round=FUNCTION.or_none)
     async def iterate(
         self,
         criteria: str | Criteria | None = None,

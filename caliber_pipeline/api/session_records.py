@@ -12,6 +12,7 @@ from caliber_pipeline.api.annotating import AnnotationManager, AnnotationState
 from caliber_pipeline.api.records import Annotation, UploadedRecord
 from caliber_pipeline.api.session_content import SessionContent
 from caliber_pipeline.api.upload import UploadHandler, UploadResult
+from caliber_pipeline.core.arguments import accepts, has_attributes
 from caliber_pipeline.core.errors import MissingStepError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class SessionState(StrEnum):
 class SessionRecords:
     """A session's records and annotations, and what the steps made of them so far."""
 
+    @accepts(judge=has_attributes("judge", "identity", wanted="a judge").or_none)
     def __init__(
         self,
         session_id: str | None = None,

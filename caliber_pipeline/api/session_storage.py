@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from caliber_pipeline.api.session_records import SessionRecords
+from caliber_pipeline.core.arguments import PATH, TEXT, accepts
 
 if TYPE_CHECKING:
     from caliber_pipeline.judges.protocol import Judge
@@ -42,6 +43,7 @@ class SessionStorage(SessionRecords):
         """As `from_dict`."""
         return cls.from_dict(state, judge=judge)
 
+    @accepts(path=PATH)
     def save(self, path: str | Path) -> Path:
         """Write the session to a JSON file, whole or not at all.
 
@@ -53,6 +55,7 @@ class SessionStorage(SessionRecords):
         return save_json(self.to_dict(), Path(path))
 
     @classmethod
+    @accepts(path=PATH)
     def load(cls, path: str | Path, *, judge: Judge | None = None) -> Self:
         """The session that `save` wrote.
 
@@ -64,6 +67,7 @@ class SessionStorage(SessionRecords):
         return cls.from_dict(load_json(Path(path)), judge=judge)
 
     @classmethod
+    @accepts(directory=PATH, criteria_version=TEXT.or_none, criteria_dir=PATH.or_none)
     def from_assets(
         cls,
         directory: str | Path,
@@ -88,6 +92,7 @@ class SessionStorage(SessionRecords):
         folder = Path(criteria_dir) if criteria_dir else None
         return cls(judge=judge).resume(open_assets(Path(directory), criteria_version, folder))
 
+    @accepts(directory=PATH)
     def export(self, directory: str | Path) -> list[Path]:
         """Write files that the pipeline reads: records.csv, annotations.csv, and the criteria as versions.
 

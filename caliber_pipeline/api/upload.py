@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.records import Annotation, UploadedRecord, text_rows
+from caliber_pipeline.core.arguments import MAPPING, PATH, accepts
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class UploadHandler:
         """
         self._is_strict = strict_validation
 
+    @accepts(path=PATH, column_mapping=MAPPING.or_none)
     def from_csv(self, path: str | Path, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Read a CSV file with a header.
 
@@ -108,14 +110,17 @@ class UploadHandler:
         """
         return self._from_file(Path(path), column_mapping, (".csv",))
 
+    @accepts(path=PATH, column_mapping=MAPPING.or_none)
     def from_jsonl(self, path: str | Path, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Read a file with one JSON object per line; arguments and errors as `from_csv`."""
         return self._from_file(Path(path), column_mapping, (".jsonl", ".ndjson"))
 
+    @accepts(path=PATH, column_mapping=MAPPING.or_none)
     def from_parquet(self, path: str | Path, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Read a Parquet file; arguments and errors as `from_csv`."""
         return self._from_file(Path(path), column_mapping, (".parquet",))
 
+    @accepts(column_mapping=MAPPING.or_none)
     def from_dataframe(self, df: pd.DataFrame, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
         """Take a frame's rows; arguments and errors as `from_csv`."""
         if not hasattr(df, "columns"):
@@ -126,6 +131,7 @@ class UploadHandler:
         columns = {_name(name): df[name].tolist() for name in df.columns}
         return self._from_columns(columns, column_mapping, "dataframe")
 
+    @accepts(column_mapping=MAPPING.or_none)
     def from_records(
         self, records: Iterable[Mapping[str, Any]], column_mapping: Mapping[str, str] | None = None
     ) -> UploadResult:

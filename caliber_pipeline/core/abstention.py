@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.arguments import SHARE, accepts, has_attributes
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.splits import CALIBRATION
@@ -104,6 +105,7 @@ def find_threshold(
     return replace(found, alpha=alpha, delta=delta)
 
 
+@accepts(alpha=SHARE, delta=SHARE)
 def _find(confidence: npt.ArrayLike, is_agreeing: npt.ArrayLike, alpha: float, delta: float) -> Abstention:
     for name, risk in (("alpha", alpha), ("delta", delta)):
         if not 0 < risk < 1:
@@ -165,6 +167,7 @@ def list_abstained(scored: pd.DataFrame, abstention: Abstention) -> tuple[str, .
     return tuple(map(str, scored.loc[is_open.to_numpy(dtype=bool) & unsure, "record_id"]))
 
 
+@accepts(abstention=has_attributes("threshold", wanted="what find_threshold returns"))
 def select_abstained(confidence: npt.ArrayLike, abstention: Abstention) -> npt.NDArray[np.bool_]:
     """Which verdicts go to people: those below the threshold or without a confidence; all where there is none."""
     values = np.asarray(confidence, dtype=np.float64)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from caliber_pipeline.core.arguments import SCORES, Kind, accepts
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Scores: TypeAlias = npt.NDArray[np.int8]
@@ -15,10 +18,13 @@ CELLS: Final = ("true_positives", "true_negatives", "false_positives", "false_ne
 # Landis & Koch (1977), Biometrics 33:159-174, table on p. 165: upper ends of the bands, in their words.
 _KAPPA_BANDS: Final = ((0.2, "slight"), (0.4, "fair"), (0.6, "moderate"), (0.8, "substantial"))
 
+_KAPPA: Final = Kind(lambda value: isinstance(value, Real), "a number")
 
+
+@accepts(value=_KAPPA.or_none)
 def interpret_kappa(value: float | None) -> str:
     """The strength of agreement in the words of Landis & Koch (1977); "undefined" without a value."""
-    if value is None:
+    if value is None or np.isnan(value):
         return "undefined"
     if value < 0:
         return "poor"
@@ -123,6 +129,7 @@ class ConfusionMatrix:
     weighted: tuple[float, ...] | None = None
 
     @classmethod
+    @accepts(human=SCORES, llm=SCORES)
     def from_scores(cls, human: Scores, llm: Scores, weights: Floats | None = None) -> Self:
         """Count the cells of two arrays of 0 and 1, one entry per record in the same order.
 

@@ -21,6 +21,7 @@ from caliber_pipeline.core.agreement import (
     to_optional,
 )
 from caliber_pipeline.core.annotators import build_ratings, people_figures
+from caliber_pipeline.core.arguments import ITEMS, accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import (
@@ -66,6 +67,9 @@ _UNDEFINED: Final = {
 _NOTHING: Final = "no record is both annotated and judged"
 
 
+METRICS: Final = table_with("split", "metric", "value")
+
+
 @dataclass(frozen=True)
 class _Columns:
     outcomes: npt.NDArray[np.uint8]
@@ -100,6 +104,7 @@ class _Columns:
         )
 
 
+@accepts(scored=table_with("split", "human_score", "llm_score", "is_example"), slice_columns=ITEMS)
 def compute_alignment_metrics(
     scored: pd.DataFrame, *, seed: int = 0, slice_columns: Sequence[str] = ()
 ) -> pd.DataFrame:
@@ -139,6 +144,10 @@ def cell_sample(scored: pd.DataFrame, split: str) -> CellSample:
     return _cell_sample(chosen, np.bincount(chosen.outcomes, minlength=_N_OUTCOMES))
 
 
+@accepts(
+    annotations=table_with("record_id", "annotator", "score"),
+    verdicts=table_with("record_id", "llm_score", "is_example", "split"),
+)
 def compute_people_metrics(annotations: pd.DataFrame, verdicts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """How far people agree, and the judge with single people and with their consensus, on records that two judged.
 
@@ -176,6 +185,7 @@ def metric_value(metrics: pd.DataFrame, split: str, metric: str) -> float | None
     return None if pd.isna(value) else float(value)
 
 
+@accepts(metrics=METRICS)
 def metric_row(metrics: pd.DataFrame, split: str, metric: str) -> pd.Series:
     """The row of one figure over a whole split.
 
@@ -194,6 +204,7 @@ def confusion_matrix(metrics: pd.DataFrame, split: str) -> ConfusionMatrix:
     return ConfusionMatrix(tp, tn, fp, fn)
 
 
+@accepts(metrics=METRICS)
 def label_verdict(metrics: pd.DataFrame, split: str) -> str:
     """What the labels of a split can say about the version, in a sentence."""
     missing = metric_row(metrics, split, "labels_missing")

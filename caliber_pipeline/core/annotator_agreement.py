@@ -16,12 +16,14 @@ from caliber_pipeline.core.annotators import (
     pairwise_agreement,
     retest_agreement,
 )
+from caliber_pipeline.core.arguments import accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.schemas import ANNOTATOR_AGREEMENT
 
 EVERYBODY = "(all)"
 
 
+@accepts(annotations=table_with("record_id", "annotator", "score"))
 def describe_annotators(annotations: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Pairwise agreement, alpha, biases, skills and test-retest of the annotators; gold labels are nobody's.
 

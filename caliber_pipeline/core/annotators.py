@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Figure, Floats, point_metrics, ratio, to_optional
+from caliber_pipeline.core.arguments import NUMBER, SHARE, accepts, has_attributes, table_with
 from caliber_pipeline.core.intervals import (
     JEFFREYS,
     N_DRAWS,
@@ -33,6 +34,9 @@ PEOPLE_METRICS: Final = (
 )
 ALT_TEST_METRICS: Final = ("alt_test_winning_rate", "alt_test_advantage")
 _SINGLE: Final = "no record has verdicts of two annotators"
+
+
+RATINGS: Final = has_attributes("scores", "annotators", wanted="what build_ratings returns")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Ratings:
         return np.where(given & (places < 2), self.scores, np.nan)
 
 
+@accepts(annotations=table_with("record_id", "annotator", "score"))
 def build_ratings(annotations: pd.DataFrame) -> Ratings:
     """The annotators' verdicts as a matrix; of repeated verdicts the latest, gold labels left out."""
     people = annotations[~annotations["is_gold"].astype(bool)]
@@ -201,6 +206,7 @@ class DawidSkene:
     prevalence: float
 
 
+@accepts(ratings=RATINGS)
 def fit_dawid_skene(ratings: Ratings, *, n_iterations: int = 200, tolerance: float = 1e-8) -> DawidSkene:
     """Dawid & Skene (1979), J. R. Stat. Soc. C 28:20-28: EM, started from the shares of votes.
 
@@ -319,6 +325,7 @@ class AltTest:
     reason: str | None = None
 
 
+@accepts(ratings=RATINGS, epsilon=NUMBER, alpha=SHARE)
 def run_alt_test(ratings: Ratings, llm: Floats, *, epsilon: float = EPSILON, alpha: float = 0.05) -> AltTest:
     """Whether the judge may stand in for an annotator: Calderon, Reichart & Dror (2025), ACL, arXiv 2501.10970.
 

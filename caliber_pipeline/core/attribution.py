@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.arguments import accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.schemas import RELABEL_QUEUE
 
@@ -138,6 +139,7 @@ def build_relabel_queue(
     return conform_frame(queue[RELABEL_QUEUE.names], "relabel_queue")
 
 
+@accepts(misalignments=table_with("attribution"))
 def ask_owner(misalignments: pd.DataFrame) -> list[Question]:
     """One question per pattern among the criteria gaps, and one for those without a pattern."""
     gaps = misalignments[misalignments["attribution"] == CRITERIA_GAP]

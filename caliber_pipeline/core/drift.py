@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.arguments import NUMBER, SHARE, accepts
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.intervals import CONFIDENCE, paired_difference_interval, proportion_interval
@@ -108,6 +109,7 @@ def evidence_of_drift(is_agreeing: npt.ArrayLike, certified: float) -> Floats:
     return np.asarray(alternative - xlogy(hits, certified) - xlogy(misses, 1 - certified))
 
 
+@accepts(certified=NUMBER, alpha=SHARE)
 def run_drift_test(is_agreeing: npt.ArrayLike, certified: float, *, alpha: float = ALPHA) -> DriftTest:
     """Test audited records, in their order, against the certified agreement; alarm at evidence 1 / alpha.
 
@@ -130,6 +132,7 @@ def run_drift_test(is_agreeing: npt.ArrayLike, certified: float, *, alpha: float
     )
 
 
+@accepts(confidence=SHARE)
 def split_drift(
     anchors_before: npt.ArrayLike,
     anchors_now: npt.ArrayLike,

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.arguments import SHARE, accepts
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import CONFIDENCE, JEFFREYS, normal_quantile, proportion_interval
 
@@ -46,6 +47,7 @@ class RateEstimate:
     n_equivalent: float
 
 
+@accepts(confidence=SHARE)
 def estimate_from_random_sample(
     human: npt.ArrayLike,
     llm: npt.ArrayLike,
@@ -107,6 +109,7 @@ def estimate_from_random_sample(
     )
 
 
+@accepts(confidence=SHARE)
 def estimate_under_label_shift(
     human: npt.ArrayLike,
     llm: npt.ArrayLike,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from caliber_pipeline.core.arguments import INTEGER, accepts
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_texts
 
@@ -40,6 +41,7 @@ class ExampleSelection:
     metadata: Mapping[str, int]
 
 
+@accepts(count=INTEGER)
 def select_examples(
     candidates: pd.DataFrame,
     count: int,

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.arguments import INTEGER, NUMBER, SHARE, accepts
 from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.intervals import normal_quantile
 from caliber_pipeline.core.schemas import LABEL_PLAN
@@ -40,6 +41,7 @@ def kappa_variance(shares: npt.ArrayLike) -> float:
     return float((agreeing + differing - (kappa - chance * gap) ** 2) / (1 - chance) ** 2)
 
 
+@accepts(half_width=NUMBER, design_effect=NUMBER, confidence=SHARE)
 def labels_for_half_width(
     shares: npt.ArrayLike, half_width: float, *, design_effect: float = 1.0, confidence: float = 0.95
 ) -> int:
@@ -57,6 +59,7 @@ def labels_for_half_width(
     return math.ceil(design_effect * kappa_variance(shares) * (z / half_width) ** 2)
 
 
+@accepts(n=INTEGER, gain=NUMBER, discordance=NUMBER, alpha=SHARE)
 def power_of_gain(n: int, gain: float, discordance: float, *, alpha: float = 0.05) -> float:
     """Probability that a one-sided exact McNemar test confirms a gain in accuracy between two versions.
 
@@ -84,6 +87,7 @@ def power_of_gain(n: int, gain: float, discordance: float, *, alpha: float = 0.0
     return float(np.clip(binom.pmf(sizes, n, discordance) @ binom.sf(critical - 1, sizes, wins), 0.0, 1.0))
 
 
+@accepts(gain=NUMBER, discordance=NUMBER, power=SHARE, alpha=SHARE)
 def labels_for_gain(
     gain: float, discordance: float, *, power: float = 0.8, alpha: float = 0.05, max_labels: int = 100_000
 ) -> int | None:
@@ -102,6 +106,7 @@ def labels_for_gain(
     return low
 
 
+@accepts(budget=NUMBER, floor=NUMBER)
 def sampling_probabilities(uncertainty: npt.ArrayLike, budget: int, *, floor: float = UNIFORM_FLOOR) -> Floats:
     """Inclusion probabilities for labelling about `budget` records, the uncertain ones more often.
 
@@ -138,6 +143,7 @@ def _capped(relative: Floats, budget: float) -> Floats:
         certain |= beyond
 
 
+@accepts(seed=INTEGER)
 def draw_sample(probabilities: Floats, *, seed: int) -> npt.NDArray[np.bool_]:
     """Which records to label: systematic sampling, so that the number drawn is the expected one, give or take one.
 

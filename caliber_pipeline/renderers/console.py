@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from caliber_pipeline.core.arguments import refuses_none
 from caliber_pipeline.renderers.wording import (
     KIND,
     UNDEFINED,
@@ -37,6 +38,7 @@ _STYLE: Final = {1: "green", 0: "red"}
 _HELP: Final = "a accept · r reject (a note may follow, as 'r wrong date') · n NOTE · s skip · b back · u undo · q quit"
 
 
+@refuses_none
 class ConsoleCaliberRenderer:
     """Tables, bars and diffs by rich; colours only where the output takes them, and never with NO_COLOR set."""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from caliber_pipeline.core.arguments import refuses_none
+
 if TYPE_CHECKING:
     from caliber_pipeline.renderers import views
 
@@ -22,6 +24,7 @@ _PROPOSAL = ("summary", "original_criteria", "optimized_criteria", "example_ids"
 _ROUND = ("version", "decision", "decision_reason")
 
 
+@refuses_none
 class JsonCaliberRenderer:
     """Every method returns one JSON object as text, and writes it as a line where a target was given."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from caliber_pipeline.core.arguments import refuses_none
 from caliber_pipeline.renderers.notebook_html import STYLE, HtmlView, diff_html, progress_html, render_bar
 from caliber_pipeline.renderers.plots import plot_confusion_matrix, plot_kappa
 from caliber_pipeline.renderers.wording import (
@@ -26,6 +27,7 @@ MAX_ROWS: Final = 50  # of a table in a notebook; what is left out is counted
 _MAX_CHARS: Final = 300
 
 
+@refuses_none
 class NotebookCaliberRenderer:
     """Shows each result where it is called, and returns it as an `HtmlView`."""
 
