@@ -312,7 +312,7 @@ def diff_words(before: str, after: str) -> Iterator[tuple[str, str]]:
 
 
 def _planning(metrics: pd.DataFrame, max_rounds: int) -> Row:
-    """How many labels further statements need, at the shares of the four cells seen on dev, as `caliber plan` has them."""
+    """How many labels further statements need, at the shares of the cells seen on dev, as `caliber plan` has them."""
     cells = np.array([_figure(metrics, "dev", cell)["value"] or 0 for cell in CELLS], dtype=np.float64)
     shares = plausible_shares(cells)
     n = int(cells.sum())
