@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch, descr
 _log = logging.getLogger(__name__)
 
 PRICE_FACTOR: Final = 0.5  # of the price of single calls, at every provider of the table that has batches
+_TELL_EVERY_S: Final = 600.0  # a sign of life for who waits
 _CANCELLED: Final = "the batch was cancelled before it came to this record"
 Row = tuple[str | int | float | None, ...]
 
@@ -66,7 +68,8 @@ class BatchJudge:
 
     Attributes:
         waits: Whether `judge` waits for batches to end, or raises `StillUnderWayError` after one look at each.
-        tell: Called with a line about every batch that was sent, or that ended before all its lines were answered.
+        tell: Called with a line about every batch that was sent, or that ended before all its lines were answered, and
+            every ten minutes while one waits.
         endings: How the batches ended whose results were taken, by the provider's word for it.
         is_full: Set while the provider has no room for more batches.
     """
@@ -101,6 +104,7 @@ class BatchJudge:
         self._sleep = sleep or self._is_stopped.wait
         self._single_calls = threading.Lock()  # their limits hold for one run at a time
         self.is_full = threading.Event()
+        self._told_at = time.monotonic()
         self.waits = waits
         self.tell: Callable[[str], object] = _log.info
         self.endings: Counter[str] = Counter()
@@ -122,6 +126,9 @@ class BatchJudge:
 
     def pause(self) -> None:
         """Wait until it is time for another look."""
+        if time.monotonic() - self._told_at >= _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            self.tell(describe_batches(self._folder.load_all()))
         self._sleep(self._limits.poll_every_s)
         if self._is_stopped.is_set():
             raise _StoppedError
