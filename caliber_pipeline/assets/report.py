@@ -21,7 +21,12 @@ from caliber_pipeline.resources import Project
 def report(project: Project) -> dg.MaterializeResult[None]:
     """Write the report on the champion."""
     with one_line_failures():
-        source = load_report_source(project.tables, project.criteria_files, kappa_target=project.settings.kappa_target)
+        source = load_report_source(
+            project.tables,
+            project.criteria_files,
+            kappa_target=project.settings.kappa_target,
+            max_rounds=project.settings.max_iterations,
+        )
     html = render_report(source, made_at=datetime.now(UTC))
     path = project.tables.folder / "report.html"
     path.write_text(html, encoding="utf-8")

@@ -182,9 +182,11 @@ def _people(source: ReportSource) -> Row:
 
     People are not named: a report is forwarded.
     """
-    kappas = {name: _figure(source.metrics, "dev", f"{name}_kappa") for name in ("human_human", "judge_annotator")}
-    agreement = source.annotator_agreement
-    if kappas["human_human"]["value"] is None or agreement is None:
+    agreement, named = source.annotator_agreement, ("human_human", "judge_annotator")
+    if agreement is None or not {f"{name}_kappa" for name in named} <= set(source.metrics["metric"]):
+        return {"annotators": []}
+    kappas = {name: _figure(source.metrics, "dev", f"{name}_kappa") for name in named}
+    if kappas["human_human"]["value"] is None:
         return {"annotators": []}
     own = agreement[agreement["other"].isna() & (agreement["annotator"] != EVERYBODY)]
     wide = own.pivot_table(index="annotator", columns="metric", values="value", aggfunc="first")
