@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from caliber_pipeline.stores.input_files import RawRows
+    from caliber_pipeline.stores.raw_rows import RawRows
 
 MAX_WARNINGS: Final = 100  # what a person may still read; `rejected` holds them all
 
@@ -108,7 +108,7 @@ class UploadHandler:
         Raises:
             InputError: the file cannot be used; in strict mode also where a row cannot.
         """
-        return self._from_file(Path(path), column_mapping, (".csv",))
+        return self._from_file(Path(path), column_mapping, (".csv", ".tsv"))
 
     @accepts(path=PATH, column_mapping=MAPPING.or_none)
     def from_jsonl(self, path: str | Path, column_mapping: Mapping[str, str] | None = None) -> UploadResult:
@@ -147,7 +147,7 @@ class UploadHandler:
     def _from_file(self, path: Path, mapping: Mapping[str, str] | None, suffixes: Sequence[str]) -> UploadResult:
         from caliber_pipeline.stores.input_files import load_rows
 
-        if path.suffix.lower() not in suffixes:
+        if not path.name.lower().removesuffix(".gz").endswith(tuple(suffixes)):
             raise InputError(f"{path}: expected a file that ends in {' or '.join(suffixes)}")
         return self._parse(load_rows(path), mapping)
 
@@ -158,7 +158,7 @@ class UploadHandler:
         import pyarrow.compute as pc
 
         from caliber_pipeline.core.schemas import REJECTED_ROWS
-        from caliber_pipeline.stores.input_files import RawRows, rejected_rows
+        from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 
         table, faults = text_rows(columns)
         if not table.num_rows:

@@ -32,7 +32,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
+    add(
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="CSV, JSONL, either also gzipped, or Parquet (default: data/input/records.*)",
+    )
     add_output(parser, "where the Parquet goes")
     add("--group-by", metavar="COLUMN", help="rows with the same value stay together in train, dev or test")
     add_columns(parser)
@@ -71,23 +76,32 @@ def _show(ingested: "Ingested", seconds: float, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(figures) + "\n")
         return
     splits = ", ".join(f"{split} {n}" for split, n in ingested.n_by_split.items())
-    sys.stdout.write(f"{ingested.records.n_rows} records ({splits}) in {ingested.n_groups} groups, {seconds:.1f} s\n")
+    records, groups = _count(ingested.records.n_rows, "record"), _count(ingested.n_groups, "group")
+    sys.stdout.write(f"{records} ({splits}) in {groups}, {seconds:.1f} s\n")
     if ingested.rejected.n_rows:
         reason = ingested.rejected.preview.iloc[0]
         sys.stdout.write(
-            f"{ingested.rejected.n_rows} rows rejected, see rejected_records.parquet; "
+            f"{_count(ingested.rejected.n_rows, 'row')} rejected, see rejected_records.parquet; "
             f"the first, line {reason['line']}: {reason['reason']}\n"
         )
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def _reporter(started: float) -> Callable[[int], None]:
-    last = started
+    last, n_last = started, 0
 
     def report(n_rows: int) -> None:
-        nonlocal last
+        nonlocal last, n_last, started
         now = time.monotonic()
+        if n_rows < n_last:
+            sys.stderr.write("reading the file again: ids repeat in it, or later lines have more columns\n")
+            started = last = now
+        n_last = n_rows
         if now - last >= _REPORT_EVERY_S:
             last = now
-            sys.stderr.write(f"{n_rows} rows read ({n_rows / (now - started):.0f}/s)\n")
+            sys.stderr.write(f"{n_rows:,} rows read ({n_rows / (now - started):,.0f}/s)\n")
 
     return report

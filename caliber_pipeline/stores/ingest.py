@@ -27,7 +27,8 @@ from caliber_pipeline.core.records import parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import find_store
-from caliber_pipeline.stores.input_files import RawRows, load_rows, rejected_rows
+from caliber_pipeline.stores.input_files import load_rows
+from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 from caliber_pipeline.stores.tables import TableStore
 
 

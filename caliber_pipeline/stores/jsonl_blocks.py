@@ -6,8 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -47,19 +46,18 @@ class Block:
         return list(self.columns)
 
 
-def iter_blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
+def iter_blocks(file: IO[bytes], block_bytes: int) -> Iterator[bytes]:
     """The file in blocks of whole lines.
 
     Raises:
         UnicodeDecodeError: a block is not UTF-8.
     """
-    with path.open("rb") as file:
-        if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
-            file.seek(0)
-        while block := file.read(block_bytes):
-            block += file.readline()
-            block.decode("utf-8")
-            yield block
+    if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
+        file.seek(0)
+    while block := file.read(block_bytes):
+        block += file.readline()
+        block.decode("utf-8")
+        yield block
 
 
 def parse_block(block: bytes, first_line: int) -> Block:

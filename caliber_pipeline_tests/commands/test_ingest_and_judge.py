@@ -47,9 +47,7 @@ def test_the_reason_of_the_first_rejection_is_told(
     tmp_path: Path, records: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["ingest", "--records", str(records), "--output", str(tmp_path / "out")]) == 0
-    assert (
-        "1 rows rejected, see rejected_records.parquet; the first, line 42: query is blank" in capsys.readouterr().out
-    )
+    assert "1 row rejected, see rejected_records.parquet; the first, line 42: query is blank" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

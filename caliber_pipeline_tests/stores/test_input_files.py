@@ -2,6 +2,7 @@
 
 import csv
 import datetime as dt
+import gzip
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from caliber_pipeline.annotate.transfer import load_annotation_file
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores import input_files
 from caliber_pipeline.stores.ingest import load_records
 from caliber_pipeline.stores.ingest_records import ingest_records
 from caliber_pipeline.stores.input_files import load_rows
@@ -223,8 +225,20 @@ def test_parquet_lists_and_times_are_shown_as_json(tmp_path: Path) -> None:
         ("r.csv", "id,id\n1,2\n", r"1 column names repeat, e.g. \['id'\]"),
         ("r.csv", b"id,text\n1,a\n2,\xff\xfe\n", "line 3 is not UTF-8"),
         ("r.csv", "id,text\n1,é".encode()[:-1], "the last line ends inside a UTF-8 character"),
-        ("r.csv", "id,text\n1,a\n".encode("utf-16"), "line 1 is not UTF-8"),
-        ("r.xlsx", "PK", "unknown format '.xlsx'; give one of .csv, .jsonl, .ndjson, .parquet"),
+        ("r.csv", "id,text\n1,a\n".encode("utf-16"), "line 1 is UTF-16, not UTF-8"),
+        ("r.csv", gzip.compress(b"id,text\n1,a\n"), r"is gzipped; name it r.csv.gz, or unpack it"),
+        ("r.csv.gz", gzip.compress(b"id,text\n1,a\n")[:-4], "cannot be unpacked .*; pack or copy it again"),
+        ("r.jsonl.gz", b"id", "cannot be unpacked .*; pack or copy it again"),
+        ("r.csv.gz", gzip.compress(b"id,text\n1,\xff\n"), "line 2 is not UTF-8"),
+        ("r.parquet.gz", gzip.compress(b"PAR1"), "unknown format '.gz'; give one of .csv, .tsv, .jsonl"),
+        ("r.xlsx", "PK", "unknown format '.xlsx'; save it as UTF-8 CSV"),
+        ("r.json", "[]", "unknown format '.json'; write one object per line and name it .jsonl"),
+        (
+            "r.jsonl",
+            '[\n{"id": 1\n}]',
+            r"no line of it is a JSON object with values \(line 1 is not JSON: .*one object per line",
+        ),
+        ("r.jsonl", "\n\n{}\n", "no line of it is a JSON object with values; write one object per line"),
         ("r.parquet", "no", "is not a Parquet file"),
     ],
 )
@@ -263,6 +277,53 @@ def test_a_jsonl_file_of_what_json_writes_comes_back(tmp_path: Path) -> None:
     content = [{"id": i, "text": "ünï\ncode\u2028", "n": None} for i in range(3)]
     path = write(tmp_path / "r.jsonl", "\n".join(json.dumps(c) for c in content))
     assert load_rows(path).table.to_pylist() == [{"id": str(i), "text": "ünï\ncode\u2028", "n": None} for i in range(3)]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_a_gzipped_file_holds_what_the_plain_one_does(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": str(i), "text": f"é{i}\n"} for i in range(50)]
+    content = {
+        "r.csv": "\ufeffid,text\n" + "".join(f'{row["id"]},"{row["text"]}"\n' for row in rows) + "a,b,c\n",
+        "r.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) + "{broken\n",
+    }[name].encode()
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 100)
+    plain = load_rows(write(tmp_path / name, content))
+    packed = load_rows(write(tmp_path / f"{name}.gz", gzip.compress(content)))
+    assert packed.table.equals(plain.table)
+    assert packed.lines.equals(plain.lines)
+    assert plain.table.to_pylist() == rows
+    shown = ["line", "reason", "raw"]
+    assert packed.broken.select(shown).equals(plain.broken.select(shown))
+    assert plain.broken.num_rows == 1
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_seen_where_the_first_line_has_no_comma(tmp_path: Path, delimiter: str) -> None:
+    lines = [["\ufeffid", "query", "output"], ["1", '"a,b"', "c"], ["2", f'"{delimiter}"', ""], ["3", "d"]]
+    path = write(tmp_path / "r.csv", "\n".join(delimiter.join(line) for line in lines))
+    rows = load_rows(path)
+    assert rows.table.to_pylist() == [
+        {"id": "1", "query": "a,b", "output": "c"},
+        {"id": "2", "query": delimiter, "output": None},
+    ]
+    assert rows.broken.select(["line", "reason", "raw"]).to_pylist() == [
+        {"line": 4, "reason": "has 2 values for 3 columns", "raw": f"3{delimiter}d"}
+    ]
+    assert rows.render_raw(pa.array([False, True])) == [f'2{delimiter}"{delimiter}"{delimiter}']
+    assert load_rows(write(tmp_path / "r.tsv", "id\n1\n")).table.to_pylist() == [{"id": "1"}]
+
+
+def test_a_quote_that_is_never_closed_is_named_with_the_line_it_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 1 << 20)
+    sound = "".join(f"{i},{'x' * 100}\n" for i in range(30_000))
+    with pytest.raises(InputError, match=r"a row from line \d+ on does not end within 1 MB; a quote is open") as error:
+        load_rows(write(tmp_path / "r.csv", f'id,text\n{sound}a,"b\n{sound}'))
+    line = int(str(error.value).partition("from line ")[2].split()[0])
+    assert 10_000 < line <= 30_002
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])

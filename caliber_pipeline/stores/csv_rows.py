@@ -1,0 +1,182 @@
+"""Reads the rows of a CSV file, each with the line on which it starts."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.stores.input_bytes import check_utf8, is_gzipped, open_bytes
+from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
+
+_OTHER_DELIMITERS: Final = ";\t|"  # where the first line holds no comma
+
+
+@dataclass(frozen=True)
+class CsvHead:
+    """What the first line of a CSV file tells.
+
+    Attributes:
+        names: The columns' names.
+        delimiter: What separates the values.
+    """
+
+    names: tuple[str, ...]
+    delimiter: str
+
+
+def read_head(path: Path) -> CsvHead:
+    """Read the first line.
+
+    Raises:
+        InputError: it does not name columns.
+    """
+    try:
+        with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            row = next(csv.reader(text), [])
+            delimiter = ","
+            if len(row) == 1:  # no comma: nobody's records have one column
+                delimiter = next((char for char in _OTHER_DELIMITERS if char in row[0]), ",")
+                text.seek(0)
+                row = next(csv.reader(text, delimiter=delimiter), [])
+    except UnicodeDecodeError:
+        check_utf8(path)
+        raise
+    except csv.Error as error:
+        raise InputError(f"{path}: the first line is no CSV ({error}); save it as UTF-8 CSV") from error
+    if not any(name.strip() for name in row):
+        raise InputError(f"{path}: the first line is blank; it must name the columns")
+    if "\0" in "".join(row):
+        raise InputError(f"{path}: is not text; save it as UTF-8 CSV")
+    return CsvHead(tuple(row), delimiter)
+
+
+def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRows]:
+    """All rows in the order of the file.
+
+    Args:
+        path: The file.
+        head: What its first line tells.
+        block_bytes: How much is read at a time; a row must fit into it.
+
+    Raises:
+        InputError: the file is not UTF-8, or a quoted value does not end.
+    """
+    broken: list[_BrokenRow] = []
+
+    def keep_broken(row: pyarrow.csv.InvalidRow) -> str:
+        reason = f"has {row.actual_columns} values for {row.expected_columns} columns"
+        broken.append(_BrokenRow(row.number, reason, row.text))
+        return "skip"
+
+    numbering = _LineNumbering(path.name, head)
+    try:
+        with open_bytes(path) as file:
+            reader = pyarrow.csv.open_csv(
+                file if is_gzipped(path) else path,
+                # rows are numbered only where one thread reads them
+                read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=block_bytes),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=head.delimiter,
+                    newlines_in_values=True,
+                    ignore_empty_lines=False,
+                    invalid_row_handler=keep_broken,
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(head.names, pa.string()), strings_can_be_null=True, null_values=[""]
+                ),
+            )
+            for batch in reader:
+                yield numbering.locate(pa.Table.from_batches([batch]), broken)
+            if broken:
+                yield numbering.locate(reader.schema.empty_table(), broken)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        check_utf8(path)
+        if "straddling" in str(error):
+            raise InputError(
+                f"{path}: a row from line {numbering.next_line} on does not end within {block_bytes >> 20} MB; "
+                "a quote is open there: close it, or double it where it belongs to the text"
+            ) from error
+        raise InputError(f"{path}: {error}; is it comma-separated with quoted texts?") from error
+
+
+@dataclass(frozen=True)
+class _BrokenRow:
+    number: int
+    reason: str
+    text: str
+
+
+class _LineNumbering:
+    """Finds the line on which each row starts, from the line breaks in the rows before it."""
+
+    def __init__(self, source: str, head: CsvHead) -> None:
+        self._source = source
+        self._delimiter = head.delimiter
+        self._next_number = 2  # 1 is the header
+        self.next_line = 2 + sum(name.count("\n") for name in head.names)
+
+    def locate(self, table: pa.Table, broken: list[_BrokenRow]) -> RawRows:
+        """The rows of a batch with their lines; takes from `broken` those that stand before or among them."""
+        n_here = _count_before(self._next_number + table.num_rows, [row.number for row in broken])
+        here, broken[:] = broken[:n_here], broken[n_here:]
+        n_all = table.num_rows + len(here)
+        is_broken = np.zeros(n_all, dtype=bool)
+        broken_at = np.array([row.number - self._next_number for row in here], dtype=np.int64)
+        is_broken[broken_at] = True
+        heights = np.ones(n_all, dtype=np.int64)
+        heights[~is_broken] += sum((_count_breaks(column) for column in table.columns), np.int64(0))
+        heights[broken_at] += np.array([row.text.count("\n") for row in here], dtype=np.int64)
+        ends = self.next_line + np.cumsum(heights)
+        starts = ends - heights
+        self._next_number += n_all
+        self.next_line = int(ends[-1]) if n_all else self.next_line
+        rejected = rejected_rows(
+            self._source, starts[broken_at].tolist(), [row.reason for row in here], [row.text for row in here]
+        )
+        lines = pa.array(starts[~is_broken], pa.int64())
+        is_row = _has_content(table)
+        if is_row is not None:
+            table, lines = table.filter(is_row), lines.filter(is_row)
+        return RawRows(self._source, table, lines, rejected, delimiter=self._delimiter)
+
+
+def _count_before(number: int, broken: Sequence[int]) -> int:
+    """How many of the broken rows stand before the row after the last one, each of them moving it by one."""
+    n = 0
+    while n < len(broken) and broken[n] <= number + n:
+        n += 1
+    return n
+
+
+def _count_breaks(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Line feeds in each text of a string column."""
+    counts = [np.zeros(0, dtype=np.int64)]
+    for chunk in column.chunks:
+        _, offset_buffer, data = chunk.buffers()
+        if data is None or not len(chunk):
+            counts.append(np.zeros(len(chunk), dtype=np.int64))
+            continue
+        offsets = np.frombuffer(offset_buffer, np.int32, len(chunk) + 1, chunk.offset * 4)
+        breaks = np.flatnonzero(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] == ord("\n")) + offsets[0]
+        rows = np.searchsorted(offsets, breaks, side="right") - 1
+        counts.append(np.bincount(rows, minlength=len(chunk)))
+    return np.concatenate(counts)
+
+
+def _has_content(table: pa.Table) -> pa.Array | None:
+    """Whether any value of each row is there; None where that holds for all."""
+    if any(column.null_count == 0 for column in table.columns):
+        return None
+    has_content = pc.is_valid(table.column(0))
+    for column in table.columns[1:]:
+        has_content = pc.or_(has_content, pc.is_valid(column))
+    return has_content.combine_chunks()
