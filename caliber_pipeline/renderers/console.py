@@ -21,7 +21,7 @@ from caliber_pipeline.renderers.wording import (
     count_failures,
     diff_lines,
     figure_rows,
-    format_figure,
+    format_stability,
     round_kappas,
     shorten,
     title_evaluation,
@@ -99,7 +99,7 @@ class ConsoleCaliberRenderer:
         most = max((pattern.count for pattern in patterns), default=1) or 1
         for pattern in patterns:
             example = shorten(pattern.examples[0], 80) if pattern.examples else ""
-            stability = format_figure(pattern.stability)
+            stability = format_stability(pattern.stability)
             table.add_row(
                 Text(pattern.category), str(pattern.count), _Bar(pattern.count / most, 12), stability, Text(example)
             )

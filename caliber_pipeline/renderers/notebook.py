@@ -13,7 +13,7 @@ from caliber_pipeline.renderers.wording import (
     KIND,
     count_failures,
     figure_rows,
-    format_figure,
+    format_stability,
     round_kappas,
     shorten,
     title_evaluation,
@@ -75,7 +75,7 @@ class NotebookCaliberRenderer:
                 f"<b>{escape(pattern.category)}</b><br>{_text(pattern.description)}",
                 _n(str(pattern.count)),
                 render_bar(pattern.count / most),
-                _n(format_figure(pattern.stability)),
+                _n(format_stability(pattern.stability)),
                 _list(_text(note) for note in pattern.examples[:3]),
             )
             for pattern in patterns

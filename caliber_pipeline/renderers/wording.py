@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.renderers import views
 
 UNDEFINED: Final = "n/a"
@@ -55,6 +56,13 @@ def diff_lines(old: str, new: str) -> Iterator[tuple[str, str]]:
 def format_figure(value: float | None) -> str:
     """Three decimals, or n/a where undefined."""
     return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def format_stability(value: float | None) -> str:
+    """Two decimals, with a word where the pattern should not be trusted."""
+    if value is None:
+        return UNDEFINED
+    return f"{value:.2f} unstable" if value < MIN_STABILITY else f"{value:.2f}"
 
 
 def format_interval(interval: tuple[float, float] | None) -> str:
