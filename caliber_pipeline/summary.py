@@ -6,6 +6,7 @@ import pandas as pd
 
 from caliber_pipeline.core.alignment_metrics import label_verdict, metric_value
 from caliber_pipeline.core.calibration_history import CalibrationSummary, latest_evaluations, summarize_evaluation
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.resources import Project
@@ -54,7 +55,7 @@ def _kappas_with_people(project: Project, champion: str) -> dict[str, Any]:
 
 
 def _pattern(row: pd.Series) -> dict[str, Any]:
-    stability = None if pd.isna(row["stability"]) else float(row["stability"])
+    stability = plain_cell(row["stability"])
     return {
         "name": row["name"],
         "count": int(row["count"]),

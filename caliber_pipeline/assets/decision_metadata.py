@@ -7,6 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.metadata import Metadata, share_of, show_numbers, show_table
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.renderers.markdown import escape_markdown, render_diff, render_table
 
@@ -75,9 +76,9 @@ def _case(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         "record": row["record_id"],
         "kind": row["kind"].replace("_", " "),
-        "the judge says": _or_none(row["llm_reasoning"]),
-        "people say": _or_none(row["human_notes"]),
-        "pattern": _or_none(row["pattern_name"]),
+        "the judge says": plain_cell(row["llm_reasoning"]),
+        "people say": plain_cell(row["human_notes"]),
+        "pattern": plain_cell(row["pattern_name"]),
     }
 
 
@@ -87,7 +88,7 @@ def _case_in_full(row: Mapping[Any, Any]) -> str:
     head = f"**{escape_markdown(row['record_id'])}**: the judge {judge}, people {people} ({row['split']})"
     sides = render_table(
         [f"the judge {judge}", f"people {people}"],
-        [[_or_none(row["llm_reasoning"]) or "no reasoning", _or_none(row["human_notes"]) or "no note"]],
+        [[plain_cell(row["llm_reasoning"]) or "no reasoning", plain_cell(row["human_notes"]) or "no note"]],
         max_chars=MAX_TEXT,
     )
     texts = render_table(["query", "output"], [[row["query"], row["output"]]], max_chars=MAX_TEXT)
@@ -118,7 +119,3 @@ def _suggestions(row: Mapping[Any, Any]) -> str:
     names = ("aspect", "suggestion", "rationale")
     table = [[*(s[name] for name in names), ", ".join(list(s["record_ids"])[:6])] for s in row["suggestions"]]
     return render_table([*names, "from records"], table) if table else "examples alone"
-
-
-def _or_none(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
-    return None if pd.isna(value) else value

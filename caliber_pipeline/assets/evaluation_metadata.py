@@ -10,6 +10,7 @@ import pandas as pd
 from caliber_pipeline.assets.metadata import Metadata, share_of, show_numbers, show_table
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import confusion_matrix, metric_row, metric_value
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.renderers.kappa_charts import (
     Evaluation,
     plot_kappa_by_version,
@@ -102,7 +103,7 @@ def show_agreement(
 def read_evaluation(version: str, metrics: pd.DataFrame, decision: str) -> Evaluation:
     """A version's kappa on dev with its interval, as it was measured."""
     row = metric_row(metrics, "dev", "cohen_kappa")
-    kappa, low, high = (None if pd.isna(row[name]) else float(row[name]) for name in ("value", "ci_low", "ci_high"))
+    kappa, low, high = (plain_cell(row[name]) for name in ("value", "ci_low", "ci_high"))
     return Evaluation(version, decision, kappa, low, high, datetime.fromisoformat(metrics.attrs["evaluated_at"]))
 
 
@@ -112,7 +113,7 @@ def read_history(history: pd.DataFrame | None) -> list[Evaluation]:
         return []
     columns = history[["criteria_version", "decision", "dev_cohen_kappa", "evaluated_at"]]
     return [
-        Evaluation(version, decision, None if pd.isna(kappa) else float(kappa), evaluated_at=at.to_pydatetime())
+        Evaluation(version, decision, plain_cell(kappa), evaluated_at=at.to_pydatetime())
         for version, decision, kappa, at in columns.itertuples(index=False)
     ]
 

@@ -8,6 +8,7 @@ from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.core.abstention import learn_abstention
 from caliber_pipeline.core.alignment_metrics import metric_row
 from caliber_pipeline.core.calibrated_judge import ExampleTexts, JudgeDocument, build_document
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.judge_scores import resolve_examples
 from caliber_pipeline.resources import Project
 
@@ -42,5 +43,5 @@ def export_judge(
 def _ceiling(metrics: pd.DataFrame) -> dict[str, float | None]:
     """How far people agree with each other, over all records that two of them judged."""
     row = metric_row(metrics, "all", "human_human_kappa")
-    figures = {name: None if pd.isna(row[name]) else float(row[name]) for name in ("value", "ci_low", "ci_high")}
+    figures = {name: plain_cell(row[name]) for name in ("value", "ci_low", "ci_high")}
     return {**figures, "n": int(row["n"])}

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.assets.metadata import show_table
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.pattern_map import map_notes
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.renderers.markdown import render_table
@@ -67,7 +68,7 @@ def _rows(patterns: pd.DataFrame) -> list[dict[str, Any]]:
             "pattern": str(row["name"]),
             "notes": int(row["count"]),
             "share": "█" * max(1, round(BAR_LENGTH * row["count"] / most)),
-            "stability": None if pd.isna(row["stability"]) else float(row["stability"]),
+            "stability": plain_cell(row["stability"]),
             "mark": "unstable" if row["is_unstable"] else "",
             "an example": textwrap.shorten(next(iter(row["examples"]), ""), MAX_EXAMPLE_CHARS, placeholder=" …"),
         }

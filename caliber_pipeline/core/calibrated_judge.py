@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from caliber_pipeline.core.abstention import ALPHA, DELTA, Abstention, learn_abstention
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_row
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import content_hashes
@@ -92,7 +93,7 @@ def build_document(
         "decision_reason": str(decided["decision_reason"]),
         "test": _figures(scored, "test") if (scored["split"] == "test").any() else None,
         "dev": _figures(scored, "dev"),
-        "dev_kappa_corrected": _plain(decided["kappa_corrected"]),
+        "dev_kappa_corrected": plain_cell(decided["kappa_corrected"]),
         "n_test_looks": int(decided["n_test_looks"]),
         "labels": {
             **{str(split): int(n) for split, n in scored["split"].value_counts().sort_index().items()},
@@ -234,7 +235,7 @@ def _figures(scored: pd.DataFrame, split: str) -> dict[str, dict[str, float | in
     found = {}
     for name in FIGURES:
         row = metric_row(metrics, split, name)
-        found[name] = {key: _plain(row[key]) for key in ("value", "ci_low", "ci_high")} | {"n": int(row["n"])}
+        found[name] = {key: plain_cell(row[key]) for key in ("value", "ci_low", "ci_high")} | {"n": int(row["n"])}
     return found
 
 
@@ -256,7 +257,3 @@ def frame_examples(examples: list[ExampleText]) -> pd.DataFrame:
     """The examples as a judge's task takes them."""
     columns = ["record_id", "query", "output", "reference", "human_score", "human_notes"]
     return pd.DataFrame([example.model_dump() for example in examples], columns=columns)
-
-
-def _plain(value: Any) -> float | None:  # noqa: ANN401 - a cell
-    return None if pd.isna(value) else float(value)

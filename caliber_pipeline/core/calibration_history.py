@@ -8,7 +8,7 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS
 from caliber_pipeline.core.alignment_metrics import confusion_matrix, is_test_sealed, metric_value
-from caliber_pipeline.core.conforming import conform_frame, empty_frame
+from caliber_pipeline.core.conforming import conform_frame, empty_frame, plain_cell
 from caliber_pipeline.core.optimized_criteria import is_test_reported
 from caliber_pipeline.core.schemas import CALIBRATION_HISTORY
 
@@ -135,7 +135,7 @@ def summarize_evaluation(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row of the history as the summary shows it."""
     kept = ("criteria_version", "base", "round", "decision", "decision_reason", "n_failed", "n_examples")
     return {
-        **{name: _plain(row[name]) for name in kept},
+        **{name: plain_cell(row[name]) for name in kept},
         **_plain_figures(row, "all"),
         "splits": {
             "dev": _plain_figures(row, "dev"),
@@ -145,8 +145,4 @@ def summarize_evaluation(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _plain_figures(row: Mapping[Any, Any], split: str) -> dict[str, Any]:
-    return {name: _plain(row[f"{split}_{name}"]) for name in ("n", *FIGURES, *CELLS)}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
-    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+    return {name: plain_cell(row[f"{split}_{name}"]) for name in ("n", *FIGURES, *CELLS)}

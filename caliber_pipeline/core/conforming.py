@@ -1,7 +1,9 @@
 """Tables held to their declared schemas, and turned from pandas to Arrow and back."""
 
 import re
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -79,6 +81,15 @@ def conform_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         SchemaError: as `conform_table`.
     """
     return frame_from_arrow(arrow_from_frame(frame, name))
+
+
+def plain_cell(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
+    """The value of a cell as Python has it, None for null."""
+    if value is None or isinstance(value, str | list | np.ndarray):
+        return value
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def empty_frame(name: str) -> pd.DataFrame:

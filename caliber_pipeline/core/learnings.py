@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from caliber_pipeline.core.conforming import conform_frame, empty_frame
+from caliber_pipeline.core.conforming import conform_frame, empty_frame, plain_cell
 from caliber_pipeline.core.enrichment import MAX_FALSE_DISCOVERY_RATE
 from caliber_pipeline.core.notes import normalise_note
 from caliber_pipeline.core.sanitizer import redact
@@ -166,7 +166,7 @@ def _learning_row(pattern: Mapping[Any, Any], text_of: Mapping[str, str], found:
         description=pattern["description"],
         notes={i: texts[i] for i in ordered},
         keywords=tuple(pattern["keywords"]),
-        stability=None if pd.isna(pattern["stability"]) else pattern["stability"],
+        stability=plain_cell(pattern["stability"]),
         enrichment=Enrichment(
             found["n_missed"], found["n_caught"], None if pd.isna(share) else share, found["q_value"]
         ),

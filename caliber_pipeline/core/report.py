@@ -14,6 +14,7 @@ from caliber_pipeline.core.agreement import CELLS
 from caliber_pipeline.core.alignment_metrics import metric_row
 from caliber_pipeline.core.annotator_agreement import EVERYBODY
 from caliber_pipeline.core.calibration_history import latest_evaluations
+from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import ALPHA
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
@@ -110,7 +111,7 @@ def build_report(source: ReportSource) -> Row:
         "version": source.version,
         "champion": champion,
         "verdict": _verdict(source),
-        "decision": {name: _plain(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
+        "decision": {name: plain_cell(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
         "splits": [{"name": split, "note": SPLIT_NOTES[split], "n": _count(metrics, split)} for split in splits],
         "figures": _figures(metrics, splits),
         "people": _people(source),
@@ -163,8 +164,8 @@ def _verdict(source: ReportSource) -> Row:
 def _figure(metrics: pd.DataFrame, split: str, name: str) -> Row:
     row = metric_row(metrics, split, name)
     return {
-        "value": _plain(row["value"]), "low": _plain(row["ci_low"]), "high": _plain(row["ci_high"]),
-        "n": int(row["n"]), "reason": _plain(row["reason"]),
+        "value": plain_cell(row["value"]), "low": plain_cell(row["ci_low"]), "high": plain_cell(row["ci_high"]),
+        "n": int(row["n"]), "reason": plain_cell(row["reason"]),
     }  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def _people(source: ReportSource) -> Row:
     wide = own.pivot_table(index="annotator", columns="metric", values="value", aggfunc="first")
     counts = own[own["metric"] == "accept_rate"].set_index("annotator")["n"]
     shown = [
-        {"n": int(counts.get(name, 0)), **{f: _plain(row.get(f)) for f in ANNOTATOR_FIGURES}}
+        {"n": int(counts.get(name, 0)), **{f: plain_cell(row.get(f)) for f in ANNOTATOR_FIGURES}}
         for name, row in wide.iterrows()
     ]
     return {**kappas, "annotators": sorted(shown, key=lambda each: -each["n"])[:MAX_ANNOTATORS]}
@@ -223,7 +224,7 @@ def _comparison(source: ReportSource, champion: str) -> list[Row]:
 
 def _evaluation(row: pd.Series) -> Row:
     names = ("criteria_version", "base", "decision", "dev_cohen_kappa", "dev_n", "all_accuracy", "champion")
-    return {name: _plain(row[name]) for name in names} | {
+    return {name: plain_cell(row[name]) for name in names} | {
         "evaluated_at": row["evaluated_at"].strftime("%Y-%m-%d %H:%M")
     }
 
@@ -233,8 +234,8 @@ def _pattern(row: Row) -> Row:
         "name": row["name"], "count": int(row["count"]), "polarity": row["polarity"],
         "is_unclustered": bool(row["is_unclustered"]), "description": _shorten(row["description"]),
         "keywords": list(row["keywords"])[:8], "examples": [_shorten(note) for note in row["examples"][:MAX_EXAMPLES]],
-        "stability": _plain(row["stability"]),
-        "is_unstable": (_plain(row["stability"]) or 1.0) < MIN_STABILITY,
+        "stability": plain_cell(row["stability"]),
+        "is_unstable": (plain_cell(row["stability"]) or 1.0) < MIN_STABILITY,
     }  # fmt: skip
 
 
@@ -262,7 +263,7 @@ def _misalignment(row: Row) -> Row:
     texts = {name: _shorten(row[name]) for name in ("query", "output", "reference", "human_notes", "llm_reasoning")}
     return texts | {
         "record_id": row["record_id"], "split": row["split"], "kind": row["kind"].replace("_", " "),
-        "severity": row["severity"], "pattern": _plain(row["pattern_name"]),
+        "severity": row["severity"], "pattern": plain_cell(row["pattern_name"]),
         "attribution": row["attribution"].replace("_", " "), "why": row["attribution_reason"],
     }  # fmt: skip
 
@@ -354,16 +355,8 @@ def _provenance(source: ReportSource) -> Row:
 def _records(frame: pd.DataFrame) -> list[Row]:
     """Rows as plain values, null as None."""
     names = list(map(str, frame.columns))
-    columns = ([_plain(value) for value in frame[name]] for name in names)
+    columns = ([plain_cell(value) for value in frame[name]] for name in names)
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
-    if value is None or isinstance(value, str | list | np.ndarray):
-        return value
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _shorten(text: str | None) -> str | None:
