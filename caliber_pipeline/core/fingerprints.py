@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from caliber_pipeline.core.criteria import Criteria
 
 _MIX: Final = tuple(np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_SLICE: Final = 2048  # texts whose copies fit into a processor's cache
 _HASH_KEY: Final = "0123456789123456"  # pandas' own
 _NULL_HASH: Final = np.uint64(0xA5A5_5A5A_C3C3_3C3C)
 
@@ -37,9 +38,12 @@ def hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
 
 def hash_strings(texts: pa.ChunkedArray | pa.Array, key: str = _HASH_KEY) -> NDArray[np.uint64]:
     """As `hash_texts`, for an Arrow column without nulls; another key of 16 bytes gives independent hashes."""
-    # as bytes, since a text would first be decoded and then be encoded again
-    values = texts.cast(pa.binary()).to_numpy(zero_copy_only=False)
-    return pd.util.hash_array(values, categorize=False, hash_key=key)
+    bytes_ = texts.cast(pa.binary())  # not texts, which would be decoded only to be encoded again
+    parts = [
+        pd.util.hash_array(part.to_numpy(zero_copy_only=False), categorize=False, hash_key=key)
+        for part in (bytes_[start : start + _SLICE] for start in range(0, len(bytes_), _SLICE))
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
 
 def _mix(values: NDArray[np.uint64]) -> None:

@@ -31,6 +31,13 @@ def test_the_hash_of_a_text_depends_on_the_text_alone(texts: list[str], start: i
     assert len(set(whole)) == len(set(texts))
 
 
+def test_long_columns_are_hashed_whole() -> None:
+    texts = pd.Series(map(str, range(5000)), dtype="string[pyarrow]")
+    hashes = hash_strings(pa.array(texts, from_pandas=True))
+    assert hashes.tolist() == hash_texts(texts).tolist()
+    assert len(set(hashes.tolist())) == 5000
+
+
 @given(text=st.text())
 @settings(deadline=None)
 def test_another_key_gives_another_hash(text: str) -> None:
