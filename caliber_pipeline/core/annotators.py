@@ -293,8 +293,8 @@ def _people_series(kinds: Floats, weights: Floats, rng: np.random.Generator) -> 
 def _summarise(name: str, values: Floats, n: int) -> Figure:
     if np.isnan(values[0]):
         return Figure(name, None, None, None, n, "one and the same verdict throughout")
-    low, high = percentiles(values[1:], expanded_tail(n))
-    return Figure(name, float(values[0]), low, high, n)
+    value, (low, high) = float(values[0]), percentiles(values[1:], expanded_tail(n))
+    return Figure(name, value, min(low, value), max(high, value), n)
 
 
 def _count_cells(first: Floats, second: Floats) -> Floats:

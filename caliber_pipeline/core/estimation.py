@@ -62,7 +62,8 @@ def estimate_from_random_sample(
     PPI++: Angelopoulos, Duchi & Zrnic (2023), arXiv 2311.01453: the labels' mean, moved by the judge's mean on the
     unlabelled records less that on the labelled ones, with the weight that makes the variance least; a judge that
     knows nothing gets weight 0. The interval is that of a proportion at the size that has this variance, as the normal
-    one undercovers for rates near 0 or 1.
+    one undercovers for rates near 0 or 1; of groups and weights it is as much wider as a t interval with the degrees of
+    freedom that few heavy groups leave (Satterthwaite, 1946, Biometrics Bull. 2:110-114).
 
     Args:
         human: Labels of the labelled records, 0 or 1.
@@ -94,7 +95,8 @@ def estimate_from_random_sample(
     design_effect = _design_effect(rectified, groups, shares)
     smoothed = design_effect * _smoothed_variance(labels, judged, weight, shares) + of_others
     n_equivalent = _equivalent_size(value, smoothed, n)
-    low, high = proportion_interval(value * n_equivalent, n_equivalent, confidence=confidence)
+    n_known = n_equivalent / _widening(rectified, groups, shares, confidence) ** 2
+    low, high = proportion_interval(value * n_known, n_known, confidence=confidence)
     return RateEstimate(
         assumption=RANDOM_SAMPLE,
         value=value,
@@ -131,7 +133,8 @@ def estimate_under_label_shift(
     labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
     _require(labels, others)
     shares = _normalised(weights, labels.size)
-    design_effect = _design_effect((labels != judged).astype(np.float64), groups, shares)
+    errors = (labels != judged).astype(np.float64)
+    design_effect = _design_effect(errors, groups, shares)
     accepts, rejects = shares * labels / design_effect, shares * (1 - labels) / design_effect
     n_accepts, n_rejects = float(accepts.sum()), float(rejects.sum())
     if min(labels.sum(), (1 - labels).sum()) < MIN_OF_EACH:
@@ -163,6 +166,7 @@ def estimate_under_label_shift(
         * (centre * recall * (1 - recall) / n_recall - (1 - centre) * specificity * (1 - specificity) / n_specificity)
     )
     half = z * np.sqrt(_corrected_variance(rate, n_rate, recall, n_recall, specificity, n_specificity, centre))
+    half *= _widening(errors, groups, shares, confidence)
     low, high = np.clip([centre + shift - half, centre + shift + half], 0.0, 1.0)
     return RateEstimate(
         assumption=LABEL_SHIFT,
@@ -195,16 +199,40 @@ def _variance(values: Floats, weights: Floats) -> float:
     return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
 
 
+def _places(groups: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int64]:
+    """The number of each record's group."""
+    if groups is None:
+        return np.arange(n)
+    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], dtype=np.int64)
+
+
 def _design_effect(values: Floats, groups: npt.ArrayLike | None, weights: Floats) -> float:
     """How many times larger groups and weights make the variance of a mean, never below 1.
 
     From the sums over groups: Cochran (1977), Sampling Techniques, 6.4 (a ratio) and 9A.
     """
-    places = np.arange(values.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    places = _places(groups, values.size)
     sums = np.bincount(places, weights=weights * (values - np.average(values, weights=weights)))
     variance = float((sums**2).sum()) * (1.0 if groups is None else sums.size / max(sums.size - 1, 1))
     single = _variance(values, weights) * values.size
     return max(1.0, variance / single) if single > 0 else 1.0
+
+
+def _widening(values: Floats, groups: npt.ArrayLike | None, weights: Floats, confidence: float) -> float:
+    """How many times wider than a normal interval one of a mean is, whose variance few heavy groups tell.
+
+    At least 1, which it is for single records of equal weight.
+    """
+    from scipy.special import stdtrit
+
+    places = _places(groups, values.size)
+    if np.bincount(places).max() == 1 and (weights == weights[0]).all():
+        return 1.0
+    squares = np.bincount(places, weights=weights * (values - np.average(values, weights=weights))) ** 2
+    spread = float((squares**2).sum()) - float(squares.sum()) ** 2 / squares.size
+    freedom = 2 * float(squares.sum()) ** 2 / spread if spread > 0 else np.inf
+    freedom = max(1.0, min(freedom, squares.size - 1))
+    return float(stdtrit(freedom, (1 + confidence) / 2)) / normal_quantile(confidence)
 
 
 def _smoothed_variance(labels: Floats, judged: Floats, weight: float, shares: Floats) -> float:

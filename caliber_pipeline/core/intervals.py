@@ -237,11 +237,13 @@ def metric_intervals(
     intervals["lift"] = min(low for low, _ in gains), min(high for _, high in gains)
     low, high = intervals["prevalence"]
     intervals["majority_baseline"] = (max(low, 1 - high, 0.5), max(high, 1 - low))
-    defined = point_metrics(sample.cells)
-    return {
-        name: ends if not np.isnan(defined.get(name, defined["balanced_accuracy"])) else (np.nan, np.nan)
-        for name, ends in intervals.items()
-    }
+    values = _figures(sample.cells)
+    return {name: _around(float(values[name]), ends) for name, ends in intervals.items()}
+
+
+def _around(value: float, ends: Interval) -> Interval:
+    """The ends, reaching to the value: draws are smoothed, and end short of a perfect figure; NaN without a value."""
+    return (np.nan, np.nan) if np.isnan(value) else (min(ends[0], value), max(ends[1], value))
 
 
 def _figures(cells: Floats) -> dict[str, Floats]:

@@ -369,3 +369,13 @@ def test_intervals_of_repeat_stability_cover(n: int, n_votes: int) -> None:
     intervals = [mean_interval(float(s.sum()), float((s**2).sum()), n) for s in vote_shares((4000, n))]
 
     assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.935
+
+
+@pytest.mark.parametrize("cells", [(25, 25, 0, 0), (0, 0, 25, 25), (50, 0, 0, 0), (1, 1, 0, 0), (0, 3, 0, 1)])
+def test_an_interval_reaches_to_its_figure_where_that_is_perfect(cells: tuple[int, int, int, int]) -> None:
+    units = np.repeat(np.eye(4), cells, axis=0)
+    groups = CellSample.from_units(units * np.linspace(1, 2, len(units))[:, None])
+    for sample in (CellSample.from_counts(cells), groups):
+        values, intervals = point_metrics(sample.cells), metric_intervals(sample)
+        known = {name: float(value) for name, value in values.items() if not np.isnan(value)}
+        assert all(intervals[name][0] <= value <= intervals[name][1] for name, value in known.items())
