@@ -103,17 +103,15 @@ def _tables_of(each: CalibrationRound, criteria: Criteria, data: _Data, encoder:
 
     from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics, seal_test
     from caliber_pipeline.core.judge_scores import assign_splits, join_labels
-    from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
+    from caliber_pipeline.core.misalignments import find_misalignments
+    from caliber_pipeline.encoders.neighbours import encode_neighbours
 
     verdicts = each.result.judge_scores.copy()
     scored = join_labels(verdicts, data.labels, data.records)
     splits = verdicts[["record_id", "llm_score", "is_example"]].merge(assign_splits(verdicts, data.records))
     people = compute_people_metrics(data.annotations, splits)
     metrics = pd.concat([compute_alignment_metrics(scored), people], ignore_index=True)
-    vectors = None
-    if needs_vectors(scored):
-        texts = scored[["record_id"]].merge(data.records, on="record_id")
-        vectors = encoder.encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
+    vectors = encode_neighbours(encoder, scored, data.records)
     stored = {
         "judge_scores": verdicts,
         "alignment_metrics": metrics if each.is_test_reported else seal_test(metrics),

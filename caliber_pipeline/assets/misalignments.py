@@ -11,7 +11,8 @@ from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import ask_owner
 from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.judge_scores import join_labels
-from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
+from caliber_pipeline.core.misalignments import find_misalignments
+from caliber_pipeline.encoders.neighbours import encode_neighbours
 from caliber_pipeline.renderers.markdown import render_list
 from caliber_pipeline.resources import Project
 
@@ -28,10 +29,7 @@ def misalignments(
     """List the misalignments of one criteria version."""
     records = load_records(project, judge_scores)
     scored = join_labels(judge_scores, resolve_labels(annotations), records)
-    vectors = None
-    if needs_vectors(scored):
-        texts = scored[["record_id"]].merge(records, on="record_id")
-        vectors = project.build_encoder().encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
+    vectors = encode_neighbours(project.build_encoder(), scored, records)
     found = find_misalignments(scored, records, patterns, vectors)
     return dg.Output(
         with_attrs(found, judge_scores),

@@ -4,9 +4,10 @@ import pandas as pd
 
 from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.conforming import empty_frame
-from caliber_pipeline.core.misalignments import find_misalignments, needs_vectors
+from caliber_pipeline.core.misalignments import find_misalignments
 from caliber_pipeline.core.patterns import discover_patterns
 from caliber_pipeline.core.proposals import TrainEvidence, select_train
+from caliber_pipeline.encoders.neighbours import encode_neighbours
 from caliber_pipeline.encoders.notes import encode_notes
 from caliber_pipeline.encoders.protocol import Encoder
 
@@ -36,9 +37,5 @@ def gather_evidence(
         patterns: Of the `patterns` schema.
         encoder: Of records, where neighbours can tell whether a lone label is in doubt.
     """
-    vectors = None
-    if needs_vectors(scored):
-        texts = scored[["record_id"]].merge(records, on="record_id")
-        vectors = encoder.encode([*(texts["query"] + "\n" + texts["output"])]).astype("float64")
-    misalignments = find_misalignments(scored, records, patterns, vectors)
+    misalignments = find_misalignments(scored, records, patterns, encode_neighbours(encoder, scored, records))
     return select_train(scored, misalignments, patterns, records)
