@@ -34,6 +34,8 @@ from caliber_pipeline.core.splits import (
 # what judging and splitting read of the records
 FINGERPRINTED = ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning", "group")
 
+_MAX_CUTS = 0.005  # of the rows; with more, writing many small pieces costs what copying would
+
 FindRepeats = Callable[[pa.Array, pa.Array, pa.Array], tuple[NDArray[np.bool_], NDArray[np.int64]]]
 """From ids, lines and whether each row is sound: which rows repeat the id of an earlier one, and the line of that."""
 
@@ -171,9 +173,8 @@ class RecordParser:
         ).select(RECORDS.names)
         is_rejected = faults.is_faulty
         if pc.any(is_rejected).as_py():
-            is_sound = pc.invert(is_rejected)
-            table = table.filter(is_sound)
-            group_hashes = group_hashes[is_sound.to_numpy(zero_copy_only=False)]
+            is_sound = pc.invert(is_rejected).to_numpy(zero_copy_only=False)
+            table, group_hashes = _choose(table, is_sound), group_hashes[is_sound]
         return ParsedBatch(conform_table(table, RECORDS, "records"), group_hashes, is_rejected, faults.reasons)
 
     def _groups(
@@ -216,6 +217,15 @@ def metadata_columns(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
         raise InputError(f"no record has the metadata column {unknown}; the columns are {sorted(known)[:20]}")
     values = {name: pc.map_lookup(metadata, pa.scalar(name), "first") for name in names}
     return frame_from_arrow(pa.table({"record_id": pa.array(records["record_id"], from_pandas=True), **values}))
+
+
+def _choose(table: pa.Table, is_chosen: NDArray[np.bool_]) -> pa.Table:
+    """The chosen rows; where nearly all are, as the slices between the others, as filtering copies every text."""
+    others = np.flatnonzero(~is_chosen)
+    if len(others) > _MAX_CUTS * len(is_chosen):
+        return table.filter(pa.array(is_chosen))
+    starts, ends = [0, *(others + 1)], [*others, len(is_chosen)]
+    return pa.concat_tables([table[start:end] for start, end in zip(starts, ends, strict=True) if end > start])
 
 
 def _without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -104,6 +104,20 @@ def test_a_row_tells_all_that_is_wrong_with_it() -> None:
     ]
 
 
+@pytest.mark.parametrize("bad", [{0}, {0, 1, 500, 999}, {998, 999}, set(range(0, 1000, 50)), set(range(1000))])
+def test_the_others_stay_as_they_are_however_many_are_rejected(bad: set[int]) -> None:
+    rows = [
+        {"id": str(i), "query": f"q{i}", "output": " " if i in bad else f"o{i}", "model": f"m{i}"} for i in range(1000)
+    ]
+    parsed = parse(rows)
+    kept = [row for i, row in enumerate(rows) if i not in bad]
+    alone = parse(kept).table if kept else parse(rows).table
+    assert parsed.table["record_id"].tolist() == [row["id"] for row in kept]
+    assert parsed.table["output"].tolist() == [row["output"] for row in kept]
+    pd.testing.assert_frame_equal(parsed.table.drop(columns="line"), alone.drop(columns="line"))
+    assert parsed.table["line"].tolist() == [int(str(row["id"])) + 2 for row in kept]
+
+
 def test_the_first_of_equal_ids_stays_and_the_others_are_rejected_with_its_line() -> None:
     parsed = parse(
         [{"id": i, "query": q, "output": "o"} for i, q in [("7", "a"), ("8", "b"), ("7", "c"), (" 7 ", "d")]]
