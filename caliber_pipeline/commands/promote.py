@@ -35,10 +35,12 @@ def execute(arguments: argparse.Namespace) -> None:
 
     Raises:
         InputError: the version is not evaluated, is champion already, or the reason is blank.
+        JudgeError: test has to be judged, and the judge cannot be had; nothing was promoted.
     """
     import dagster as dg
 
     from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.judge_scores import is_test_judged
     from caliber_pipeline.core.loop import data_fingerprint
     from caliber_pipeline.core.optimized_criteria import count_test_looks, current_champion, promote_by_hand
     from caliber_pipeline.instances import open_instance
@@ -52,6 +54,9 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError(f"'{version}' is champion already")
     if not arguments.reason.strip():
         raise InputError("the reason is blank; say why, in a few words")
+    if not is_test_judged(project.tables.load_attrs("judge_scores", version) or {}):
+        # test will be judged: a judge that cannot be had must not leave half a promotion
+        project.build_judge(criteria=project.criteria_files.load(version), version=version)
     others = {name: frame for name, frame in decided.items() if name != version}
     n_looks = count_test_looks(others, data_fingerprint(decided[version].attrs)) + 1
     row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC), n_looks)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ from caliber_pipeline.core.selection_bias import correct_best
 from caliber_pipeline.core.stopping import Decision, LoopSettings
 from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.core.weights import inclusion_weights
+
+_BEFORE: Final = " (before: "
 
 
 def current_champion(decided: Mapping[str, pd.DataFrame]) -> str | None:
@@ -228,9 +230,12 @@ def promote_by_hand(row: pd.DataFrame, reason: str, decided_at: datetime, n_test
         n_test_looks: Versions looked at on test so far on these data, this one included.
     """
     before = row.iloc[0]
+    _, is_again, by_the_gate = str(before["decision_reason"]).partition(_BEFORE)
+    if not (is_again and bool(before["is_by_hand"])):  # whoever goes back and forth reads the gate's reason, once
+        by_the_gate = f"{before['decision']}, {before['decision_reason']})"
     changed = row.assign(
         decision="promoted",
-        decision_reason=f"by hand: {reason} (before: {before['decision']}, {before['decision_reason']})",
+        decision_reason=f"by hand: {reason}{_BEFORE}{by_the_gate}",
         champion=before["criteria_version"],
         is_by_hand=True,
         n_test_looks=n_test_looks,

@@ -168,6 +168,8 @@ def test_a_promotion_by_hand_keeps_what_was_before_in_its_reason() -> None:
     assert first["is_by_hand"]
     assert first["n_test_looks"] == 2
     assert first["decision_reason"] == "by hand: people like it (before: rejected, no gain)"
+    again = core.promote_by_hand(promoted, "they still do", START + timedelta(hours=2), 2).iloc[0]
+    assert again["decision_reason"] == "by hand: they still do (before: rejected, no gain)"
     assert promoted.attrs == row_.attrs
     assert core.current_champion({"v001": FIRST["v001"], "v002": promoted}) == "v002"
 
