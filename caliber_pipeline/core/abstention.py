@@ -107,9 +107,6 @@ def find_threshold(
 
 @accepts(alpha=SHARE, delta=SHARE)
 def _find(confidence: npt.ArrayLike, is_agreeing: npt.ArrayLike, alpha: float, delta: float) -> Abstention:
-    for name, risk in (("alpha", alpha), ("delta", delta)):
-        if not 0 < risk < 1:
-            raise InputError(f"{name} is {risk}; give a share between 0 and 1, such as 0.1")
     values, agrees = np.asarray(confidence, dtype=np.float64), np.asarray(is_agreeing, dtype=np.bool_)
     if values.shape != agrees.shape:
         raise InputError(f"{values.size} confidences and {agrees.size} agreements; give one of each per record")

@@ -165,3 +165,8 @@ def test_the_guarantee_fails_in_at_most_delta_of_runs(n: int) -> None:
 
     assert failures / n_runs <= delta + 2 * (delta * (1 - delta) / n_runs) ** 0.5
     assert found / n_runs > {50: 0.05, 200: 0.3, 1000: 0.85}[n]
+
+
+def test_a_threshold_needs_one_agreement_per_confidence() -> None:
+    with pytest.raises(InputError, match="1 confidences and 2 agreements; give one of each per record"):
+        find_threshold([0.9], [True, False])

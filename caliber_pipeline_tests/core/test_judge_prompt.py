@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from caliber_pipeline.core import conforming, judge_prompt
 from caliber_pipeline.core.criteria import Clause, Criteria
+from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.judge_prompt import (
     REPLY_SCHEMA,
     TEMPLATE_VERSION,
@@ -77,7 +78,9 @@ def test_a_text_that_holds_the_code_of_its_own_fence_gets_another_one() -> None:
 
 def test_codes_are_made_until_one_is_in_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge_prompt, "_CODE_LENGTH", 1)
-    assert fence_code(["0123456789", "ABCDE"]) == "f"
+    text = "023456789abcdef"
+    assert digest("0", text)[0] != "1"  # the first code is in the text
+    assert fence_code([text]) == "1"
 
 
 @given(st.text(), st.text(), st.none() | st.text())
@@ -123,8 +126,6 @@ def test_the_default_prompt_asks_for_reasoning_before_the_score() -> None:
 
 def test_the_template_that_version_1_names_has_not_changed() -> None:
     # A change of wording changes verdicts: raise TEMPLATE_VERSION with it, then the hash here.
-    from caliber_pipeline.core.fingerprints import digest
-
     (system,) = build_prefix(Criteria(criteria="c"), make_examples())
     assert TEMPLATE_VERSION == "1"
     assert digest(system["content"], build_record_message("q", "o", "r"))[:16] == "25beea191972b014"
