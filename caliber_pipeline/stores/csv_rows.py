@@ -41,10 +41,10 @@ def read_head(path: Path) -> CsvHead:
     """
     try:
         with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-            row = next(csv.reader(text), [])
-            delimiter = ","
-            if len(row) == 1:  # no comma: nobody's records have one column
-                delimiter = next((char for char in _OTHER_DELIMITERS if char in row[0]), ",")
+            delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+            row = next(csv.reader(text, delimiter=delimiter), [])
+            if len(row) == 1:  # nobody's records have one column
+                delimiter = next((char for char in _OTHER_DELIMITERS if char in row[0]), delimiter)
                 text.seek(0)
                 row = next(csv.reader(text, delimiter=delimiter), [])
     except UnicodeDecodeError:

@@ -9,6 +9,7 @@ import pytest
 
 from caliber_pipeline import cli
 from caliber_pipeline.core.schemas import JUDGE_SCORES
+from caliber_pipeline.stores import input_files
 from caliber_pipeline_tests.judges.batch_server import BatchConfig, batch_server
 
 
@@ -48,6 +49,18 @@ def test_the_reason_of_the_first_rejection_is_told(
 ) -> None:
     assert cli.main(["ingest", "--records", str(records), "--output", str(tmp_path / "out")]) == 0
     assert "1 row rejected, see rejected_records.parquet; the first, line 42: query is blank" in capsys.readouterr().out
+
+
+def test_that_the_file_is_read_again_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 200)
+    path = tmp_path / "records.csv"
+    pd.DataFrame([{"id": i % 90, "query": f"q{i}", "output": "o"} for i in range(100)]).to_csv(path, index=False)
+    assert cli.main(["ingest", "--records", str(path), "--output", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("reading the file again: ids repeat") == 1
+    assert "10 rows rejected" in told.out
 
 
 def test_what_is_missing_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

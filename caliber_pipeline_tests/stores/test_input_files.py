@@ -312,7 +312,12 @@ def test_another_delimiter_is_seen_where_the_first_line_has_no_comma(tmp_path: P
         {"line": 4, "reason": "has 2 values for 3 columns", "raw": f"3{delimiter}d"}
     ]
     assert rows.render_raw(pa.array([False, True])) == [f'2{delimiter}"{delimiter}"{delimiter}']
-    assert load_rows(write(tmp_path / "r.tsv", "id\n1\n")).table.to_pylist() == [{"id": "1"}]
+
+
+def test_a_tsv_file_is_separated_by_tabs_whatever_its_first_line_holds(tmp_path: Path) -> None:
+    rows = load_rows(write(tmp_path / "r.tsv", "id\tquery, as asked\n1\ta,b\n"))
+    assert rows.table.to_pylist() == [{"id": "1", "query, as asked": "a,b"}]
+    assert load_rows(write(tmp_path / "s.tsv", "id\n1\n")).table.to_pylist() == [{"id": "1"}]
 
 
 def test_a_quote_that_is_never_closed_is_named_with_the_line_it_is_behind(
