@@ -26,7 +26,7 @@ from caliber_pipeline.stores.ingest import load_annotatable, load_annotations, s
         ),
     },
 )
-def annotations(context: dg.AssetExecutionContext, project: Project) -> Iterator[dg.Output[object]]:
+def annotations(project: Project) -> Iterator[dg.Output[object]]:
     """Read the annotations."""
     with one_line_failures():
         loaded = load_annotations(project.settings, load_annotatable(project.settings, project.tables))
