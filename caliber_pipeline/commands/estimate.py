@@ -81,6 +81,7 @@ def execute(arguments: argparse.Namespace) -> None:
     result = {
         "criteria_version": champion.version,
         **vars(estimate),
+        "n_groups": int(champion.held_out["group"].nunique()),
         "n_failed": len(verdicts) - len(judged),
         "n_rejected_rows": n_rejected,
         "abstention": {**vars(abstention), "n_abstained": n_abstained},
@@ -124,6 +125,8 @@ def _write_abstained(
 
 
 def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abstention") -> str:
+    from caliber_pipeline.core.intervals import MIN_GROUPS
+
     assumptions = {
         "random_sample": "if the labels are a random sample of these records",
         "label_shift": "if the judge errs on each kind as often as on the labels",
@@ -135,6 +138,8 @@ def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abs
         f"records; {estimate.n_labels} labels of dev and test correct it. Labels alone would take "
         f"{estimate.n_equivalent:.0f} for as short an interval.",
     ]
+    if result["n_groups"] < MIN_GROUPS:
+        lines.append(f"The labels are of only {result['n_groups']} groups: the interval may be too narrow.")
     if result["n_failed"] or result["n_rejected_rows"]:
         lines.append(f"Left out: {result['n_failed']} without a verdict, {result['n_rejected_rows']} rejected rows.")
     if abstention.threshold is None:
