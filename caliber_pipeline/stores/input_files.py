@@ -7,14 +7,13 @@ from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.schemas import REJECTED_ROWS
 from caliber_pipeline.stores.csv_rows import read_batches, read_head
 from caliber_pipeline.stores.input_bytes import check_utf8, find_format, open_bytes
-from caliber_pipeline.stores.jsonl_blocks import Block, float_text, iter_blocks, json_text, parse_block
+from caliber_pipeline.stores.jsonl_blocks import Block, empty_to_null, float_text, iter_blocks, json_text, parse_block
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 
 BLOCK_BYTES: Final = 8 << 20  # a row must fit into it; larger blocks are slower and take more memory
@@ -208,5 +207,4 @@ def _parquet_batches(path: Path, names: Sequence[str], left_out: Sequence[str]) 
 def _text_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_nested(column.type):
         return pa.chunked_array([pa.array([json_text(v) for v in column.to_pylist()], pa.string())])
-    text = float_text(column) if pa.types.is_floating(column.type) else column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return float_text(column) if pa.types.is_floating(column.type) else empty_to_null(column.cast(pa.string()))

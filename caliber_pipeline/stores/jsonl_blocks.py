@@ -107,6 +107,12 @@ def float_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.coalesce(whole, rest)
 
 
+def empty_to_null(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with null for ""; not copied where it has none."""
+    is_empty = pc.equal(texts, "")
+    return pc.if_else(is_empty, pa.scalar(None, pa.string()), texts) if pc.any(is_empty).as_py() else texts
+
+
 def _read_at_once(block: bytes, ends: NDArray[np.int64]) -> dict[str, pa.ChunkedArray] | None:
     """The columns, or None where Arrow does not read the block, or may not read it as Python's json does."""
     data = np.frombuffer(block, np.uint8)
@@ -157,8 +163,7 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         is_short = pc.or_(pc.equal(size, 0), pc.and_(pc.greater_equal(size, _SHORT_FROM), pc.less(size, _EXACT_BELOW)))
         is_plain = pc.and_(is_short, pc.match_substring_regex(text, r"^-?\d+(\.\d+)?$"))
         return text if pc.all(pc.or_kleene(is_plain, pc.is_nan(column))).as_py() else None
-    text = column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return empty_to_null(column.cast(pa.string()))
 
 
 def _read_each(block: bytes, first_line: int, next_line: int) -> Block:
