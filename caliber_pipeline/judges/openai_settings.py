@@ -199,7 +199,9 @@ class OpenAIJudgeSettings:
 
 
 def _refuse_secrets(url: str | None) -> None:
-    """Refuse a base URL with a key in it: logs and tables would show it."""
+    """Refuse a base URL with a key in it, which logs and tables would show, or with what no URL holds."""
+    if url is not None and not (url.isprintable() and url.split() == [url]):
+        raise InputError(f"base URL {shown_url(url)!r} holds white space; give one like http://localhost:8000/v1")
     if url is not None and (what := find_secret(url)):
         raise InputError(
             f"base URL '{shown_url(url)}' holds {what}; leave it out, and put the key into CALIBER_API_KEY"

@@ -80,6 +80,7 @@ def test_azure_takes_its_endpoint_and_version_from_its_own_variables() -> None:
         ({"base_url": "https://h/v1?api-version=1&key=canary"}, "base URL 'https://h/v1' holds 'key' in its query"),
         ({"base_url": "https://u:canary@h/v1?k=canary"}, "base URL 'https://h/v1' holds a user or password; leave"),
         ({"base_url": "https://canary@h/v1"}, "put the key into CALIBER_API_KEY"),
+        ({"base_url": "http://h:1/v1\n2"}, "holds white space; give one like"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_their_value(arguments: dict[str, object], message: str) -> None:
