@@ -71,6 +71,7 @@ class BatchJudge:
         tell: Called with a line about every batch that was sent, or that ended before all its lines were answered, and
             every ten minutes while one waits.
         endings: How the batches ended whose results were taken, by the provider's word for it.
+        sending: Held while a batch is sent, so that who sends knows what else was under way.
         is_full: Set while the provider has no room for more batches.
     """
 
@@ -103,6 +104,7 @@ class BatchJudge:
         self._is_stopped = threading.Event()
         self._sleep = sleep or self._is_stopped.wait
         self._single_calls = threading.Lock()  # their limits hold for one run at a time
+        self.sending = threading.Lock()
         self.is_full = threading.Event()
         self._told_at = time.monotonic()
         self.waits = waits
@@ -211,6 +213,7 @@ class _BatchRun:
         self._record_of = {custom_id: record_id for custom_id, record_id, _ in self._requests()}
         self._open = set(self._record_of)
         self._unsent: set[str] = set()
+        self._alone: set[StoredBatch] = set()
         self.to_repeat: set[str] = set()
         self.spent = 0
 
@@ -223,7 +226,7 @@ class _BatchRun:
                 try:
                     status, lines = self._files.look(batch)
                 except QueueFullError:
-                    if not self._folder.load_all():  # no other is to end: this one alone is too much
+                    if batch in self._alone:  # no other was to end: this one by itself is too much
                         raise
                     self._judge.is_full.set()
                     del under_way[batch]
@@ -241,9 +244,10 @@ class _BatchRun:
 
     def _wait(self) -> dict[StoredBatch, tuple[str, ...]]:
         """Wait a little, then send again what the provider had no room for."""
-        if not self._judge.waits:
-            raise StillUnderWayError(describe_batches(self._folder.load_all()))
-        self._judge.pause()
+        if self._judge.waits:
+            self._judge.pause()
+        elif batches := self._folder.load_all():
+            raise StillUnderWayError(describe_batches(batches))
         unsent, self._unsent = self._unsent, set()
         self._judge.is_full.clear()
         return self._send(set(self._record_of) - unsent) if unsent else {}
@@ -264,7 +268,11 @@ class _BatchRun:
             if self._judge.is_full.is_set():
                 self._unsent.update(requests)
                 continue
-            batch = self._files.send(requests)
+            with self._judge.sending:
+                is_alone = not self._folder.load_all()
+                batch = self._files.send(requests)
+            if is_alone:
+                self._alone.add(batch)
             batches[batch] = tuple(requests)
             self._judge.tell(f"batch {batch.batch_id} sent, {batch.n_requests} records")
         return batches

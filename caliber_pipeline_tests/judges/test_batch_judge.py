@@ -14,7 +14,7 @@ from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.runner import run_judge
-from caliber_pipeline.stores.batch_folder import BatchFolder
+from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.batch_server import BatchConfig, BatchServer, batch_server
 from caliber_pipeline_tests.judges.scripted import make_task
@@ -137,6 +137,33 @@ def test_a_batch_that_the_provider_refuses_ends_the_run_with_its_reason(tmp_path
         with pytest.raises(JudgeError, match="refused batch batch-0 of 10 records: too many tokens queued; run"):
             run_judge(make_judge(server, tmp_path), make_task(TEXTS))
         assert_as_live(server, run_judge(make_judge(server, tmp_path), make_task(TEXTS)))
+
+
+def test_a_batch_refused_for_want_of_room_is_sent_again_even_where_the_others_have_ended_by_then(
+    tmp_path: Path,
+) -> None:
+    other = StoredBatch("other", 1, "2026-01-01T00:00:00+00:00", "batch-other")
+    with batch_server(BatchConfig(max_open=0)) as server:
+        judge = make_judge(server, tmp_path)
+        BatchFolder(tmp_path).save(other, ["a line of somebody else"])
+
+        def end_the_other(_: str) -> None:
+            BatchFolder(tmp_path).forget(other)
+            server.config.max_open = 1
+
+        judge.tell = end_the_other  # called when a batch was sent, before it is looked at
+        assert_as_live(server, run_judge(judge, make_task(TEXTS)))
+        assert len(server.batches) == 2
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_batch_that_alone_is_too_much_ends_the_run_with_the_provider_s_reason(tmp_path: Path, *, waits: bool) -> None:
+    with batch_server(BatchConfig(max_open=0)) as server:
+        judge = make_judge(server, tmp_path)
+        judge.waits = waits
+        with pytest.raises(JudgeError, match="batch-0 of 10 records: too many tokens queued; run again when"):
+            run_judge(judge, make_task(TEXTS))
+        assert len(server.batches) == 1
 
 
 def test_a_restart_takes_up_the_batches_under_way_and_pays_for_nothing_twice(tmp_path: Path) -> None:
