@@ -95,7 +95,8 @@ class BatchFiles:
         """
         import openai
 
-        batch = StoredBatch(digest(*requests)[:32], len(requests), datetime.now(UTC).isoformat())
+        is_alone = not self._folder.load_all()
+        batch = StoredBatch(digest(*requests)[:32], len(requests), datetime.now(UTC).isoformat(), is_alone=is_alone)
         self._folder.save(batch, requests)
         lines = (
             {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}

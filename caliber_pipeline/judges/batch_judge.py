@@ -213,7 +213,6 @@ class _BatchRun:
         self._record_of = {custom_id: record_id for custom_id, record_id, _ in self._requests()}
         self._open = set(self._record_of)
         self._unsent: set[str] = set()
-        self._alone: set[StoredBatch] = set()
         self.to_repeat: set[str] = set()
         self.spent = 0
 
@@ -226,7 +225,7 @@ class _BatchRun:
                 try:
                     status, lines = self._files.look(batch)
                 except QueueFullError:
-                    if batch in self._alone:  # no other was to end: this one by itself is too much
+                    if batch.is_alone:  # no other was to end: this one by itself is too much
                         raise
                     self._judge.is_full.set()
                     del under_way[batch]
@@ -269,10 +268,7 @@ class _BatchRun:
                 self._unsent.update(requests)
                 continue
             with self._judge.sending:
-                is_alone = not self._folder.load_all()
                 batch = self._files.send(requests)
-            if is_alone:
-                self._alone.add(batch)
             batches[batch] = tuple(requests)
             self._judge.tell(f"batch {batch.batch_id} sent, {batch.n_requests} records")
         return batches

@@ -26,12 +26,14 @@ class StoredBatch:
         n_requests: Its lines.
         sent_at: When it was sent, as ISO 8601 in UTC.
         batch_id: The provider's id; None where the process died before it was known.
+        is_alone: Whether no other batch of the folder was under way when it was sent.
     """
 
     name: str
     n_requests: int
     sent_at: str
     batch_id: str | None = None
+    is_alone: bool = False
 
 
 class BatchFolder:
