@@ -91,7 +91,8 @@ def test_a_hard_limit_of_3000_calls_a_minute_under_concurrency_64_loses_no_recor
     # 150 records take at least 14 windows of 0.2 s; a limiter that wasted every second one would take twice as long
     assert elapsed + 0.2 >= 2.8
     assert elapsed < 2 * 3.0 + 1.5
-    assert stats.n_limited < 150
+    # one that did not learn would send 64 at once into each of 14 windows of 10
+    assert stats.n_limited < 14 * 54 / 2
 
 
 def test_a_limit_kept_on_this_side_meets_no_429() -> None:
