@@ -3,7 +3,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from caliber_pipeline_tests.annotate.page_server import PageServer
 from caliber_pipeline_tests.annotate.sample_records import HOSTILE, write_judge_and_patterns, write_records
@@ -410,6 +410,36 @@ def test_the_last_record_ends_with_thanks_and_the_way_back(server: PageServer, o
     expect(page.locator("#nothing-text")).to_be_visible()
     saved(page)
     assert len(stored(server, "ada")) == 16
+
+
+def test_an_answer_older_than_a_verdict_does_not_open_the_record_again(server: PageServer, open_page: Open) -> None:
+    page = open_page(server, "ada")
+    held: list[tuple[Route, APIResponse]] = []
+    for i in range(12):
+        at(page, f"r{i:02d}")
+        page.keyboard.press("a")
+    at(page, "r12")
+    page.route("**/api/records?*", lambda route: held.append((route, route.fetch())))
+    for i in range(12, 18):
+        at(page, f"r{i:02d}")
+        page.keyboard.press("ArrowRight")
+    at(page, "r18")
+    while not held:  # what comes after r23: the end, and r12 to r17, still open when the server looked
+        page.wait_for_timeout(20)
+    page.keyboard.press("ArrowLeft")
+    at(page, "r17")
+    page.keyboard.press("a")
+    at(page, "r18")
+    saved(page)
+    for route, answer in held:
+        route.fulfill(response=answer)
+    page.unroute_all()
+    for i in [*range(18, 30), *range(12, 17)]:
+        at(page, f"r{i:02d}")
+        page.keyboard.press("a")
+    expect(page.locator("#nothing-text")).to_be_visible()
+    saved(page)
+    assert set(stored(server, "ada")) == {f"r{i:02d}" for i in range(30)}
 
 
 def test_single_key_shortcuts_can_be_turned_off(server: PageServer, open_page: Open) -> None:

@@ -120,10 +120,11 @@ async function undo() {
 
 // ---- walking from record to record -------------------------------------------------------------------------------
 
-function takeIn(records) {
-  const pending = new Set(outbox.pending().map(({ event }) => event.record_id));
+// An answer may be older than what was decided while it was on its way.
+function takeIn(records, askedAt) {
+  const newer = outbox.changedSince(askedAt);
   for (const record of records) {
-    if (!pending.has(record.id)) states.set(record.id, record.state ?? OPEN);
+    if (!newer.has(record.id)) states.set(record.id, record.state ?? OPEN);
   }
   return records;
 }
@@ -132,9 +133,10 @@ async function fetchRecords(direction, n) {
   const last = direction === "next" ? (ahead.at(-1) ?? current() ?? trail.at(-1)) : current();
   const query = { ...view, direction, n };
   if (last) query.from = last.id;
+  const askedAt = performance.now();
   const answer = await get("/api/records", query);
   const known = new Set([...ahead, current()].filter(Boolean).map((record) => record.id));
-  return takeIn(answer.records).filter((record) => !known.has(record.id) && belongs(record));
+  return takeIn(answer.records, askedAt).filter((record) => !known.has(record.id) && belongs(record));
 }
 
 function belongs(record) {
@@ -213,8 +215,9 @@ async function visit(id) {
     return true;
   }
   try {
+    const askedAt = performance.now();
     const { records } = await get("/api/records", { id });
-    trail.splice(Math.max(place, 0), 0, ...takeIn(records));
+    trail.splice(Math.max(place, 0), 0, ...takeIn(records, askedAt));
     place = Math.max(place, 0);
     return true;
   } catch (error) {

@@ -63,6 +63,7 @@ export class Outbox {
     this.waitMs = FIRST_WAIT_MS;
     this.timer = null;
     this.n = 0;
+    this.settledAt = new Map(); // by record id, when the server last told that it has a change
   }
 
   pending() {
@@ -71,6 +72,13 @@ export class Outbox {
 
   refused() {
     return this.keeper.names("refused:").map((name) => this.keeper.get(name));
+  }
+
+  // The records of which an answer of the server, asked for at that time, may not hold the last change.
+  changedSince(time) {
+    const waiting = this.pending().map(({ event }) => event.record_id);
+    const settled = [...this.settledAt].filter(([, at]) => at >= time).map(([id]) => id);
+    return new Set([...waiting, ...settled]);
   }
 
   add(event) {
@@ -114,7 +122,9 @@ export class Outbox {
     for (const { name, event } of batch) {
       const result = results.get(event.event_id);
       if (result?.status === "refused") this.keeper.set(`refused:${name}`, { event, reason: result.reason });
-      if (result) this.keeper.remove(name);
+      if (!result) continue;
+      this.keeper.remove(name);
+      this.settledAt.set(event.record_id, performance.now());
     }
     this.tell("progress", answer.progress);
   }
