@@ -1,6 +1,11 @@
 """Fixtures that all tests share: small real projects, and the real data sets where they are at hand."""
 
+import re
 import shutil
+import subprocess
+import sys
+import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +61,40 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of its own."""
     with dg.instance_for_test() as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The URL of an S3 server on loopback.
+
+    One for all tests of a process: s3fs keeps its clients, and with them the server that the first one found.
+    """
+    pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            url = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
+            # it goes on telling of every request, and would wait if nobody read that
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+            yield url
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket, with the variables that lead there."""
+    from upath import UPath
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_store)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    url = f"s3://{uuid.uuid4().hex}"
+    UPath(url).mkdir()
+    return url
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ from upath import UPath
 from caliber_pipeline import cli
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.tables import TableStore
-from caliber_pipeline_tests.stores.test_tables_on_s3 import bucket
 
-__all__ = ["bucket"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 

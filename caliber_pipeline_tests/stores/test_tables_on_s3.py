@@ -1,43 +1,13 @@
 """Tables in an object store: a real S3 protocol on loopback, small tables as one object, large ones as several."""
 
-import re
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-
 import pandas as pd
 import pytest
-from upath import UPath
 
 from caliber_pipeline.core.errors import SchemaError
 from caliber_pipeline.stores import shards
 from caliber_pipeline.stores.tables import TableStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    pytest.importorskip("moto.server", reason="moto is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    # in a process of its own: nothing that a test before this one left behind can reach it
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            url = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.]+:\d+", line)))
-            # it goes on telling of every request, and would wait if nobody read that
-            threading.Thread(target=server.stderr.read, daemon=True).start()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("AWS_ENDPOINT_URL", url)
-                patch.setenv("AWS_ACCESS_KEY_ID", "a")
-                patch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-                patch.setenv("AWS_REGION", "us-east-1")
-                UPath("s3://tables").mkdir()
-                yield "s3://tables/project"
-        finally:
-            server.kill()
 
 
 def frame(n: int) -> pd.DataFrame:
