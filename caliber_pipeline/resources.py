@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import dagster as dg
 import pandas as pd
@@ -57,7 +57,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     waits: bool = Field(default=False, description="Whether runs wait for a provider's batches, or end meanwhile.")
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, waits: bool = False) -> "Project":
+    def from_settings(cls, settings: Settings, *, waits: bool = False) -> Self:
         """Wrap settings; nothing is opened.
 
         The variables that an endpoint's settings are read from come in as references, so that Dagster stores and shows

@@ -4,6 +4,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,15 @@ class QuotingJudge:
         yield verdicts
 
 
-class PlantedProject(Project):
+class WordProject(Project):
+    """A project with the settings' own judge, and an encoder that loads no model."""
+
+    def build_encoder(self, on_progress: Callable[[int, int], None] | None = None) -> CachedEncoder:
+        """The word encoder."""
+        return CachedEncoder(WordEncoder(), EmbeddingCache(self.cache_folder / "embeddings.sqlite"))
+
+
+class PlantedProject(WordProject):
     """A project with the quoting judge and the word encoder."""
 
     def build_judge(
@@ -81,10 +90,6 @@ class PlantedProject(Project):
     ) -> Judge:
         """The quoting judge."""
         return QuotingJudge()
-
-    def build_encoder(self, on_progress: Callable[[int, int], None] | None = None) -> CachedEncoder:
-        """The word encoder."""
-        return CachedEncoder(WordEncoder(), EmbeddingCache(self.cache_folder / "embeddings.sqlite"))
 
 
 def write_planted_input(folder: Path, n: int = 200) -> None:
@@ -123,6 +128,13 @@ def make_planted(folder: Path) -> PlantedProject:
     if not settings.records_file.exists():
         write_planted_input(folder)
     project = PlantedProject.from_settings(settings)
-    assert isinstance(project, PlantedProject)
+    seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
+    return project
+
+
+def open_project(folder: Path, **values: Any) -> WordProject:  # noqa: ANN401 - the settings' own
+    """A project of the planted input in a folder, judged over an endpoint, with its first criteria."""
+    files = {name: folder / f"{name}.csv" for name in ("records", "annotations")}
+    project = WordProject.from_settings(Settings(output=folder / "out", judge="openai", **files, **values))
     seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
     return project

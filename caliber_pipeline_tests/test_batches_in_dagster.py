@@ -8,16 +8,12 @@ import pandas as pd
 import pytest
 
 from caliber_pipeline.automation import batches_sensor
-from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.resources import Project
-from caliber_pipeline.runs import seed_criteria
-from caliber_pipeline.settings import Settings
 from caliber_pipeline_tests.benchmarks.loopback_server import Endpoint, LoopbackConfig
 from caliber_pipeline_tests.judges.batch_server import BatchConfig, BatchServer, batch_server
-from caliber_pipeline_tests.projects import write_planted_input
+from caliber_pipeline_tests.projects import open_project, write_planted_input
 from caliber_pipeline_tests.test_automation import obey, requested, skip_reason, tick
-from caliber_pipeline_tests.test_endpoint_loop import EndpointProject
 
 N = 48
 EACH = (300 * 2.5 + 20 * 10) / 1e6  # US dollars for the loopback's 300 and 20 tokens at gpt-4o's price
@@ -35,18 +31,8 @@ def server() -> Iterator[BatchServer]:
 def make_project(folder: Path, server: BatchServer) -> Project:
     if not (folder / "records.csv").exists():
         write_planted_input(folder, N)
-    settings = Settings(
-        output=folder / "out",
-        records=folder / "records.csv",
-        annotations=folder / "annotations.csv",
-        judge="openai",
-        mode="batch",
-        judge_options={"base_url": server.base_url, "model": "gpt-4o", "max_retries": 0},
-        max_iterations=0,
-    )
-    project = EndpointProject.from_settings(settings)
-    seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
-    return project
+    options: dict[str, str | int | float] = {"base_url": server.base_url, "model": "gpt-4o", "max_retries": 0}
+    return open_project(folder, mode="batch", judge_options=options, max_iterations=0)
 
 
 def send(folder: Path, server: BatchServer, instance: dg.DagsterInstance) -> Project:

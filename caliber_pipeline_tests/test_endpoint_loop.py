@@ -1,7 +1,7 @@
 """The whole loop with a judge behind an endpoint: by the command, and through Dagster with settings from variables."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -14,25 +14,15 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import JudgeError, SpendingCapError
 from caliber_pipeline.core.pricing import pico
 from caliber_pipeline.definitions import build_definitions
-from caliber_pipeline.encoders import CachedEncoder
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.resources import Project
 from caliber_pipeline.runs import JobRunner, seed_criteria
 from caliber_pipeline.settings import Settings
-from caliber_pipeline.stores.embedding_cache import EmbeddingCache
 from caliber_pipeline_tests.benchmarks.loopback_server import Loopback, LoopbackConfig, loopback
-from caliber_pipeline_tests.projects import WordEncoder, write_planted_input
+from caliber_pipeline_tests.projects import WordProject, open_project, write_planted_input
 
 KEY = "sk-canary-77c2"
 N = 200
-
-
-class EndpointProject(Project):
-    """A project with the settings' own judge, and an encoder that loads no model."""
-
-    def build_encoder(self, on_progress: Callable[[int, int], None] | None = None) -> CachedEncoder:
-        """The word encoder."""
-        return CachedEncoder(WordEncoder(), EmbeddingCache(self.cache_folder / "embeddings.sqlite"))
 
 
 @pytest.fixture
@@ -45,21 +35,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
         yield running
 
 
-def make_project(folder: Path, *strategies: str, **options: str | float) -> EndpointProject:
+def make_project(folder: Path, *strategies: str, **options: str | float) -> WordProject:
     write_planted_input(folder, N)
-    settings = Settings(
-        output=folder / "out",
-        records=folder / "records.csv",
-        annotations=folder / "annotations.csv",
-        judge="openai",
-        judge_options=options,
-        strategies=strategies,
-        max_iterations=1,
-    )
-    project = EndpointProject.from_settings(settings)
-    seed_criteria(project, Criteria(criteria="Score 1 if the answer is fine, otherwise 0"))
-    assert isinstance(project, EndpointProject)
-    return project
+    return open_project(folder, judge_options=options, strategies=strategies, max_iterations=1)
 
 
 def run_loop(project: Project, instance: dg.DagsterInstance) -> None:
@@ -113,7 +91,7 @@ def test_a_version_keeps_the_model_of_its_first_evaluation(
     project = make_project(tmp_path)
     run_loop(project, instance)
     monkeypatch.setenv("CALIBER_MODEL", "another")
-    later = EndpointProject.from_settings(project.settings)
+    later = WordProject.from_settings(project.settings)
     criteria = Criteria(criteria="c", base="v001")
     assert later.build_judge(criteria=criteria, version="v003").model == "m"
     assert later.build_judge(criteria=Criteria(criteria="c"), version="v003").model == "another"
@@ -238,7 +216,7 @@ def test_a_strategy_that_needs_a_language_model_needs_its_key_before_anything_is
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = Settings(output=tmp_path, records=tmp_path / "none.csv", judge="recorded", strategies=("rewrite",))
-    project = EndpointProject.from_settings(settings)
+    project = WordProject.from_settings(settings)
     seed_criteria(project, Criteria(criteria="c"))
     with pytest.raises(JudgeError, match="no model is set for provider 'openai'"):
         run_loop(project, instance)

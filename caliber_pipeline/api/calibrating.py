@@ -20,17 +20,17 @@ from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_l
 from caliber_pipeline.core.criteria import Criteria, next_version
 from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.gate import Comparison, compare_versions
-from caliber_pipeline.core.judge_scores import assign_splits, count_labelled_groups
+from caliber_pipeline.core.judge_scores import count_labelled_groups, place_verdicts
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.proposal_checks import select_guarded
-from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence, find_twin
+from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence
 from caliber_pipeline.core.records import FINGERPRINTED
 from caliber_pipeline.core.stopping import Decision, LoopSettings, find_stop, measure_alignment
 from caliber_pipeline.encoders.protocol import Encoder
 from caliber_pipeline.judges.language_model import LanguageModel
 from caliber_pipeline.judges.protocol import Judge
 from caliber_pipeline.stores.verdict_cache import VerdictCache
-from caliber_pipeline.strategies import Choice, Strategy, choose_next
+from caliber_pipeline.strategies import Choice, Strategy, choose_next, refuse_twin
 from caliber_pipeline.strategies.crossfitting import compare_cross_fitted, settle
 from caliber_pipeline.strategies.evidence import find_patterns, gather_evidence
 from caliber_pipeline.strategies.train_judge import TrainJudge
@@ -106,7 +106,7 @@ class Calibration:
             choice = None
             if stop_reason is None:
                 choice = await self._choose(version, result, decision, judge)
-                stop_reason = self._refuse(choice)
+                stop_reason = choice.reason
             effort = self._measure(version, result, decision, choice, judge, spent)
             current = self._record(version, result, decision, choice, stop_reason, effort)
             self._rounds[version] = current
@@ -159,9 +159,8 @@ class Calibration:
 
     def _find_stop(self, version: str, result: EvaluationResult, decision: Decision) -> str | None:
         champion = self._result(decision.champion, result)
-        verdicts = champion.judge_scores[["record_id", "llm_score", "is_example"]]
-        with_split = verdicts.merge(assign_splits(champion.judge_scores, self._bench.records))
-        people = compute_people_metrics(self._bench.annotations, with_split)
+        verdicts = place_verdicts(champion.judge_scores, self._bench.records)
+        people = compute_people_metrics(self._bench.annotations, verdicts)
         metrics = pd.concat([champion.alignment_metrics, people], ignore_index=True)
         alignment = measure_alignment(champion.scored, metrics)
         data, settings = data_fingerprint(self._data), self._bench.settings
@@ -181,20 +180,13 @@ class Calibration:
         guarded = select_guarded(bench.records, self._labels)
         choice = await choose_next(bench.build_strategies(judge), request, guarded, judge)
         judge.model_usage += choice.usage
-        return choice
+        return refuse_twin(choice, self._versions)
 
     def _gather(self, scored: pd.DataFrame) -> TrainEvidence:
         bench = self._bench
         if self._patterns is None:  # the notes are the same in every round
             self._patterns = find_patterns(self._labels, bench.records, bench.encoder)
         return gather_evidence(scored, bench.records, self._patterns, bench.encoder)
-
-    def _refuse(self, choice: Choice) -> str | None:
-        """Why there is no next version to try."""
-        if choice.proposal is None:
-            return choice.reason
-        twin = find_twin(choice.proposal.criteria, self._versions)
-        return None if twin is None else f"the next proposal would repeat {twin}"
 
     def _measure(
         self,

@@ -80,11 +80,10 @@ def export_rounds(
 
 
 def _ingest(settings: Settings, tables: TableStore, encoder: Encoder, now: datetime) -> _Data:
-    from caliber_pipeline.core.annotations import resolve_labels, select_notes
-    from caliber_pipeline.core.patterns import discover_patterns
-    from caliber_pipeline.encoders.notes import encode_notes
+    from caliber_pipeline.core.annotations import resolve_labels
     from caliber_pipeline.stores.ingest import load_annotatable, load_annotated, load_annotations, stamp_annotations
     from caliber_pipeline.stores.ingest_records import ingest_records
+    from caliber_pipeline.strategies.evidence import find_patterns
 
     ingest_records(settings, tables).place(tables)
     loaded = load_annotations(settings, load_annotatable(settings, tables))
@@ -92,9 +91,7 @@ def _ingest(settings: Settings, tables: TableStore, encoder: Encoder, now: datet
     tables.save(loaded.rejected, tables.path("rejected_annotations"), "rejected_annotations")
     tables.save(loaded.table, tables.path("annotations"), "annotations")
     records, labels = load_annotated(tables), resolve_labels(loaded.table)
-    notes = select_notes(labels, records)
-    vectors, phrases = encode_notes(encoder, list(notes["text"]))
-    return _Data(records, loaded.table, labels, discover_patterns(notes, vectors, phrases))
+    return _Data(records, loaded.table, labels, find_patterns(labels, records, encoder))
 
 
 def _tables_of(each: CalibrationRound, criteria: Criteria, data: _Data, encoder: Encoder) -> dict[str, pd.DataFrame]:
@@ -102,14 +99,13 @@ def _tables_of(each: CalibrationRound, criteria: Criteria, data: _Data, encoder:
     import pandas as pd
 
     from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics, seal_test
-    from caliber_pipeline.core.judge_scores import assign_splits, join_labels
+    from caliber_pipeline.core.judge_scores import join_labels, place_verdicts
     from caliber_pipeline.core.misalignments import find_misalignments
     from caliber_pipeline.encoders.neighbours import encode_neighbours
 
     verdicts = each.result.judge_scores.copy()
     scored = join_labels(verdicts, data.labels, data.records)
-    splits = verdicts[["record_id", "llm_score", "is_example"]].merge(assign_splits(verdicts, data.records))
-    people = compute_people_metrics(data.annotations, splits)
+    people = compute_people_metrics(data.annotations, place_verdicts(verdicts, data.records))
     metrics = pd.concat([compute_alignment_metrics(scored), people], ignore_index=True)
     vectors = encode_neighbours(encoder, scored, data.records)
     stored = {

@@ -14,7 +14,7 @@ from caliber_pipeline.core.alignment_metrics import (
     seal_test,
 )
 from caliber_pipeline.core.annotations import resolve_labels
-from caliber_pipeline.core.judge_scores import assign_splits, is_test_judged, join_labels
+from caliber_pipeline.core.judge_scores import is_test_judged, join_labels, place_verdicts
 from caliber_pipeline.core.records import metadata_columns
 from caliber_pipeline.resources import Project
 
@@ -37,8 +37,8 @@ def alignment_metrics(
             judged = records[records["record_id"].isin(scored["record_id"])]
             scored = scored.merge(metadata_columns(judged, slices), on="record_id")
         metrics = compute_alignment_metrics(scored, slice_columns=slices)
-    verdicts = judge_scores[["record_id", "llm_score", "is_example"]].merge(assign_splits(judge_scores, records))
-    metrics = pd.concat([metrics, compute_people_metrics(annotations, verdicts)], ignore_index=True)
+    people = compute_people_metrics(annotations, place_verdicts(judge_scores, records))
+    metrics = pd.concat([metrics, people], ignore_index=True)
     verdict = label_verdict(metrics, "dev")
     if not is_test_judged(judge_scores.attrs):
         metrics = seal_test(metrics)

@@ -1,7 +1,6 @@
 """Has the strategies propose the next version from what is stored."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pandas as pd
 
@@ -10,10 +9,10 @@ from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.optimized_criteria import select_earlier
 from caliber_pipeline.core.proposal_checks import select_guarded
-from caliber_pipeline.core.proposals import EarlierProposal, ProposalRequest, find_twin, select_train
+from caliber_pipeline.core.proposals import EarlierProposal, ProposalRequest, select_train
 from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline.resources import Project
-from caliber_pipeline.strategies import Choice, choose_next
+from caliber_pipeline.strategies import Choice, choose_next, refuse_twin
 from caliber_pipeline.strategies.train_judge import TrainJudge
 
 
@@ -63,6 +62,4 @@ def propose_next(
     guarded = select_guarded(truth.records, truth.labels)
     choice = run_sync(choose_next(project.build_strategies(judge.judge), request, guarded, judge))
     judge.model_usage += choice.usage
-    if choice.proposal is not None and (twin := find_twin(choice.proposal.criteria, valid)) is not None:
-        return replace(choice, proposal=None, reason=f"the next proposal would repeat {twin}")
-    return choice
+    return refuse_twin(choice, valid)

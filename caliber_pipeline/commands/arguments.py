@@ -51,24 +51,12 @@ def add_output(parser: argparse.ArgumentParser, what: str = "the output folder o
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
     """Declare --column, for a file of records."""
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="the records file's column for one of our names: output=bot_reply",
-    )
+    _add_pairs(parser, "--column", "the records file's column for one of our names: output=bot_reply")
 
 
 def add_annotation_columns(parser: argparse.ArgumentParser) -> None:
     """Declare --annotation-column, for a file of annotations."""
-    parser.add_argument(
-        "--annotation-column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="the same for the annotations file: score=ok",
-    )
+    _add_pairs(parser, "--annotation-column", "the same for the annotations file: score=ok")
 
 
 def add_abstention(parser: argparse.ArgumentParser) -> None:
@@ -83,3 +71,7 @@ def add_reporting(parser: argparse.ArgumentParser, *, has_json: bool = True) -> 
     if has_json:
         parser.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
+
+
+def _add_pairs(parser: argparse.ArgumentParser, flag: str, help_: str) -> None:
+    parser.add_argument(flag, action="append", default=[], metavar="NAME=COLUMN", help=help_)

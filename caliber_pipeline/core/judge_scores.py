@@ -100,6 +100,11 @@ def assign_splits(judge_scores: pd.DataFrame, records: pd.DataFrame) -> pd.DataF
     return placed.assign(split=set_aside_calibration(placed["split"], placed["group"]))
 
 
+def place_verdicts(judge_scores: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts with their splits, those on ties among them, as the agreement with single people is counted on."""
+    return judge_scores[["record_id", "llm_score", "is_example"]].merge(assign_splits(judge_scores, records))
+
+
 def coverage(judge_scores: pd.DataFrame) -> float | None:
     """Share of the annotated records that got a verdict; None without any."""
     return float((judge_scores["status"] == "scored").mean()) if len(judge_scores) else None

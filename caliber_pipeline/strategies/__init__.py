@@ -1,7 +1,7 @@
 """Strategies that write the next criteria from the judge's errors on train, and the race that chooses among them."""
 
 from caliber_pipeline.strategies.building import build_strategies
-from caliber_pipeline.strategies.choosing import Choice, choose_next
+from caliber_pipeline.strategies.choosing import Choice, choose_next, refuse_twin
 from caliber_pipeline.strategies.gepa import GepaStrategy
 from caliber_pipeline.strategies.protocol import Proposals, Strategy
 from caliber_pipeline.strategies.rewrite import RewriteStrategy
@@ -17,4 +17,5 @@ __all__ = [
     "Strategy",
     "build_strategies",
     "choose_next",
+    "refuse_twin",
 ]

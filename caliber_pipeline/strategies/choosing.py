@@ -1,13 +1,14 @@
 """From strategies to the next version: ask them all, refuse what must not be, race the rest on train."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.proposal_checks import find_refusal
-from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
+from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest, find_twin
 from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.strategies.protocol import Strategy
 from caliber_pipeline.strategies.screening import JudgeSome, race, set_aside
@@ -63,6 +64,12 @@ async def choose_next(
     if screening.chosen is None:
         reason = _explain(failed, screening.candidates)
     return Choice(screening.chosen, reason, (*screening.candidates, *failed), usage)
+
+
+def refuse_twin(choice: Choice, versions: Mapping[str, Criteria]) -> Choice:
+    """A choice without its proposal where that would tell a judge the same as a version that there is."""
+    twin = None if choice.proposal is None else find_twin(choice.proposal.criteria, versions)
+    return choice if twin is None else replace(choice, proposal=None, reason=f"the next proposal would repeat {twin}")
 
 
 def _explain(failed: Sequence[Candidate], dropped: Sequence[Candidate]) -> str:

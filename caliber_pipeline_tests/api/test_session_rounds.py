@@ -55,9 +55,7 @@ def open_project(folder: Path) -> SessionProject:
     settings = Settings(
         output=folder, records=folder / "records.csv", annotations=annotations if annotations.exists() else None
     )
-    project = SessionProject.from_settings(settings)
-    assert isinstance(project, SessionProject)
-    return project
+    return SessionProject.from_settings(settings)
 
 
 def run_loop(project: SessionProject, instance: dg.DagsterInstance) -> list[tuple[str, str]]:

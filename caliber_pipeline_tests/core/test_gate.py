@@ -6,26 +6,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from caliber_pipeline.core.gate import compare_versions, decide, exact_mcnemar
-
-
-def scored(human: NDArray[np.int8], llm: NDArray[np.int8], groups: list[str] | None = None) -> pd.DataFrame:
-    n = len(human)
-    return pd.DataFrame(
-        {
-            "record_id": [f"r{i}" for i in range(n)],
-            "group": groups or [f"g{i}" for i in range(n)],
-            "split": "dev",
-            "human_score": pd.Series(human, dtype="int8[pyarrow]"),
-            "llm_score": pd.Series(llm, dtype="int8[pyarrow]"),
-            "is_example": False,
-        }
-    )
-
+from caliber_pipeline_tests.core.scored_rows import scored
 
 HUMAN = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=np.int8)
 OLD = np.array([1, 1, 0, 0, 1, 1, 0, 0], dtype=np.int8)
@@ -53,7 +38,7 @@ def test_the_p_value_is_that_of_all_exchanges() -> None:
 def test_whole_groups_are_exchanged() -> None:
     # All four differing records in one group: two exchanges, of which one has the observed gain: p = 1/2.
     groups = ["a", "b", "x", "x", "x", "c", "d", "x"]
-    result = compare_versions(scored(HUMAN, OLD, groups), scored(HUMAN, NEW, groups))
+    result = compare_versions(scored(HUMAN, OLD, groups=groups), scored(HUMAN, NEW, groups=groups))
     assert result.n_groups == 5
     assert result.p_value == pytest.approx(0.5, abs=0.012)
 
@@ -124,7 +109,7 @@ def test_mcnemar_is_the_one_sided_binomial_and_left_out_where_records_share_a_gr
         expected = binomtest(n_fixed, max(n_fixed + n_broken, 1), alternative="greater").pvalue
         assert exact_mcnemar(n_fixed, n_broken) == pytest.approx(expected)
     groups = ["a", "b", "x", "x", "x", "c", "d", "x"]
-    assert compare_versions(scored(HUMAN, OLD, groups), scored(HUMAN, NEW, groups)).mcnemar_p is None
+    assert compare_versions(scored(HUMAN, OLD, groups=groups), scored(HUMAN, NEW, groups=groups)).mcnemar_p is None
 
 
 def test_new_errors_are_weighed_by_severity_against_those_of_the_base() -> None:

@@ -3,7 +3,6 @@
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
@@ -11,28 +10,12 @@ from sklearn.metrics import cohen_kappa_score
 from caliber_pipeline.core import paired_gain
 from caliber_pipeline.core.gate import compare_versions, decide
 from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
+from caliber_pipeline_tests.core.scored_rows import scored
 
 HUMAN = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=np.int8)
 OLD = np.array([1, 1, 0, 0, 1, 1, 0, 0], dtype=np.int8)
 NEW = np.array([1, 1, 1, 1, 0, 1, 0, 1], dtype=np.int8)
 WEIGHTS = np.array([1.0, 2, 3, 4, 1, 2, 5, 1.5])
-
-
-def scored(
-    human: NDArray[np.int8], llm: NDArray[np.int8], weights: NDArray[np.float64], groups: list[str] | None = None
-) -> pd.DataFrame:
-    n = len(human)
-    return pd.DataFrame(
-        {
-            "record_id": [f"r{i}" for i in range(n)],
-            "group": groups or [f"g{i}" for i in range(n)],
-            "split": "dev",
-            "human_score": pd.Series(human, dtype="int8[pyarrow]"),
-            "llm_score": pd.Series(llm, dtype="int8[pyarrow]"),
-            "is_example": False,
-            "weight": weights,
-        }
-    )
 
 
 def weighted_kappa(llm: NDArray[np.int8]) -> float:

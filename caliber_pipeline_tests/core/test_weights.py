@@ -18,6 +18,7 @@ from caliber_pipeline.core.selection_bias import correct_best
 from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline.core.weights import inclusion_weights
 from caliber_pipeline_tests.api.clause_judge import make_flawed_rows, make_session
+from caliber_pipeline_tests.core import scored_rows
 from caliber_pipeline_tests.core.test_optimized_criteria import START
 
 RNG = np.random.default_rng(7)
@@ -28,17 +29,7 @@ WEIGHTS = RNG.uniform(1, 9, N)
 
 
 def scored(llm: NDArray[np.int8] = JUDGE, split: str = "dev") -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "record_id": [f"r{i}" for i in range(N)],
-            "group": [f"g{i}" for i in range(N)],
-            "split": split,
-            "human_score": pd.Series(HUMAN, dtype="int8[pyarrow]"),
-            "llm_score": pd.Series(llm, dtype="int8[pyarrow]"),
-            "is_example": False,
-            "weight": WEIGHTS,
-        }
-    )
+    return scored_rows.scored(HUMAN, llm, WEIGHTS, split=split)
 
 
 def kappa(llm: NDArray[np.int8]) -> float:
