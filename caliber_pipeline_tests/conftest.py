@@ -106,8 +106,9 @@ def chromium() -> "Iterator[Browser]":
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("no Chromium is installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=20_000)  # what is expected comes at once; a busy machine takes longer
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
         yield browser

@@ -35,6 +35,7 @@ def assets(tmp_path: Path) -> Path:
 
 
 def at(page: Page, record_id: str) -> None:
+    expect(page.locator("#sheet")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#where")).to_contain_text(record_id)
 
 
@@ -440,6 +441,25 @@ def test_an_answer_older_than_a_verdict_does_not_open_the_record_again(server: P
     expect(page.locator("#nothing-text")).to_be_visible()
     saved(page)
     assert set(stored(server, "ada")) == {f"r{i:02d}" for i in range(30)}
+
+
+def test_a_choice_made_while_the_page_opens_is_not_mixed_with_what_it_opens(
+    server: PageServer, open_page: Open
+) -> None:
+    page = open_page(server, "ada")
+    page.keyboard.press("ArrowRight")
+    at(page, "r01")
+    held: list[Route] = []
+    page.route("**/api/records?id=r01", lambda route: held.append(route))
+    page.goto(server.url, wait_until="commit")
+    while not held:
+        page.wait_for_timeout(20)
+    page.select_option("#filter", "all")
+    held[0].continue_()
+    at(page, "r00")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowLeft")
+    at(page, "r29")  # the records go round
 
 
 def test_single_key_shortcuts_can_be_turned_off(server: PageServer, open_page: Open) -> None:

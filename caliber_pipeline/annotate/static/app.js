@@ -24,7 +24,8 @@ let overview = { progress: null, filters: [], has_judge: false, criteria: { vers
 let sawCriteria = false;
 let noteTimer = null;
 let looking = null;
-let isWalking = false;
+let walks = 0; // steps and changes of view under way; while there are any, no key judges what is still shown
+let opened = Promise.resolve();
 let isOffline = false;
 
 const current = () => trail[place] ?? null;
@@ -84,7 +85,7 @@ function commitNote() {
 
 function decide(values, action) {
   const record = current();
-  if (!record || isWalking) return;
+  if (!record || walks) return;
   clearTimeout(noteTimer);
   const before = stateOf(record);
   const after = { ...values, notes: noteInField(), severity: values.score === null ? null : severityInField() };
@@ -164,17 +165,22 @@ async function look() {
   }
 }
 
+function countWalks(change) {
+  walks += change;
+  byId("sheet").setAttribute("aria-busy", String(walks > 0));
+}
+
 async function go(step) {
-  if (isWalking) return;
+  if (walks) return;
   commitNote();
   notify("");
-  isWalking = true;
+  countWalks(+1);
   try {
     if (step < 0) await goBack();
     else if (place < trail.length - 1) place += 1;
     else await goOn();
   } finally {
-    isWalking = false;
+    countWalks(-1);
   }
   show();
   window.scrollTo(0, 0);
@@ -226,21 +232,24 @@ async function visit(id) {
   }
 }
 
-async function startView(next, id = null) {
+// Views are opened one after the other, so that none fills the trail of another; what a later choice overtakes is left out.
+function startView(next, id = null) {
   commitNote();
   view = next;
+  countWalks(+1);
+  const opening = opened.then(() => openView(next, id)).finally(() => countWalks(-1));
+  opened = opening.catch(() => {});
+  return opening;
+}
+
+async function openView(chosen, id) {
   await looking;
-  await outbox.send(); // so that the server chooses by what was decided just now
-  if (view !== next) return; // a later choice has come meanwhile
+  if (view === chosen) await outbox.send(); // so that the server chooses by what was decided just now
+  if (view !== chosen) return;
   keeper.set("view", view);
   [trail, place, ahead] = [[], -1, []];
-  isWalking = true;
-  try {
-    if (id === null || !(await visit(id))) await goOn();
-  } finally {
-    isWalking = false;
-  }
-  if (view !== next) return;
+  if (id === null || !(await visit(id))) await goOn();
+  if (view !== chosen) return;
   show();
   if (ahead.length < AHEAD / 2) lookAhead();
 }
