@@ -123,6 +123,27 @@ def test_arrows_walk_and_undo_takes_verdicts_back_one_by_one(server: PageServer,
     assert (server.store.history()["action"] == "undo").sum() == 4
 
 
+def test_an_impatient_second_press_does_not_undo_a_second_time(server: PageServer, open_page: Open) -> None:
+    page = open_page(server, "ada")
+    page.keyboard.press("a")
+    page.keyboard.press("a")
+    saved(page)
+    page.reload()
+    at(page, "r02")
+    held: list[Route] = []
+    page.route("**/api/records?id=r01", lambda route: held.append(route))
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    while not held:
+        page.wait_for_timeout(20)
+    for route in held:
+        route.continue_()
+    at(page, "r01")
+    saved(page)
+    assert set(stored(server, "ada")) == {"r00"}
+    assert (server.store.history()["action"] == "undo").sum() == 1
+
+
 def test_two_annotators_at_once_do_not_see_or_disturb_each_other(server: PageServer, open_page: Open) -> None:
     ada, ben = open_page(server, "ada"), open_page(server, "ben")
     for _ in range(5):

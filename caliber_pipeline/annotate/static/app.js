@@ -111,9 +111,14 @@ const skip = () => decide({ score: null, is_skipped: true }, "skip");
 async function undo() {
   const undos = keeper.get("undo", []);
   const last = undos.pop();
-  if (!last) return;
+  if (!last || walks) return;
   commitNote();
-  if (current()?.id !== last.id && !(await visit(last.id))) return;
+  countWalks(+1);
+  try {
+    if (current()?.id !== last.id && !(await visit(last.id))) return;
+  } finally {
+    countWalks(-1);
+  }
   keeper.set("undo", undos);
   change(current(), "undo", last.before);
   show();
