@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from caliber_pipeline.api.faults import describe_fault
-from caliber_pipeline.api.fields import Item, index_by_id, parse_score
+from caliber_pipeline.api.fields import Item, each_item, index_by_id, parse_score
 from caliber_pipeline.api.records import (
     GOLD,
     Annotation,
@@ -116,7 +116,7 @@ class AnnotationManager:
         Raises:
             InputError: ids repeat, a record has no query or no output, or an annotation is for an unknown record.
         """
-        self._records = [_as_record(record) for record in records]
+        self._records = [_as_record(record) for record in each_item(records)]
         self._index_of = {record_id: i for i, record_id in enumerate(index_by_id(self._records))}
         self._is_open = bytearray(b"\1" * len(self._records))
         self._by_id: dict[str, dict[str, Annotation]] = {}

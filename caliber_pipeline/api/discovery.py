@@ -13,7 +13,7 @@ from caliber_pipeline.api.discovery_results import (
     EvidenceItem,
     PatternDiscoveryResult,
 )
-from caliber_pipeline.api.fields import Item, find_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, find_score, read_field, read_id
 from caliber_pipeline.api.llm_themes import LLMOptions, find_themes, name_theme
 from caliber_pipeline.api.running import run_sync
 from caliber_pipeline.core.arguments import ITEMS, TEXT, accepts
@@ -263,11 +263,7 @@ def _parse_method(method: ClusteringMethod | str) -> ClusteringMethod:
 
 
 def _parse_annotations(annotations: Iterable[Item] | Mapping[str, Item] | pd.DataFrame) -> list[_Noted]:
-    items: Iterable[Item]
-    if hasattr(annotations, "to_dict") and hasattr(annotations, "columns"):
-        items = annotations.to_dict("records")
-    else:
-        items = annotations.values() if isinstance(annotations, Mapping) else annotations
+    items = annotations.values() if isinstance(annotations, Mapping) else each_item(annotations)
     by_id: dict[str, list[tuple[int, str]]] = {}
     for item in items:
         record_id = read_id(item)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from caliber_pipeline.api.fields import Item, parse_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, parse_score, read_field, read_id, read_text
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ class Example(BaseModel):
         if isinstance(item, str | int):
             return cls(record_id=str(item))
         score = read_field(item, "human_score", read_field(item, "score", read_field(item, "label")))
-        named = {name: read_field(item, name) for name in ("query", "output", "reference", "human_notes")}
-        texts = {name: None if value is None else str(value) for name, value in named.items()}
+        texts = {name: read_text(item, name) for name in ("query", "output", "reference", "human_notes")}
         has_id = read_field(item, "record_id") is not None
         parsed = None if score is None else parse_score(score, what="the score of an example")
         return cls.model_validate({**texts, "record_id": read_id(item) if has_id else None, "human_score": parsed})

@@ -11,13 +11,27 @@ Item: TypeAlias = Any
 """A mapping, or an object with attributes."""
 
 
+def each_item(items: Iterable[Item]) -> Iterable[Item]:
+    """The items one by one; those of a DataFrame are its rows."""
+    if hasattr(items, "to_dict") and hasattr(items, "columns"):
+        rows: list[Item] = items.to_dict("records")
+        return rows
+    return items
+
+
 def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN401 - fields are of any type
-    """The first of a field's aliases that the item has with a value that is not None."""
+    """The first value that the item has under a field's aliases; None, NaN and blank text are none."""
     for alias in RECORD_ALIASES.get(name, (name,)):
         value = item.get(alias) if isinstance(item, Mapping) else getattr(item, alias, None)
-        if value is not None:
+        if not _is_missing(value):
             return value
     return default
+
+
+def read_text(item: Item, name: str) -> str | None:
+    """A field's value as text, None where there is none."""
+    value = read_field(item, name)
+    return None if value is None else str(value)
 
 
 def read_id(item: Item) -> str:
@@ -27,9 +41,14 @@ def read_id(item: Item) -> str:
         InputError: it has none.
     """
     value = read_field(item, "record_id")
-    if value is None or not str(value).strip():
+    if value is None:
         raise InputError(f"an item of type {type(item).__name__} has no record_id or id: {_shorten(repr(item))}")
-    return str(value).strip()
+    return parse_id(value)
+
+
+def parse_id(value: object) -> str:
+    """An id as text; 1.0 is '1', since integer columns with gaps arrive as floats."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
 def parse_score(value: object, *, what: str) -> int:
@@ -59,7 +78,7 @@ def index_by_id(items: Iterable[Item]) -> dict[str, Item]:
     """
     by_id: dict[str, Item] = {}
     repeated = []
-    for item in items:
+    for item in each_item(items):
         record_id = read_id(item)
         if record_id in by_id:
             repeated.append(record_id)
@@ -67,6 +86,16 @@ def index_by_id(items: Iterable[Item]) -> dict[str, Item]:
     if repeated:
         raise InputError(f"{len(repeated)} record ids repeat, e.g. {repeated[:3]}; rename or drop the repeats")
     return by_id
+
+
+def _is_missing(value: object) -> bool:
+    """Whether it is None, NaN, NaT, pandas' NA or blank text."""
+    if value is None or isinstance(value, str):
+        return not (value and value.strip())
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):  # neither NA nor an array of several has a truth value
+        return not hasattr(value, "__len__")
 
 
 def _shorten(text: str, length: int = 80) -> str:

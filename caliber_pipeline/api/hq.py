@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.annotating import AnnotationManager
 from caliber_pipeline.api.evaluation import EvaluationRunner
-from caliber_pipeline.api.fields import Item, find_score, index_by_id, parse_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, index_by_id, parse_score, read_field, read_id, read_text
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult, metrics_to_dict
 from caliber_pipeline.api.running import OnProgress, run_sync
 from caliber_pipeline.core.arguments import ITEMS, accepts, has_attributes
@@ -31,6 +31,7 @@ COLUMNS: Final = (
     "expected_output",
     "llm_explanation",
 )
+_TEXTS: Final = ("query", "output", "reference", "human_notes", "llm_reasoning")
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,19 @@ class DatasetItem:
             InputError: it has no id, no query or no output.
         """
         record_id = read_id(record)
-        texts = {name: read_field(record, name) for name in ("query", "output")}
-        missing = [name for name, value in texts.items() if value is None or not str(value).strip()]
+        texts = {name: read_text(record, name) for name in _TEXTS}
+        missing = [name for name in ("query", "output") if texts[name] is None]
         if missing:
             raise InputError(f"item '{record_id}' has no {' and no '.join(missing)}")
         return cls(
             record_id,
             str(texts["query"]),
             str(texts["output"]),
-            read_field(record, "reference"),
+            texts["reference"],
             read_field(record, "human_score"),
-            read_field(record, "human_notes"),
+            texts["human_notes"],
             read_field(record, "llm_score"),
-            read_field(record, "llm_reasoning"),
+            texts["llm_reasoning"],
         )
 
 
@@ -295,7 +296,7 @@ class WebCaliberHQ(CaliberHQ):
         Raises:
             InputError: a record has no id, no query or no output, ids repeat, or a score is neither 0 nor 1.
         """
-        return cls(Dataset(tuple(DatasetItem.parse(record) for record in records)), metric, renderer)
+        return cls(Dataset(tuple(DatasetItem.parse(record) for record in each_item(records))), metric, renderer)
 
     def execute(self, on_progress: OnProgress | None = None, *, as_dict: bool = True) -> Any:  # noqa: ANN401 - see below
         """Have the judge score the items.
@@ -337,7 +338,7 @@ def _record(item: DatasetItem) -> dict[str, Any]:
         "query": item.query,
         "output": item.actual_output,
         "reference": item.expected_output,
-        "human_score": find_score(item.judgment),
+        "human_score": item.judgment,
         "human_notes": item.notes,
         "llm_score": item.llm_score,
         "llm_reasoning": item.llm_reasoning,

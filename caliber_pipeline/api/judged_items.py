@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.api.fields import Item, index_by_id, parse_score, read_field
+from caliber_pipeline.api.fields import Item, index_by_id, parse_score, read_field, read_text
 from caliber_pipeline.api.records import annotations_from, annotations_table
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
 
@@ -87,7 +87,7 @@ def _parse(record_id: str, item: Item) -> EvaluatedRecord | None:
     people = parse_score(human, what=f"the human_score of '{record_id}'")
     judge = parse_score(llm, what=f"the llm_score of '{record_id}'")
     names = ("llm_reasoning", "human_notes", "query", "output", "reference")
-    texts: Mapping[str, str | None] = {name: _text(read_field(item, name)) for name in names}
+    texts: Mapping[str, str | None] = {name: read_text(item, name) for name in names}
     return EvaluatedRecord(
         record_id,
         people,
@@ -102,7 +102,3 @@ def _parse(record_id: str, item: Item) -> EvaluatedRecord | None:
         texts["reference"],
         read_field(item, "split"),
     )
-
-
-def _text(value: object) -> str | None:
-    return None if value is None or not str(value).strip() else str(value)

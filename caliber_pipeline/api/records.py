@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from caliber_pipeline.api.faults import describe_fault
-from caliber_pipeline.api.fields import Item, parse_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, parse_id, parse_score, read_field, read_id
 from caliber_pipeline.core.arguments import ITEMS, accepts
 from caliber_pipeline.core.column_names import RECORD_ALIASES
 from caliber_pipeline.core.errors import InputError
@@ -145,7 +145,7 @@ def rows_from_records(records: Iterable[Item]) -> list[dict[str, Any]]:
     A dict's other keys and the items of `metadata` stand beside them.
     """
     rows = []
-    for record in records:
+    for record in each_item(records):
         row = {name: read_field(record, name) for name in RECORD_ALIASES}
         row["record_id"] = read_id(record)
         other = read_field(record, "metadata")
@@ -176,8 +176,8 @@ def annotations_from(annotations: Mapping[Any, Any] | Iterable[Item]) -> list[An
         InputError: a score is neither 0 nor 1, or an item has no id.
     """
     if isinstance(annotations, Mapping):
-        return [_annotation(str(key), value) for key, value in annotations.items()]
-    return [_annotation(read_id(item), item) for item in annotations]
+        return [_annotation(parse_id(key), value) for key, value in annotations.items()]
+    return [_annotation(read_id(item), item) for item in each_item(annotations)]
 
 
 def annotations_table(annotations: Sequence[Annotation]) -> pd.DataFrame:
@@ -250,11 +250,9 @@ def _to_text(value: object) -> str | None:
 def _annotation(record_id: str, value: Item) -> Annotation:
     if isinstance(value, Annotation):
         return value.model_copy(update={"record_id": record_id})
-    if isinstance(value, bool | int | float | str):
-        return parse_annotation(
-            {"record_id": record_id, "score": parse_score(value, what=f"the score of '{record_id}'")}
-        )
     score = read_field(value, "human_score", read_field(value, "score"))
+    if score is None and not isinstance(value, Mapping):
+        score = value  # the score itself
     others = ("annotator", "severity", "created_at", "criteria_version", "inclusion_probability")
     found = {name: read_field(value, name) for name in others}
     return parse_annotation(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from caliber_pipeline.api.fields import Item, find_score, index_by_id, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, find_score, index_by_id, read_field, read_id
 from caliber_pipeline.api.records import annotations_from, annotations_table
 from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.core.arguments import INTEGER, accepts
@@ -61,7 +61,8 @@ class ExampleSelector:
             records: Dicts or objects with an id.
             annotations: `{id: 0/1}`, `{id: Annotation}` or a list; without them the records' own human_score.
             count: How many to choose; fewer come back where fewer are annotated.
-            strategy: How; None chooses by what is known (`auto_select_strategy`).
+            strategy: How; None takes what fits: misalignment-guided where there are errors, else pattern-aware where
+                there are patterns, else balanced.
             eval_results: The judge's verdicts: a result, or items of which an id and a score are read.
             patterns: Themes in the notes, of which the record_ids are read.
 
@@ -69,12 +70,15 @@ class ExampleSelector:
             InputError: ids repeat, a score is neither 0 nor 1, the count is negative, or misalignment-guided choice is
                 asked for without eval_results, pattern-aware choice without patterns.
         """
-        from caliber_pipeline.core.example_selection import select_examples
+        from caliber_pipeline.core.example_selection import choose_strategy, select_examples
 
         by_id = index_by_id(records)
-        verdicts = _verdicts(eval_results)
-        chosen_strategy = _check(strategy or auto_select_strategy(eval_results, patterns), eval_results, patterns)
-        candidates = _candidates(by_id, _labels(by_id, annotations), verdicts, pattern_by_record(patterns))
+        known = None if patterns is None else list(each_item(patterns))
+        verdicts, labels = _verdicts(eval_results), _labels(by_id, annotations)
+        n_misaligned = sum(verdicts.get(record_id) == 1 - label for record_id, label in labels.items())
+        chosen_strategy = strategy or choose_strategy(n_misaligned, len(_real_patterns(known)))
+        _check(chosen_strategy, eval_results, known)
+        candidates = _candidates(by_id, labels, verdicts, pattern_by_record(known))
         selection = select_examples(candidates, count, chosen_strategy, self._seed)
         examples = [by_id[record_id] for record_id in selection.examples["record_id"]]
         return SelectionResult(examples, selection.strategy_used, selection.metadata)
@@ -97,14 +101,13 @@ def auto_select_strategy(
     return choose_strategy(n_misaligned, len(_real_patterns(patterns)))
 
 
-def _check(strategy: SelectionStrategy | str, eval_results: object, patterns: object) -> SelectionStrategy | str:
+def _check(strategy: SelectionStrategy | str, eval_results: object, patterns: object) -> None:
     from caliber_pipeline.core.example_selection import SelectionStrategy
 
     if strategy == SelectionStrategy.MISALIGNMENT_GUIDED and eval_results is None:
         raise InputError("the strategy misalignment_guided needs eval_results; evaluate first, or take balanced")
     if strategy == SelectionStrategy.PATTERN_AWARE and patterns is None:
         raise InputError("the strategy pattern_aware needs patterns; discover them first, or take balanced")
-    return strategy
 
 
 def _items(eval_results: EvaluationResult | Iterable[Item] | None) -> Iterable[Item]:
@@ -114,7 +117,7 @@ def _items(eval_results: EvaluationResult | Iterable[Item] | None) -> Iterable[I
         return eval_results.records
     if isinstance(eval_results, Mapping):
         return [{"record_id": key, "llm_score": value} for key, value in eval_results.items()]
-    return list(eval_results)
+    return list(each_item(eval_results))
 
 
 def _verdicts(eval_results: EvaluationResult | Iterable[Item] | None) -> dict[str, int | None]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -68,7 +69,10 @@ def test_gives_the_same_result_for_every_form_of_input() -> None:
         runner.run_sync(pd.DataFrame(rows)),
         runner.run_sync(rows, annotations),
         runner.run_sync(rows, {str(key): Annotation(record_id="?", score=score) for key, score in annotations.items()}),
+        runner.run_sync(rows, {key: np.int64(score) for key, score in annotations.items()}),
+        runner.run_sync(rows, {float(key): np.bool_(score) for key, score in annotations.items()}),
         runner.run_sync(rows, upload.annotations),
+        runner.run_sync(rows, pd.DataFrame({"id": list(annotations), "score": list(annotations.values())})),
         asyncio.run(runner.run(rows)),
     ]
 

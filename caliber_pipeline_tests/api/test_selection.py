@@ -87,3 +87,13 @@ def test_strategy_follows_what_is_known() -> None:
     assert auto_select_strategy(None, patterns) is SelectionStrategy.PATTERN_AWARE
     assert auto_select_strategy([{"id": 1, "judgment": 1, "score": 1}], []) is SelectionStrategy.BALANCED
     assert ExampleSelector().select(rows, eval_results=result).strategy_used is SelectionStrategy.MISALIGNMENT_GUIDED
+
+
+def test_finds_errors_where_results_hold_no_more_than_an_id_and_a_score() -> None:
+    right = [{"id": record_id, "score": score} for record_id, score in ANNOTATIONS.items()]
+    selector = ExampleSelector()
+
+    guided = selector.select(iter(RECORDS), ANNOTATIONS, eval_results=iter(VERDICTS), patterns=iter([]))
+
+    assert guided.strategy_used is SelectionStrategy.MISALIGNMENT_GUIDED
+    assert selector.select(RECORDS, ANNOTATIONS, eval_results=right).strategy_used is SelectionStrategy.BALANCED
