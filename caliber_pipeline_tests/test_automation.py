@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from caliber_pipeline.automation import criteria_sensor
+from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Criteria, ExampleRef
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.instances import open_instance
@@ -239,6 +241,75 @@ def test_after_a_recalibration_the_base_and_then_the_champion_are_evaluated_agai
     history = evaluated.tables.require("calibration_history")
     assert history["criteria_version"].tolist() == ["v001", "v002"]
     assert evaluated.criteria_files.load_all().valid.keys() == {"v001", "v002"}
+
+
+def turn(project: Project, instance: dg.DagsterInstance) -> list[str | None]:
+    """Let the sensor turn the loop until it has nothing left to do; the versions in the order of their evaluations."""
+    ran = []
+    while isinstance(outcome := tick(project, instance), dg.SensorResult):
+        ran += [version for _, version in requested(outcome)]
+        assert all(result.success for result in obey(project, instance, outcome))
+    return ran
+
+
+def read_a_new_label(project: Project, instance: dg.DagsterInstance) -> None:
+    """Have the input read again with one more verdict, so that figures of before are of other data."""
+    assert project.settings.annotations_file is not None
+    with project.settings.annotations_file.open("a") as file:
+        file.write("r3,ben,1,\n")
+    definitions = build_definitions(project.settings, project)
+    assert definitions.resolve_job_def("recalibration").execute_in_process(instance=instance).success
+
+
+def promote_by_hand(project: Project, version: str) -> None:
+    tables = project.tables
+    row = core.promote_by_hand(tables.require("optimized_criteria", version), "my own", datetime.now(UTC), 2)
+    tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
+
+
+def champion_of(project: Project) -> str | None:
+    return core.current_champion(project.tables.load_versions("optimized_criteria"))
+
+
+def test_on_new_labels_base_and_champion_are_measured_again_and_nothing_is_proposed_before_the_champion_is(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    read_a_new_label(evaluated, instance)
+    assert turn(evaluated, instance) == ["v001", "v002"]
+    assert champion_of(evaluated) == "v002"
+    base, champion = (evaluated.tables.require("optimized_criteria", v) for v in ("v001", "v002"))
+    assert base["base"].isna().all()
+    assert base["proposal_reason"].iloc[0] == "v001 was evaluated again; the champion v002 stands"
+    assert champion["decision_reason"].iloc[0].startswith("evaluated again; before: kappa on dev 0.000 → 1.000")
+    assert champion.attrs["annotations_fingerprint"] == base.attrs["annotations_fingerprint"]
+
+
+@pytest.mark.parametrize(("version", "evaluated_again"), [("v001", ["v001"]), ("v002", ["v001", "v002"])])
+def test_what_a_person_promoted_stays_champion_on_new_labels(
+    evaluated: Project, instance: dg.DagsterInstance, version: str, evaluated_again: list[str]
+) -> None:
+    promote_by_hand(evaluated, version)
+    for _ in range(2):
+        read_a_new_label(evaluated, instance)
+        assert turn(evaluated, instance) == evaluated_again
+        row = evaluated.tables.require("optimized_criteria", version).iloc[0]
+        assert champion_of(evaluated) == row["champion"] == version
+        assert row["is_by_hand"]
+        assert row["decision_reason"].startswith("evaluated again; before: by hand: my own (before: ")
+
+
+def test_a_gain_over_an_old_base_does_not_dethrone_a_better_champion(
+    evaluated: Project, instance: dg.DagsterInstance
+) -> None:
+    """Half of what v002 knows: clearly better than v001, and clearly worse than the champion."""
+    half = evaluated.criteria_files.load("v002").clauses[:1]
+    evaluated.criteria_files.add_as("half", Criteria(criteria="half", clauses=half, base="v001"))
+    assert turn(evaluated, instance) == ["half"]
+    row = evaluated.tables.require("optimized_criteria", "half").iloc[0]
+    assert (row["base"], row["decision"], row["champion"]) == ("v001", "rejected", "v002")
+    assert " ≤ 0.0167 over v001; over the champion v002: kappa on dev 1.000 → " in row["decision_reason"]
+    assert row["decision_reason"].endswith("; no gain")
+    assert champion_of(evaluated) == "v002"
 
 
 def test_the_history_keeps_one_row_per_evaluation(evaluated: Project, instance: dg.DagsterInstance) -> None:

@@ -22,6 +22,7 @@ from caliber_pipeline.core.usage import Usage
 from caliber_pipeline.core.weights import inclusion_weights
 
 _BEFORE: Final = " (before: "
+_AGAIN: Final = "evaluated again; before: "
 
 
 def current_champion(decided: Mapping[str, pd.DataFrame]) -> str | None:
@@ -34,8 +35,21 @@ def current_champion(decided: Mapping[str, pd.DataFrame]) -> str | None:
     return str(latest["champion"])
 
 
-def select_base(version: str, criteria: Criteria, versions: Sequence[str], champion: str | None) -> str | None:
-    """What a version has to beat: the base that it names, else the champion of the day.
+def select_base(
+    version: str,
+    criteria: Criteria,
+    versions: Sequence[str],
+    champion: str | None,
+    previous: pd.DataFrame | None = None,
+) -> str | None:
+    """What a version has to beat: the base that it names, else what it was held against before, else the champion.
+
+    Args:
+        version: The version.
+        criteria: Its content.
+        versions: All versions that there are.
+        champion: The champion of the day.
+        previous: The version's stored row, where it was decided upon before.
 
     Raises:
         CriteriaError: it names a base that does not exist.
@@ -44,6 +58,8 @@ def select_base(version: str, criteria: Criteria, versions: Sequence[str], champ
         if criteria.base not in versions or criteria.base == version:
             raise CriteriaError(f"criteria '{version}' name the base '{criteria.base}', which is no other version")
         return criteria.base
+    if previous is not None:
+        return base_of(previous)
     return None if champion == version else champion
 
 
@@ -105,8 +121,9 @@ def decide_version(
     """
     if previous is not None and previous["decision"].iloc[0] in WINNING:
         row = previous.iloc[0]
-        reason = f"evaluated again; {row['decision']} before"
-        return Decision(str(row["decision"]), reason, base, champion or version, comparison)
+        reason = _AGAIN + str(row["decision_reason"]).removeprefix(_AGAIN)
+        is_by_hand = bool(row["is_by_hand"])
+        return Decision(str(row["decision"]), reason, base, champion or version, comparison, is_by_hand)
     if base is None or comparison is None:
         return Decision("baseline", "the first version: nothing to compare it with", None, champion or version, None)
     decision, reason = decide(
@@ -116,6 +133,36 @@ def decide_version(
         is_simpler=is_simpler,
     )
     return Decision(decision, reason, base, version if decision == "promoted" else champion or base, comparison)
+
+
+def is_challenger(decision: Decision, version: str, champion: str | None, previous: pd.DataFrame | None) -> bool:
+    """Whether a version has just won over a base that is not the champion, which it then has to beat too."""
+    has_won_before = previous is not None and previous["decision"].iloc[0] in WINNING
+    return decision.decision == "promoted" and not has_won_before and champion not in (None, version, decision.base)
+
+
+def challenge(
+    decision: Decision, champion: str, comparison: Comparison, settings: LoopSettings, *, is_simpler: bool = False
+) -> Decision:
+    """The decision about a version that won over its base: it stands where the version beats the champion too.
+
+    Args:
+        decision: Over the base.
+        champion: The champion, another version than the base.
+        comparison: Of the version with the champion.
+        settings: Rounds and budgets.
+        is_simpler: The version tells the judge less than the champion.
+    """
+    verdict, reason = decide(
+        comparison,
+        max_rounds=settings.max_iterations,
+        max_new_errors=settings.max_new_errors,
+        is_simpler=is_simpler,
+    )
+    told = f"{decision.reason} over {decision.base}; over the champion {champion}: {reason}"
+    if verdict == "promoted":
+        return replace(decision, reason=told)
+    return replace(decision, decision=verdict, reason=told, champion=champion)
 
 
 def add_effort(one: tuple[int, float | None], other: tuple[int, float | None]) -> tuple[int, float | None]:
@@ -294,7 +341,7 @@ def build_row(
         "n_broken": comparison.n_broken if comparison else 0,
         "new_error_share": comparison and comparison.new_error_share,
         "basis": comparison and comparison.basis,
-        "is_by_hand": False,
+        "is_by_hand": decision.is_by_hand,
         **{name: value for name, value in vars(evaluation).items() if name in OPTIMIZED_CRITERIA.names},
         "candidates": [vars(candidate) for candidate in evaluation.candidates],
         "decided_at": decided_at,

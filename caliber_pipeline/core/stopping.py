@@ -46,6 +46,7 @@ class Decision:
         base: The version it was compared with; None for a first one.
         champion: The champion after the decision.
         comparison: The evidence; None where there was no base.
+        is_by_hand: A person decided it, before this evaluation.
     """
 
     decision: str
@@ -53,6 +54,7 @@ class Decision:
     base: str | None
     champion: str
     comparison: Comparison | None
+    is_by_hand: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def row(version: str, decision: str, champion: str, base: str | None = None, at:
         {
             "criteria_version": [version],
             "decision": [decision],
+            "decision_reason": ["why"],
+            "is_by_hand": [False],
             "champion": [champion],
             "base": pd.array([base], dtype="string[pyarrow]"),
             "round": [0 if base is None else 1],
@@ -59,6 +61,25 @@ def test_a_version_has_to_beat_the_base_that_it_names_else_the_champion() -> Non
         core.select_base("v002", PROPOSED, ["v002"], None)
 
 
+def test_a_version_evaluated_again_is_held_against_what_it_was_held_against_before() -> None:
+    versions = ["v001", "v002", "mine"]
+    assert core.select_base("v001", PERSON, versions, "v002", FIRST["v001"]) is None
+    before = row("mine", "promoted", "mine", "v001")
+    assert core.select_base("mine", PERSON, versions, "v002", before) == "v001"
+
+
+def test_who_beats_an_old_base_has_to_beat_the_champion_too() -> None:
+    won = core.decide_version("mine", "v001", "v002", comparison(), None, SETTINGS)
+    assert core.is_challenger(won, "mine", "v002", None)
+    assert not core.is_challenger(won, "mine", "v001", None)
+    assert not core.is_challenger(won, "mine", "v002", row("mine", "promoted", "mine", "v001"))
+    better = core.challenge(won, "v002", comparison(), SETTINGS)
+    assert (better.decision, better.champion, better.base) == ("promoted", "mine", "v001")
+    worse = core.challenge(won, "v002", comparison(kappa=0.0), SETTINGS)
+    assert (worse.decision, worse.champion, worse.base) == ("rejected", "v002", "v001")
+    assert worse.reason.startswith(f"{won.reason} over v001; over the champion v002: kappa on dev 0.100 → 0.000")
+
+
 def test_only_a_promotion_changes_the_champion() -> None:
     won = core.decide_version("v002", "v001", "v001", comparison(), None, SETTINGS)
     assert (won.decision, won.champion) == ("promoted", "v002")
@@ -72,6 +93,7 @@ def test_a_winner_keeps_its_decision_when_it_is_evaluated_again_and_a_loser_gets
     winner = row("v002", "promoted", "v002", "v001")
     again = core.decide_version("v002", "v001", "v002", comparison(p=0.9), winner, SETTINGS)
     assert (again.decision, again.champion) == ("promoted", "v002")
+    assert again.reason == "evaluated again; before: why"
     loser = row("v002", "rejected", "v001", "v001")
     assert core.decide_version("v002", "v001", "v001", comparison(), loser, SETTINGS).decision == "promoted"
 
