@@ -43,8 +43,8 @@ class CalibratedJudge:
             embeddings: Where the embedded judge keeps vectors, so that its examples are encoded once; None for nowhere.
 
         Warns:
-            UserWarning: model, provider or prompt template differ from those that the certificate was issued for, or
-                examples were left out or changed.
+            UserWarning: model, provider, prompt template or criteria differ from those that the certificate was issued
+                for, or examples were left out or changed.
         """
         self.document = document
         self._judge = judge
@@ -129,12 +129,17 @@ class CalibratedJudge:
 
 def find_differences(document: JudgeDocument, judge: Judge | None = None) -> list[str]:
     """How a document and its judge differ from what was certified."""
+    from caliber_pipeline.core.calibrated_judge import find_changes
     from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
 
-    certificate = document.certificate
+    certificate, model = document.certificate, document.model if judge is None else judge.model
+    if judge is None and document.provider == "local":
+        from caliber_pipeline.api.judging import default_encoder
+
+        model = default_encoder().name  # whatever the file says, this is who will judge
     given = {
         "provider": document.provider if judge is None else judge.provider,
-        "model": document.model if judge is None else judge.model,
+        "model": model,
         "template_version": TEMPLATE_VERSION,
     }
     differences = [
@@ -142,13 +147,7 @@ def find_differences(document: JudgeDocument, judge: Judge | None = None) -> lis
         for name, value in given.items()
         if value != certificate.get(name)
     ]
-    shown = str(certificate.get("examples", ""))
-    n_missing = len(document.definition.examples) - len(document.examples)
-    if n_missing:
-        differences.append(f"{n_missing} examples were left out")
-    elif shown.startswith("redacted") and not shown.endswith(" 0 changed"):
-        differences.append(f"the examples are {shown}")
-    return differences
+    return differences + find_changes(document)
 
 
 def _open(document: JudgeDocument, embeddings: Path | None) -> Judge:

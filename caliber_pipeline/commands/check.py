@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from caliber_pipeline.commands.arguments import add_command, add_reporting
@@ -19,7 +20,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "check",
         execute,
         summary="fail where an exported judge's certificate does not support a kappa",
-        description="Exit 0 where the lower end of the 95 % interval of kappa on test reaches the minimum, else 1.",
+        description="Exit 0 where the lower end of the 95 % interval of kappa on test reaches the minimum, else 1: "
+        "so too where criteria, examples, model or template are not those that the certificate was issued for.",
         examples=_EXAMPLES,
     )
     add = parser.add_argument
@@ -33,15 +35,19 @@ def execute(arguments: argparse.Namespace) -> None:
 
     Raises:
         InputError: the file is no exported judge, or the minimum no kappa.
-        CaliberError: the certificate does not support the minimum.
+        CaliberError: the certificate does not support the minimum, or is not of this judge.
     """
-    from caliber_pipeline.api.calibrated_judge import CalibratedJudge
+    from caliber_pipeline.api.calibrated_judge import CalibratedJudge, find_differences
     from caliber_pipeline.core.calibrated_judge import check_kappa
     from caliber_pipeline.core.errors import CaliberError, InputError
 
     if not -1 <= arguments.min_kappa <= 1:
         raise InputError(f"--min-kappa is {arguments.min_kappa:g}; give a kappa from -1 to 1")
-    document = CalibratedJudge.load(arguments.judge).document
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        document = CalibratedJudge.load(arguments.judge).document
+    if differences := find_differences(document):
+        raise CaliberError(f"{document.criteria_version}: the certificate does not hold: {'; '.join(differences)}")
     is_supported, reason = check_kappa(document, arguments.min_kappa)
     if not is_supported:
         raise CaliberError(reason)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from caliber_pipeline.core.abstention import ALPHA, DELTA, Abstention, learn_abstention
 from caliber_pipeline.core.agreement import interpret_kappa
@@ -21,6 +21,7 @@ from caliber_pipeline.core.sanitizer import redact
 
 FORMAT: Final = "caliber-judge/1"
 FIGURES: Final = ("cohen_kappa", "accuracy", "precision", "recall", "specificity", "f1_score")
+_CERTIFIED: Final = ("test", "dev", "labels", "human_ceiling", "fingerprints")
 ExampleTexts = Literal["full", "redacted", "none"]
 
 
@@ -53,6 +54,18 @@ class JudgeDocument(BaseModel):
     template_version: str
     abstention: dict[str, Any]
     certificate: dict[str, Any]
+
+    @field_validator("certificate")
+    @classmethod
+    def _is_complete(cls, certificate: dict[str, Any]) -> dict[str, Any]:
+        missing = [name for name in _CERTIFIED if name not in certificate]
+        for split in ("test", "dev"):
+            figures = certificate.get(split)
+            known = figures if isinstance(figures, Mapping) else {}
+            missing += [f"{split}.{name}" for name in FIGURES if figures is not None and name not in known]
+        if missing:
+            raise ValueError(f"the certificate lacks {', '.join(missing)}")
+        return certificate
 
 
 def build_document(
@@ -141,6 +154,25 @@ def parse_document(text: str, *, source: str) -> JudgeDocument:
         raise InputError(f"{source}: no calibrated judge ({faults}); write one with `caliber export`") from None
 
 
+def find_changes(document: JudgeDocument) -> list[str]:
+    """What of a document is not what was certified: other criteria, examples left out or of another text."""
+    definition, changes = document.definition, []
+    fingerprint = document.certificate.get("fingerprints", {}).get("criteria")
+    if definition.fingerprint != fingerprint or document.sampling != definition.sampling.model_dump():
+        changes.append("the criteria or their sampling were changed")
+    elif document.criteria != definition.full_text:
+        changes.append("the text under 'criteria' is not that of the definition, by which the judge judges")
+    shown = dict(zip([e.record_id for e in document.examples], _hashes(document.examples), strict=True))
+    texts = [shown.get(example.record_id) for example in definition.examples]
+    n_missing = texts.count(None)
+    n_changed = sum(t not in (None, e.content_hash) for t, e in zip(texts, definition.examples, strict=True))
+    if n_missing:
+        changes.append(f"{n_missing} examples were left out")
+    if n_changed:
+        changes.append(f"the texts of {n_changed} examples were changed ({document.certificate.get('examples')})")
+    return changes
+
+
 def check_kappa(document: JudgeDocument, min_kappa: float) -> tuple[bool, str]:
     """Whether the certificate supports a kappa: the lower end of its 95 % interval on test reaches it. And why."""
     test = document.certificate.get("test")
@@ -174,6 +206,7 @@ def render_card(document: JudgeDocument) -> str:
         *_card_figures(certificate),
         "",
         f"Labels: {labels}. Test was shown {certificate['n_test_looks']} times on these data, this version included.",
+        *_card_corrected(certificate.get("dev_kappa_corrected")),
         _card_ceiling(certificate["human_ceiling"]),
         "",
         "## When to ask a person",
@@ -210,6 +243,12 @@ def _card_figures(certificate: Mapping[str, Any]) -> list[str]:
             word = f" ({interpret_kappa(figure['value'])})" if name == "cohen_kappa" else ""
             lines.append(f"| {split} | {name.replace('_', ' ')} | {value}{word} | {interval} | {figure['n']} |")
     return lines
+
+
+def _card_corrected(kappa: float | None) -> list[str]:
+    if kappa is None:
+        return []
+    return [f"Kappa on dev is {kappa:.3f} corrected for this version being the best of those compared on it."]
 
 
 def _card_ceiling(ceiling: Mapping[str, Any]) -> str:

@@ -117,6 +117,20 @@ def test_the_check_holds_the_lower_bound_against_the_minimum(stored: Path, capsy
     )
 
 
+def test_the_check_fails_for_a_judge_that_is_not_the_certified_one(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stored / "edited.json"
+    call(capsys, "export", "--assets", str(stored), "--to", str(path), "--version", "v001")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["definition"]["criteria"] = content["criteria"] = "Score 1 always"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    refused = call(capsys, "check", "--judge", str(path), "--min-kappa", "-1", code=1)
+    assert "the certificate does not hold: the criteria or their sampling were changed" in refused
+    with pytest.warns(UserWarning, match="the criteria or their sampling were changed"):
+        CalibratedJudge.load(path)
+
+
 def test_an_exported_judge_scores_a_file(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = stored / "scoring.json"
     call(capsys, "export", "--assets", str(stored), "--to", str(path), "--version", "v001")

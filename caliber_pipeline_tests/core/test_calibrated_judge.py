@@ -1,11 +1,22 @@
 """The certificate: what it supports, and how its model card says so."""
 
+import json
 from typing import Any
 
 import pytest
 
-from caliber_pipeline.core.calibrated_judge import JudgeDocument, check_kappa, render_card
+from caliber_pipeline.core.calibrated_judge import (
+    JudgeDocument,
+    check_kappa,
+    find_changes,
+    parse_document,
+    render_card,
+    render_document,
+)
 from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.errors import InputError
+
+DEFINITION = Criteria(criteria="Score 1 if right")
 
 
 def figure(value: float | None, low: float | None, high: float | None) -> dict[str, Any]:
@@ -24,17 +35,17 @@ def document(**changes: Any) -> JudgeDocument:  # noqa: ANN401 - entries of the 
         "labels": {"test": 80, "without_a_verdict": 1},
         "human_ceiling": {"value": 0.75, "ci_low": 0.7, "ci_high": 0.8, "n": 120},
         "examples": "as they are",
-        "fingerprints": {"records": "abc"},
+        "fingerprints": {"records": "abc", "criteria": DEFINITION.fingerprint},
     }
     abstention = {"threshold": 0.8, "share_decided": 0.5, "risk_bound": 0.09, "reason": None}
     return JudgeDocument(
         criteria_version="v002",
         criteria="Score 1 if right",
-        definition=Criteria(criteria="Score 1 if right"),
+        definition=DEFINITION,
         examples=[],
         provider="local",
         model="m",
-        sampling={},
+        sampling=DEFINITION.sampling.model_dump(),
         template_version="1",
         abstention=changes.pop("abstention", abstention),
         certificate={**certificate, **changes},
@@ -77,3 +88,33 @@ def test_the_card_says_what_is_not_known() -> None:
     assert "| test | sealed |" in card
     assert "No record was judged by two people" in card
     assert "No threshold can be guaranteed: the judge gives no confidences." in card
+
+
+def test_the_card_shows_the_corrected_kappa_beside_the_raw_one() -> None:
+    assert "corrected" not in render_card(document(dev_kappa_corrected=None))
+    card = render_card(document(dev_kappa_corrected=0.655))
+    assert "| dev | cohen kappa | 0.700 (substantial) |" in card
+    assert "Kappa on dev is 0.655 corrected for this version being the best" in card
+
+
+def test_criteria_that_are_not_those_of_the_certificate_are_found() -> None:
+    assert find_changes(document()) == []
+    lenient = Criteria(criteria="Score 1 always")
+    changed = document().model_copy(update={"definition": lenient, "criteria": lenient.full_text})
+    assert find_changes(changed) == ["the criteria or their sampling were changed"]
+    assert find_changes(document().model_copy(update={"sampling": {"temperature": 1.0}})) == [
+        "the criteria or their sampling were changed"
+    ]
+    (found,) = find_changes(document().model_copy(update={"criteria": "Score 1 always"}))
+    assert "not that of the definition" in found
+
+
+@pytest.mark.parametrize(
+    ("certificate", "lacking"),
+    [({}, "test, dev, labels"), ({"test": {}}, "test.cohen_kappa"), ({"test": "good"}, "test.cohen_kappa")],
+)
+def test_a_certificate_that_lacks_something_is_none(certificate: dict[str, Any], lacking: str) -> None:
+    content = json.loads(render_document(document()))
+    content["certificate"] = {**content["certificate"], **certificate} if certificate else {}
+    with pytest.raises(InputError, match=f"j.json: no calibrated judge .*lacks {lacking}"):
+        parse_document(json.dumps(content), source="j.json")
