@@ -249,7 +249,8 @@ class Page:
         rows = desk.matching(records, filter_, query.get("q", "").strip()[:200])
         places = records.places(filter_)
         last = records.row(query.get("from", ""))
-        n = min(max(int(query.get("n", "10")), 1), MAX_RECORDS) if query.get("n", "10").isdigit() else MAX_RECORDS
+        wanted = query.get("n", "10")[:4]
+        n = min(max(int(wanted), 1), MAX_RECORDS) if wanted.isdecimal() else MAX_RECORDS
         if query.get("direction") == "previous":
             end = len(rows) if last is None else int(np.searchsorted(places[rows], places[last]))
             chosen = np.roll(rows, -end)[::-1][:n]  # backwards from the place on, around the start

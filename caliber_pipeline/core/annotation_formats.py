@@ -92,6 +92,7 @@ def render_label_studio(records: pd.DataFrame, annotations: pd.DataFrame) -> lis
     """Tasks for LABEL_STUDIO_CONFIG, one per record, each with its annotations.
 
     `completed_by` is left out, since Label Studio refuses people whom it does not know; the annotator is a result.
+    Criteria versions and inclusion probabilities are lost: its annotations have no place for them.
     """
     by_record = _by_record(annotations)
     return [
@@ -108,7 +109,7 @@ def render_argilla(
 ) -> list[dict[str, Any]]:
     """Records for Argilla with the fields query, output, reference and the questions verdict, notes, severity.
 
-    Times and criteria versions are lost: Argilla's responses have no place for them.
+    Times, criteria versions and inclusion probabilities are lost: Argilla's responses have no place for them.
 
     Args:
         records: The records.
@@ -152,7 +153,7 @@ def render_csv(annotations: pd.DataFrame, fingerprints: pd.Series | None = None)
     hashes = [None] * len(annotations) if fingerprints is None else pa.array(fingerprints, from_pandas=True).to_pylist()
     header = names if fingerprints is None else [*names, RECORD_FINGERPRINT]
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer)  # ends lines by \r\n, and so quotes a text that holds either of the two alone
     writer.writerow(header)
     for row, fingerprint in zip(_plain(annotations), hashes, strict=True):
         moment = row["created_at"]

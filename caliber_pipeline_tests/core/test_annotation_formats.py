@@ -93,15 +93,17 @@ def test_argilla_responses_belong_to_the_users_that_it_knows() -> None:
     ]
 
 
-def test_csv_comes_back_complete() -> None:
+@pytest.mark.parametrize("note", ['two\nlines, "quoted" שלום', "a\rb", "a\r\nb\n", "null", " =1+1 "])
+def test_csv_comes_back_complete(note: str) -> None:
+    full = FULL.assign(notes=[None, note, "no"])
     options = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(ANNOTATIONS.names, pa.string()), strings_can_be_null=True, null_values=[""]
     )
-    text = render_csv(FULL).encode()
+    text = render_csv(full).encode()
     table = pyarrow.csv.read_csv(
         io.BytesIO(text), parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True), convert_options=options
     )
-    assert same(parsed((table, pa.array(range(table.num_rows)))), FULL)
+    assert same(parsed((table, pa.array(range(table.num_rows)))), full)
 
 
 def test_an_export_of_label_studio_itself_is_read() -> None:
