@@ -166,7 +166,7 @@ def materialization_of(project: Project, version: str) -> dg.AssetMaterializatio
     return dg.AssetMaterialization(
         asset_key="criteria",
         partition=version,
-        description=f"{version} by a {criteria.author}",
+        description=f"{version} by {'a person' if criteria.author == 'person' else 'the optimizer'}",
         metadata={
             "criteria": dg.MetadataValue.md(render_code(criteria.full_text)),
             "author": criteria.author,

@@ -4,7 +4,8 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.definition import stage, with_attrs
-from caliber_pipeline.core.annotator_agreement import EVERYBODY, describe_annotators
+from caliber_pipeline.assets.input_metadata import show_annotators
+from caliber_pipeline.core.annotator_agreement import describe_annotators
 
 
 @stage(
@@ -15,11 +16,4 @@ from caliber_pipeline.core.annotator_agreement import EVERYBODY, describe_annota
 def annotator_agreement(annotations: pd.DataFrame) -> dg.Output[pd.DataFrame]:
     """Describe the annotators."""
     table = describe_annotators(annotations)
-    alpha = table.loc[table["annotator"] == EVERYBODY, "value"].dropna()
-    return dg.Output(
-        with_attrs(table, annotations),
-        metadata={
-            "n_annotators": int(table.loc[table["metric"] == "accept_rate", "annotator"].nunique()),
-            **({"krippendorff_alpha": float(alpha.iloc[0])} if len(alpha) else {}),
-        },
-    )
+    return dg.Output(with_attrs(table, annotations), metadata=show_annotators(table))

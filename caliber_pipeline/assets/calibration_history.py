@@ -7,6 +7,7 @@ import pandas as pd
 
 from caliber_pipeline.assets.definition import WHEN_DEPS_ARE_DONE, stage
 from caliber_pipeline.assets.evaluation_metadata import show_history
+from caliber_pipeline.assets.metadata import show_numbers
 from caliber_pipeline.core.calibration_history import append_evaluations, latest_evaluations
 from caliber_pipeline.resources import Project
 
@@ -37,11 +38,11 @@ def calibration_history(
             "n_versions": len(latest),
             "champion": str(history["champion"].iloc[-1]) if len(history) else "none",
             **show_history(history),
-            **{
-                f"dev_cohen_kappa/{version}": kappa
-                for version, kappa in zip(
-                    kappas["criteria_version"], kappas["dev_cohen_kappa"].astype(float), strict=True
-                )
-            },
+            **show_numbers(
+                {
+                    f"dev_cohen_kappa/{version}": kappa
+                    for version, kappa in zip(kappas["criteria_version"], kappas["dev_cohen_kappa"], strict=True)
+                }
+            ),
         },
     )

@@ -127,8 +127,8 @@ def show_history(history: pd.DataFrame) -> Metadata:
             "decision": row["decision"],
             "kappa on dev": row["dev_cohen_kappa"],
             "accuracy": row["dev_accuracy"],
-            "false positives": row["dev_false_positives"],
-            "false negatives": row["dev_false_negatives"],
+            "FP": row["dev_false_positives"],
+            "FN": row["dev_false_negatives"],
             "champion": row["champion"],
         }
         for row in history.tail(20).to_dict("records")
@@ -157,8 +157,8 @@ def _with_interval(row: Mapping[Any, Any]) -> str | None:
     if pd.isna(row["value"]):
         return "sealed" if str(row["reason"]).startswith("sealed") else None
     value = float(row["value"])
-    text = f"{value:.0f}" if row["metric"] in COUNTS else f"{value:.3f}"
-    ends = "" if pd.isna(row["ci_low"]) else f" ({row['ci_low']:z.2f} to {row['ci_high']:z.2f})"
+    text = f"{value:.0f}" if row["metric"] in COUNTS else f"{value:z.2f}"
+    ends = "" if pd.isna(row["ci_low"]) else f" [{row['ci_low']:z.2f}, {row['ci_high']:z.2f}]"
     return f"{text}{ends}".replace(" ", NBSP)
 
 

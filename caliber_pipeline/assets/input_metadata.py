@@ -7,11 +7,19 @@ import dagster as dg
 import pandas as pd
 
 from caliber_pipeline.assets.metadata import Metadata, share_of, show_numbers, show_table
+from caliber_pipeline.core.annotator_agreement import EVERYBODY
+from caliber_pipeline.core.conforming import plain_cell
 
 MAX_LOOKED_AT: Final = 100_000  # rows; of more the first stand for all
 LOOKED_AT: Final = ("query", "output", "reference", "llm_score")
 MAX_REASONS: Final = 10
 MAX_ANNOTATORS: Final = 20
+ANNOTATOR_FIGURES: Final = {
+    "accept_rate": "accepts",
+    "bias": "above the others by",
+    "dawid_skene_recall": "finds the good",
+    "dawid_skene_specificity": "finds the bad",
+}
 _VALUES: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
@@ -86,6 +94,28 @@ def show_annotations(annotations: pd.DataFrame, labels: pd.DataFrame, n_records:
             }
         ),
         "annotators": show_table(_by_annotator(annotations)),
+    }
+
+
+def show_annotators(agreement: pd.DataFrame) -> Metadata:
+    """How far everybody agrees, how any two do, and how strict and how able each annotator is."""
+    alpha = agreement.loc[agreement["annotator"] == EVERYBODY, "value"]
+    of_pairs = agreement[agreement["other"].notna() & (agreement["metric"] == "cohen_kappa")]
+    own = agreement[agreement["other"].isna() & (agreement["annotator"] != EVERYBODY)]
+    pairs = [
+        {"annotator": row["annotator"], "other": row["other"], "kappa": plain_cell(row["value"]), "records": row["n"]}
+        for row in of_pairs.sort_values("n", ascending=False, kind="stable").head(MAX_ANNOTATORS).to_dict("records")
+    ]
+    people = []
+    for annotator, figures in own.groupby("annotator", sort=True):
+        values = figures.set_index("metric")["value"]
+        row = {label: plain_cell(values.get(name)) for name, label in ANNOTATOR_FIGURES.items()}
+        people.append({"annotator": str(annotator), **row})
+    return {
+        "n_annotators": len(people),
+        **show_numbers({"krippendorff_alpha": alpha.iloc[0] if len(alpha) else None}),
+        "pairs": show_table(pairs),
+        "annotators": show_table(people[:MAX_ANNOTATORS]),
     }
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from caliber_pipeline.assets.definition import OWNERS, WHEN_DEPS_ARE_DONE, one_line_failures
+from caliber_pipeline.core.report import find_verdict
 from caliber_pipeline.renderers.report import load_report_source, render_report
 from caliber_pipeline.resources import Project
 
@@ -34,6 +35,7 @@ def report(project: Project) -> dg.MaterializeResult[None]:
         metadata={
             "file": dg.MetadataValue.path(str(path)),
             "criteria_version": source.version,
+            "verdict": find_verdict(source)["sentence"],
             "size_kb": round(len(html.encode()) / 1024),
         }
     )

@@ -17,6 +17,7 @@ from caliber_pipeline.core.calibration_history import latest_evaluations
 from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import ALPHA
+from caliber_pipeline.core.loop import WINNING
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
 from caliber_pipeline.core.stability import MIN_STABILITY
 
@@ -42,7 +43,7 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "specificity": ("Specificity", "of what people reject, the share that the judge rejects"),
     "f1_score": ("F1 of accepts", "harmonic mean of precision and recall"),
     "balanced_accuracy": ("Balanced accuracy", "mean of recall and specificity"),
-    "mcc": ("Matthews correlation", "correlation of the two verdicts, from -1 to 1"),
+    "mcc": ("Matthews correlation", "correlation of the two verdicts: 0 is none, 1 is perfect"),
     "gwet_ac1": ("Gwet's AC1", "agreement beyond chance, steadier than kappa where one verdict is rare"),
     "standardised_kappa": ("Kappa at even prevalence", "kappa if people accepted half of the records"),
     "prevalence": ("People's accept rate", "share of records that people accept"),
@@ -76,6 +77,7 @@ class ReportSource:
         judge_scores: Its `judge_scores`.
         n_records: Records in all.
         n_annotators: People who annotated.
+        is_weighted: Records were sampled with known chances, so that some count for more than others.
         kappa_target: Kappa that counts as aligned.
         where: The folder of the tables.
         annotator_agreement: `annotator_agreement`; None where it is not stored.
@@ -94,6 +96,7 @@ class ReportSource:
     judge_scores: pd.DataFrame
     n_records: int
     n_annotators: int
+    is_weighted: bool
     kappa_target: float
     where: str
     annotator_agreement: pd.DataFrame | None = None
@@ -110,7 +113,7 @@ def build_report(source: ReportSource) -> Row:
     return {
         "version": source.version,
         "champion": champion,
-        "verdict": _verdict(source),
+        "verdict": find_verdict(source),
         "decision": {name: plain_cell(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
         "splits": [{"name": split, "note": SPLIT_NOTES[split], "n": _count(metrics, split)} for split in splits],
         "figures": _figures(metrics, splits),
@@ -124,6 +127,7 @@ def build_report(source: ReportSource) -> Row:
         "criteria": _criteria(source),
         "planning": _planning(source.metrics, source.max_rounds),
         "judge": _judge(source.judge_scores),
+        "standing": _standing(source.history, source.version, champion),
         "provenance": _provenance(source),
     }
 
@@ -134,8 +138,8 @@ def _shown_splits(metrics: pd.DataFrame, *, is_test_sealed: bool) -> list[str]:
     return [split for split in order if split in there]
 
 
-def _verdict(source: ReportSource) -> Row:
-    """The report in one sentence, by the interval of kappa on dev against the target."""
+def find_verdict(source: ReportSource) -> Row:
+    """The report in one sentence, by the interval of kappa on dev against the target, and its tone."""
     name, target = source.version, f"{source.kappa_target:g}"
     kappa = _figure(source.metrics, "dev", "cohen_kappa")
     if kappa["value"] is None:
@@ -144,10 +148,12 @@ def _verdict(source: ReportSource) -> Row:
     on = f"on {kappa['n']} dev records"
     low, high = kappa["low"], kappa["high"]
     if low is None or high is None or missing:
-        more = f"; about {missing:.0f} more labels are needed" if missing else ""
+        more = f"; about {missing:.0f} more are needed on dev" if missing else ""
         sentence = f"There are not enough labels to say whether {name} agrees with people{more}."
         return {"tone": "unsure", "sentence": sentence, "kappa": kappa, "on": on}
-    if low >= source.kappa_target:
+    if kappa["reason"]:  # a caution of the metrics: few groups tell little, however many records they hold
+        tone, says = "unsure", f"cannot be held against the target of {target} ({kappa['reason']})"
+    elif low >= source.kappa_target:
         tone, says = "good", f"agrees with people: even the low end of the interval reaches the target of {target}"
     elif high < source.kappa_target:
         tone, says = (
@@ -159,6 +165,17 @@ def _verdict(source: ReportSource) -> Row:
     else:
         tone, says = "unsure", f"falls short of the target of {target}, though the labels do not rule it out"
     return {"tone": tone, "sentence": f"{name} {says}.", "kappa": kappa, "on": on}
+
+
+def _standing(history: pd.DataFrame, version: str, champion: str) -> str:
+    """What the version is beside the champion, and how it became that."""
+    if version != champion:
+        return f"The champion is {champion}, not this version."
+    won = history[(history["criteria_version"] == version) & history["decision"].isin(WINNING)].tail(1)
+    if won["is_by_hand"].any():
+        return f"{version} is the champion: a person made it so."
+    is_first = (won["decision"] == "baseline").any()
+    return f"{version} is the champion: {'the first version' if is_first else 'the version that last won on dev'}."
 
 
 def _figure(metrics: pd.DataFrame, split: str, name: str) -> Row:
@@ -224,9 +241,7 @@ def _comparison(source: ReportSource, champion: str) -> list[Row]:
 
 def _evaluation(row: pd.Series) -> Row:
     names = ("criteria_version", "base", "decision", "dev_cohen_kappa", "dev_n", "all_accuracy", "champion")
-    return {name: plain_cell(row[name]) for name in names} | {
-        "evaluated_at": row["evaluated_at"].strftime("%Y-%m-%d %H:%M")
-    }
+    return {name: plain_cell(row[name]) for name in names} | {"evaluated_at": f"{row['evaluated_at']:%Y-%m-%d %H:%M}"}
 
 
 def _pattern(row: Row) -> Row:
@@ -347,8 +362,16 @@ def _provenance(source: ReportSource) -> Row:
         "where": source.where,
         "n_records": source.n_records,
         "n_annotators": source.n_annotators,
-        "criteria_fingerprint": source.criteria.fingerprint,
-        "attrs": {name: attrs[name] for name in sorted(attrs) if not name.endswith("_input_fingerprint")},
+        "n_set_aside": int(_figure(source.metrics, "all", "n_calibration")["value"] or 0),
+        "is_weighted": source.is_weighted,
+        "consensus": attrs.get("consensus", "majority"),
+        "pattern_methods": sorted(set(source.patterns["method"])),
+        "fingerprints": {
+            "records": attrs["records_fingerprint"],
+            "annotations": attrs["annotations_fingerprint"],
+            "criteria": source.criteria.fingerprint,
+        },
+        "evaluated_at": attrs["evaluated_at"][:16].replace("T", " "),
     }
 
 

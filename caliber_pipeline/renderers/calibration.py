@@ -114,7 +114,7 @@ def _next_steps(summary: CalibrationSummary) -> list[tuple[str, str]]:
     missing = champion.get("labels_missing")
     steps = []
     if missing:
-        steps.append((f"caliber annotate{where}", f"about {missing} more labels before anything can be said"))
+        steps.append((f"caliber annotate{where}", f"about {missing} more labels on dev before anything can be said"))
     steps.append((f"caliber report{where} --to report.html", "the same to read and to forward"))
     if not missing:
         steps.append((f"caliber plan{where}", "how many more labels would say more"))

@@ -76,6 +76,7 @@ def load_report_source(
         judge_scores=tables.require("judge_scores", chosen),
         n_records=tables.count("records"),
         n_annotators=int(annotations.loc[~annotations["is_gold"], "annotator"].nunique()),
+        is_weighted=bool(annotations["inclusion_probability"].notna().any()),
         kappa_target=kappa_target,
         where=str(tables.folder),
         max_rounds=max_rounds,
@@ -99,7 +100,7 @@ def _environment() -> "Environment":
 
 
 def _figure(value: Any) -> str:  # noqa: ANN401 - a figure, or None where it is undefined
-    return "n/a" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return "n/a" if value is None else f"{value:z.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _percent(value: float | None) -> str:

@@ -116,7 +116,41 @@ def test_with_few_labels_it_says_how_many_are_missing(tmp_path: Path) -> None:
     store_run(tmp_path, n=40)
     verdict = build_report(load(tmp_path))["verdict"]
     assert verdict["tone"] == "unsure"
-    assert re.search(r"not enough labels to say .*; about \d+ more labels are needed", verdict["sentence"])
+    assert re.search(r"not enough labels to say .*; about \d+ more are needed on dev", verdict["sentence"])
+
+
+def test_few_groups_are_no_verdict_however_many_records_they_hold(stored: Path) -> None:
+    source = load(stored, target=0.5)
+    kappa = source.metrics["metric"] == "cohen_kappa"
+    source.metrics.loc[kappa, "reason"] = "only 4 groups: the interval may be too narrow"
+    verdict = build_report(source)["verdict"]
+    assert verdict["tone"] == "unsure"
+    assert "cannot be held against the target of 0.5 (only 4 groups" in verdict["sentence"]
+
+
+def test_how_the_champion_became_one_is_told(stored: Path) -> None:
+    source = load(stored)
+    assert build_report(source)["standing"] == "v002 is the champion: the version that last won on dev."
+    source.history["is_by_hand"] = True
+    assert build_report(source)["standing"] == "v002 is the champion: a person made it so."
+    alone = replace(load(stored, "v001"), history=source.history.head(1).assign(is_by_hand=False))
+    assert build_report(alone)["standing"] == "v001 is the champion: the first version."
+
+
+def test_how_the_figures_were_made_is_told_as_it_was(stored: Path) -> None:
+    source = load(stored)
+    plain = Elements(render_report(source, made_at=MADE_AT)).text
+    assert "1 annotator; a gold label where there is one, else the majority" in plain
+    for absent in ("set aside", "count by its inverse", "annotation store place", "has test"):
+        assert absent not in plain, absent
+    source.metrics.attrs |= {"consensus": "dawid_skene", "has_test": "True", "annotation_store_place": "0"}
+    source.metrics.loc[source.metrics["metric"] == "n_calibration", "value"] = 17.0
+    text = Elements(render_report(replace(source, is_weighted=True), made_at=MADE_AT)).text
+    assert "estimated skills (Dawid and Skene)" in text
+    assert "Of test, 17 annotated records are set aside" in text
+    assert "count by its inverse" in text
+    assert "has test" not in text
+    assert "Gold labels alone." in Elements(render_report(replace(source, n_annotators=0), made_at=MADE_AT)).text
 
 
 def test_without_any_verdict_it_says_so(stored: Path) -> None:
