@@ -1,7 +1,8 @@
 """Metadata values that several assets show: tables, pictures, counts."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import dagster as dg
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 Metadata: TypeAlias = dict[str, Any]
 MAX_CELL_CHARS = 160
 UNDEFINED = "n/a"
+_BREAKS: Final = re.compile(r"[^\S\xa0]+")  # a no-break space keeps what it is for
 
 
 def show_table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
@@ -40,7 +42,7 @@ def _as_cell(value: Any) -> str | int | float:  # noqa: ANN401 - of a frame
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, str):
-        line = " ".join(value.split())
+        line = _BREAKS.sub(" ", value).strip()
         return line if len(line) <= MAX_CELL_CHARS else line[: MAX_CELL_CHARS - 1] + "…"
     return int(value)
 
