@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.stores.input_bytes import check_utf8, is_gzipped, open_bytes
+from caliber_pipeline.stores.input_bytes import check_utf8, is_gzipped, open_bytes, read_tail
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 
 _OTHER_DELIMITERS: Final = ";\t|"  # where the first line holds no comma
+_ADVICE: Final = "close it, or double it where it belongs to the text"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRow
         return "skip"
 
     numbering = _LineNumbering(path.name, head)
+    last: RawRows | None = None
     try:
         with open_bytes(path) as file:
             reader = pyarrow.csv.open_csv(
@@ -95,17 +98,45 @@ def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRow
                 ),
             )
             for batch in reader:
-                yield numbering.locate(pa.Table.from_batches([batch]), broken)
+                rows = numbering.locate(pa.Table.from_batches([batch]), broken)
+                last = rows if rows.n_rows else last
+                yield rows
             if broken:
-                yield numbering.locate(reader.schema.empty_table(), broken)
+                yield (last := numbering.locate(reader.schema.empty_table(), broken))
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         check_utf8(path)
         if "straddling" in str(error):
             raise InputError(
                 f"{path}: a row from line {numbering.next_line} on does not end within {block_bytes >> 20} MB; "
-                "a quote is open there: close it, or double it where it belongs to the text"
+                f"if a quote is open there, {_ADVICE}; if the text is as long as that, leave it out or write JSONL"
             ) from error
         raise InputError(f"{path}: {error}; is it comma-separated with quoted texts?") from error
+    if last is not None:
+        _refuse_open_quote(path, last)
+
+
+def _refuse_open_quote(path: Path, rows: RawRows) -> None:
+    """Arrow ends a quoted text where the file ends: the rows that an open quote swallows would be missed by nobody.
+
+    Args:
+        path: The file.
+        rows: Its last rows.
+
+    Raises:
+        InputError: the last row holds others behind an open quote.
+    """
+    lines, broken_lines = rows.lines[-1:].to_pylist(), rows.broken.column("line")[-1:].to_pylist()
+    if broken_lines > lines:
+        raw = rows.broken.column("raw")[-1].as_py()
+        opened = re.search(rf'(?:^|{re.escape(rows.delimiter)})"((?:[^"]|"")*+)\Z', raw)
+        is_open = opened is not None and "\n" in opened[1]
+    else:
+        text = rows.table.column(-1)[-1].as_py() or ""
+        behind = ('"' + text.replace('"', '""')).encode()
+        is_open = "\n" in text and read_tail(path, len(behind)) == behind
+    if is_open:
+        line = max(lines + broken_lines)
+        raise InputError(f"{path}: a quote in the row on line {line} is open to the end of the file; {_ADVICE}")
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class _Run:
                     self._rejected.add(rejected)
                 write(parsed)
                 take_keys(parsed)
-                n_rows += rows.table.num_rows + rows.broken.num_rows
+                n_rows += rows.n_rows
                 report(n_rows)
 
     def _write(self, parsed: ParsedBatch) -> None:

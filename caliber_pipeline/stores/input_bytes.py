@@ -69,6 +69,18 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         raise InputError(f"{path}: cannot be unpacked ({error}); pack or copy it again") from error
 
 
+def read_tail(path: Path, n_bytes: int) -> bytes:
+    """The last bytes of a file; of a gzipped one all are unpacked for it."""
+    with open_bytes(path) as file:
+        if not is_gzipped(path):
+            file.seek(max(0, path.stat().st_size - n_bytes))
+            return file.read()
+        tail = b""
+        while chunk := file.read(_CHUNK_BYTES):
+            tail = (tail + chunk)[-n_bytes:]
+    return tail
+
+
 def check_utf8(path: Path) -> None:
     """Find the place at which a file is no UTF-8.
 

@@ -77,7 +77,7 @@ class InputFile:
         """
         n_rows = 0
         for rows in self._read():
-            n_rows += rows.table.num_rows + rows.broken.num_rows
+            n_rows += rows.n_rows
             yield rows
         if not n_rows:
             raise InputError(f"{self.path}: the file has no rows below its header")
@@ -153,7 +153,7 @@ def _parquet_file(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: is not a Parquet file ({error}); save it again") from error
+        raise InputError(f"{path}: is not a Parquet file ({_in_one_line(error)}); save it again") from error
 
 
 def _parquet_names(path: Path) -> tuple[str, ...]:
@@ -195,13 +195,24 @@ def _parquet_batches(path: Path, names: Sequence[str], left_out: Sequence[str]) 
     next_line = 1
     read_names = [name for name in names if name not in left_out]
     with _parquet_file(path) as file:
-        for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=read_names if left_out else None):
+        for batch in _stored_batches(path, file, read_names if left_out else None):
             stored = pa.Table.from_batches([batch])
             columns = {name: pa.nulls(batch.num_rows, pa.binary()) for name in names}
             columns |= {name: _text_column(stored.column(name)) for name in read_names}
             lines = pa.array(np.arange(next_line, next_line + batch.num_rows), pa.int64())
             next_line += batch.num_rows
             yield RawRows(path.name, pa.table(columns), lines, REJECTED_ROWS.empty_table())
+
+
+def _stored_batches(path: Path, file: pq.ParquetFile, names: list[str] | None) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(_PARQUET_BATCH_ROWS, columns=names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: is damaged ({_in_one_line(error)}); write or copy it again") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _text_column(column: pa.ChunkedArray) -> pa.ChunkedArray:

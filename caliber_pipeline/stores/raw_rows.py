@@ -30,6 +30,11 @@ class RawRows:
     raws: pa.ChunkedArray | None = None
     delimiter: str = ","
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are, the broken ones included."""
+        return int(self.table.num_rows + self.broken.num_rows)
+
     def render_raw(self, is_chosen: pa.Array) -> list[str]:
         """The text of the chosen rows, to show a rejected one."""
         if self.raws is None:

@@ -325,10 +325,44 @@ def test_a_quote_that_is_never_closed_is_named_with_the_line_it_is_behind(
 ) -> None:
     monkeypatch.setattr(input_files, "BLOCK_BYTES", 1 << 20)
     sound = "".join(f"{i},{'x' * 100}\n" for i in range(30_000))
-    with pytest.raises(InputError, match=r"a row from line \d+ on does not end within 1 MB; a quote is open") as error:
+    with pytest.raises(
+        InputError, match=r"a row from line \d+ on does not end within 1 MB; if a quote is open"
+    ) as error:
         load_rows(write(tmp_path / "r.csv", f'id,text\n{sound}a,"b\n{sound}'))
     line = int(str(error.value).partition("from line ")[2].split()[0])
     assert 10_000 < line <= 30_002
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+@pytest.mark.parametrize(
+    "behind",
+    ['2,a,"b\n3,c,d\n', '2,a,"b\n3,c,""\n', '2,a,"b\r\n3,c,""d""', '2,"a,b\n3,c,d\n'],
+    ids=["last column", "a quote at the end", "no line end", "another column"],
+)
+def test_rows_that_an_open_quote_swallows_at_the_end_are_missed(tmp_path: Path, behind: str, name: str) -> None:
+    content = f"id,query,output\n1,a,b\n{behind}".encode()
+    with pytest.raises(InputError, match="a quote in the row on line 3 is open to the end of the file; close it"):
+        load_rows(write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content))
+
+
+@pytest.mark.parametrize(
+    ("last", "n_broken"),
+    [('2,a,"b\n"', 0), ('2,a,"b\n""c"""\n', 0), ('2,a,"b\nc"d\n', 0), ('2,a,"b\nc,",d\n', 1), ('2,a,"b",c"d\n', 1)],
+)
+def test_a_text_that_is_closed_before_the_end_of_the_file_is_no_open_quote(
+    tmp_path: Path, last: str, n_broken: int
+) -> None:
+    rows = load_rows(write(tmp_path / "r.csv", f"id,query,output\n1,a,b\n{last}"))
+    assert (rows.table.num_rows, rows.broken.num_rows) == (2 - n_broken, n_broken)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"query": ["q" * 100] * 1000}), path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(56)
+    with pytest.raises(InputError, match=r"r\.parquet: is damaged .*; write or copy it again"):
+        load_rows(write(path, bytes(content)))
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
