@@ -14,7 +14,7 @@ from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_in_thread, run_sync
 from caliber_pipeline.api.selection import SelectionResult
 from caliber_pipeline.api.upload import UploadHandler, UploadResult
-from caliber_pipeline.core.arguments import Kind, accepts
+from caliber_pipeline.core.arguments import INTEGER, accepts, has_attributes
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, MissingStepError
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 MAX_CONCURRENT: Final = 32
 
 
-_EXAMPLES: Final = Kind(lambda given: isinstance(given, Iterable | SelectionResult), "a list")
+_CONFIG: Final = has_attributes("criteria", "llm_provider", wanted="an EvaluationConfig")
 
 
 class EvaluationRunner:
     """Has a judge score records and compares its verdicts with people's."""
 
+    @accepts(config=_CONFIG.or_none, max_concurrent=INTEGER)
     def __init__(
         self,
         config: EvaluationConfig | None = None,
@@ -93,7 +94,6 @@ class EvaluationRunner:
         return open_judge(provider, model, self._max_concurrent)
 
 
-@accepts(examples=_EXAMPLES.or_none)
 def build_config(
     criteria: str | Criteria,
     model_name: str,
@@ -104,17 +104,15 @@ def build_config(
     """What to ask under criteria that are a text, or a version that brings its clauses and examples along."""
     if isinstance(examples, SelectionResult):
         examples = examples.examples
-    if isinstance(examples, str):
-        raise InputError(f"examples is the text {examples!r}; give a list of records or of record ids")
     if not isinstance(criteria, Criteria):
-        return EvaluationConfig(criteria, model_name, llm_provider, system_prompt, tuple(examples or ()))
+        return EvaluationConfig(criteria, model_name, llm_provider, system_prompt, () if examples is None else examples)
     shown = examples if examples is not None else [example.record_id for example in criteria.examples]
     return EvaluationConfig(
         criteria.criteria,
         model_name,
         llm_provider,
         system_prompt or criteria.system_prompt,
-        tuple(shown),
+        shown,
         criteria.clauses,
     )
 
@@ -204,7 +202,9 @@ def records_table(records: Iterable[Item] | UploadResult | pd.DataFrame) -> pd.D
         InputError: a record cannot be used.
     """
     import pandas as pd
+    import pyarrow as pa
 
+    from caliber_pipeline.core.conforming import frame_from_arrow
     from caliber_pipeline.core.schemas import RECORDS
 
     if isinstance(records, UploadResult):
@@ -212,7 +212,10 @@ def records_table(records: Iterable[Item] | UploadResult | pd.DataFrame) -> pd.D
     handler = UploadHandler(strict_validation=True)
     if not isinstance(records, pd.DataFrame):
         return handler.from_records(rows_from_records(records)).table
-    return records if list(records.columns) == RECORDS.names else handler.from_dataframe(records).table
+    if list(records.columns) != RECORDS.names:
+        return handler.from_dataframe(records).table
+    # a stored table, maybe read by pandas, which has types of its own
+    return frame_from_arrow(pa.Table.from_pandas(records, RECORDS, preserve_index=False))
 
 
 def _annotations(table: pd.DataFrame, annotations: Mapping[Any, Any] | Iterable[Item] | None) -> pd.DataFrame:

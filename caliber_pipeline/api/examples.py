@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -43,7 +43,7 @@ class Example(BaseModel):
 
 
 def resolve_examples(
-    examples: Sequence[Item], records: pd.DataFrame, labels: pd.DataFrame
+    examples: Iterable[Item], records: pd.DataFrame, labels: pd.DataFrame
 ) -> tuple[pd.DataFrame, tuple[ExampleRef, ...], str]:
     """What to show the judge.
 

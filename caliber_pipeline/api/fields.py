@@ -29,16 +29,20 @@ def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN4
 
 
 def read_text(item: Item, name: str) -> str | None:
-    """A field's value as text, None where there is none."""
+    """A field's value as text, None where there is none.
+
+    Raises:
+        InputError: it is no Unicode text.
+    """
     value = read_field(item, name)
-    return None if value is None else str(value)
+    return None if value is None else _require_unicode(str(value), name)
 
 
 def read_id(item: Item) -> str:
     """The item's id as text, so that 1 and '1' are the same record.
 
     Raises:
-        InputError: it has none.
+        InputError: it has none, or one that is no Unicode text.
     """
     value = read_field(item, "record_id")
     if value is None:
@@ -47,8 +51,13 @@ def read_id(item: Item) -> str:
 
 
 def parse_id(value: object) -> str:
-    """An id as text; 1.0 is '1', since integer columns with gaps arrive as floats."""
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    """An id as text; 1.0 is '1', since integer columns with gaps arrive as floats.
+
+    Raises:
+        InputError: it is no Unicode text.
+    """
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return _require_unicode(text.strip(), "record_id")
 
 
 def parse_score(value: object, *, what: str) -> int:
@@ -96,6 +105,16 @@ def _is_missing(value: object) -> bool:
         return bool(value != value)
     except (TypeError, ValueError):  # neither NA nor an array of several has a truth value
         return not hasattr(value, "__len__")
+
+
+def _require_unicode(text: str, name: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} {_shorten(repr(text))} is no Unicode text: it holds half of a surrogate pair"
+        ) from error
+    return text
 
 
 def _shorten(text: str, length: int = 80) -> str:

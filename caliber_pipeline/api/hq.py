@@ -247,7 +247,7 @@ class CaliberHQ:
             )
         metric = self._metric
         config = EvaluationConfig(
-            metric.instruction, metric.model_name, metric.llm_provider, metric.system_prompt, tuple(metric.examples)
+            metric.instruction, metric.model_name, metric.llm_provider, metric.system_prompt, metric.examples
         )
         runner = EvaluationRunner(config, judge=metric.judge)
         self._result = await runner.run(self._manager.records, self._manager.annotations, on_progress)

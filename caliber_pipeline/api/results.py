@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from caliber_pipeline.api.examples import Example
+from caliber_pipeline.api.fields import each_item
 from caliber_pipeline.api.frames import frame_from_json, frame_to_json, table_from_json, table_to_json
 from caliber_pipeline.api.records import column_values
 from caliber_pipeline.core.agreement import ConfusionMatrix, interpret_kappa
-from caliber_pipeline.core.arguments import TEXT, Kind, accepts, has_attributes
+from caliber_pipeline.core.arguments import ITEMS, TEXT, Kind, accepts, has_attributes, show
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Clause, Criteria
+from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +50,18 @@ class EvaluationConfig:
     model_name: str = "gpt-4o"
     llm_provider: str | None = "openai"
     system_prompt: str | None = None
-    examples: Sequence[Any] = ()
+    examples: Iterable[Any] = ()
     clauses: Sequence[Clause] = ()
+
+    def __post_init__(self) -> None:
+        """Take no examples for none.
+
+        Raises:
+            InputError: the examples are no list.
+        """
+        if not ITEMS.or_none.fits(self.examples):
+            raise InputError(f"examples is {show(self.examples)}; give a list of records or of record ids")
+        object.__setattr__(self, "examples", () if self.examples is None else tuple(each_item(self.examples)))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""

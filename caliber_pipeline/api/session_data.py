@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ from caliber_pipeline.api.optimization import OptimizationResult
 from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.api.session_content import SessionContent
 from caliber_pipeline.api.upload import RejectedRow, UploadResult
-from caliber_pipeline.core.errors import InputError, SchemaError
+from caliber_pipeline.core.errors import InputError, SchemaError, describe_read_error
 
 FORMAT: Final = 1
 
@@ -60,13 +60,13 @@ def save_json(data: Mapping[str, Any], path: Path) -> Path:
     Raises:
         InputError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({describe_read_error(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from caliber_pipeline.core.arguments import refuses_none
+from caliber_pipeline.core.arguments import Kind, accepts, refuses_none
+from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     from caliber_pipeline.renderers import views
@@ -22,18 +23,23 @@ _PATTERN = ("category", "description", "count", "record_ids", "examples", "keywo
 _SUGGESTION = ("aspect", "suggestion", "rationale", "record_ids")
 _PROPOSAL = ("summary", "original_criteria", "optimized_criteria", "example_ids")
 _ROUND = ("version", "decision", "decision_reason")
+_TARGET = Kind(lambda value: isinstance(value, str | Path) or hasattr(value, "write"), "a stream or a path")
 
 
 @refuses_none
 class JsonCaliberRenderer:
     """Every method returns one JSON object as text, and writes it as a line where a target was given."""
 
+    @accepts(target=_TARGET.or_none)
     def __init__(self, target: TextIO | str | Path | None = None, *, indent: int | None = None) -> None:
         """Say where the JSON goes beside the return value.
 
         Args:
             target: A stream, or a file to append to; None for nowhere.
             indent: Spaces of indentation; None for one line per object.
+
+        Raises:
+            InputError: the target is neither; when it is written to, also where it cannot be.
         """
         self._target = target
         self._indent = indent
@@ -101,8 +107,11 @@ class JsonCaliberRenderer:
     def _emit(self, kind: str, content: Mapping[str, Any]) -> str:
         text = json.dumps({"type": kind, **content}, ensure_ascii=False, indent=self._indent, allow_nan=False)
         if isinstance(self._target, str | Path):
-            with Path(self._target).open("a", encoding="utf-8") as file:
-                file.write(f"{text}\n")
+            try:
+                with Path(self._target).open("a", encoding="utf-8") as file:
+                    file.write(f"{text}\n")
+            except OSError as error:
+                raise InputError(f"{self._target}: cannot be written ({error.strerror})") from error
         elif self._target is not None:
             self._target.write(f"{text}\n")
         return text

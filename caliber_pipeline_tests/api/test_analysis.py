@@ -197,6 +197,14 @@ def test_reads_an_evaluation_result() -> None:
     assert from_result == MisalignmentAnalyzer(encoder=WordEncoder()).analyze_sync(items)
 
 
+@pytest.mark.parametrize("field", ["id", "notes", "explanation"])
+def test_names_what_is_no_text(field: str) -> None:
+    item = {"id": "1", "judgment": 0, "score": 1, field: "\ud800"}
+
+    with pytest.raises(InputError, match=r"(record_id|human_notes|llm_reasoning) '\\ud800' is no Unicode text"):
+        PromptOptimizer(llm_provider="local").optimize_sync([item], "c")
+
+
 def test_refuses_what_it_cannot_read() -> None:
     with pytest.raises(InputError, match="max_examples is 0"):
         PromptOptimizer(max_examples=0)

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from caliber_pipeline.api.upload import UploadHandler
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA
 from caliber_pipeline.core.errors import CriteriaError, InputError, JudgeError, MissingStepError
 from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline_tests.api.clause_judge import make_flawed_rows
 from caliber_pipeline_tests.judges.scripted import ScriptedJudge, verdict
 
@@ -77,6 +79,25 @@ def test_gives_the_same_result_for_every_form_of_input() -> None:
     ]
 
     assert all(result.records == results[0].records for result in results)
+
+
+def test_takes_the_records_table_as_pandas_reads_it(tmp_path: Path) -> None:
+    upload = UploadHandler().from_records([{**row, "team": "red"} for row in make_rows()])
+    tables = TableStore(str(tmp_path))
+    tables.save(upload.table, tables.path("records"), "records")
+    stored = pd.read_parquet(tmp_path / "records.parquet")
+
+    result = EvaluationRunner(RECORDED).run_sync(stored)
+
+    assert result.records == EvaluationRunner(RECORDED).run_sync(upload).records
+
+
+def test_says_what_a_config_is() -> None:
+    with pytest.raises(InputError, match="config is 'be right'; give an EvaluationConfig, or None"):
+        EvaluationRunner("be right")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="examples is 5; give a list of records or of record ids"):
+        EvaluationConfig("be right", examples=5)  # type: ignore[arg-type]
+    assert EvaluationConfig("be right", "gpt-4o", "recorded", None, None) == RECORDED  # type: ignore[arg-type]
 
 
 def test_survives_json() -> None:

@@ -362,9 +362,10 @@ def test_odd_calls_have_one_clear_line(tmp_path: Path) -> None:
         ("got NoneType among the records", lambda: session.upload_records(None)),  # type: ignore[arg-type]
         ("got a list; give a pandas DataFrame", lambda: session.upload_dataframe([])),  # type: ignore[arg-type]
         ("the annotation of 'r1': notes: 'utf-8' codec", lambda: session.annotate("r1", 1, "\ud800")),
-        ("examples is the text 'r1'", lambda: session.evaluate_sync("c", examples="r1")),
+        ("examples is 'r1'; give a list", lambda: session.evaluate_sync("c", examples="r1")),
         ("max_iterations is -1", lambda: session.iterate_sync("c", max_iterations=-1)),
         ("cannot be written", lambda: session.save(tmp_path)),
+        ("cannot be written", lambda: CalibrationSession("\ud800").save(tmp_path / "s.json")),
         ("cannot be written to", lambda: session.export(tmp_path / "file")),
     ]
     (tmp_path / "file").touch()

@@ -2,6 +2,9 @@ import io
 import json
 from pathlib import Path
 
+import pytest
+
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.renderers.json_renderer import JsonCaliberRenderer
 from caliber_pipeline.renderers.protocol import CaliberRenderer
 from caliber_pipeline_tests.renderers.shown import (
@@ -58,3 +61,10 @@ def test_writes_one_line_per_object_where_asked(tmp_path: Path) -> None:
 
     for text in (stream.getvalue(), (tmp_path / "out.jsonl").read_text(encoding="utf-8")):
         assert [json.loads(line)["text"] for line in text.splitlines()] == ["one", "two\nlines"]
+
+
+def test_says_where_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none/out\.jsonl: cannot be written \(No such file"):
+        JsonCaliberRenderer(tmp_path / "none" / "out.jsonl").render_message("one")
+    with pytest.raises(InputError, match="target is 5; give a stream or a path, or None"):
+        JsonCaliberRenderer(5)  # type: ignore[arg-type]
