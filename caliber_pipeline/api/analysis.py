@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from caliber_pipeline.api.asking import Asking
 from caliber_pipeline.api.fields import Item, read_field
+from caliber_pipeline.api.frames import plain_json
 from caliber_pipeline.api.judged_items import parse_judged
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
 from caliber_pipeline.api.running import run_sync
@@ -115,7 +116,8 @@ class MisalignmentAnalysis:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        return _listed(asdict(self))
+        found: dict[str, Any] = plain_json(asdict(self))
+        return found
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MisalignmentAnalysis:
@@ -289,14 +291,3 @@ def _group(bare: MisalignmentAnalysis, patterns: Sequence[Item]) -> Misalignment
         tuple(finding for finding, _ in grouped_errors),
         tuple(recommendations),
     )
-
-
-def _listed(data: dict[str, Any]) -> dict[str, Any]:
-    """The data with lists in place of tuples, as JSON gives them back."""
-    return {key: _plain(value) for key, value in data.items()}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of JSON
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return _listed(value) if isinstance(value, dict) else value

@@ -194,7 +194,7 @@ class AnnotationManager:
             {
                 "record_id": record_id,
                 "score": parse_score(score, what=f"the score of '{record_id}'"),
-                "notes": notes,
+                "notes": notes.strip() if isinstance(notes, str) else notes,
                 "annotator": str(annotator or "").strip() or GOLD,
                 "severity": severity,
                 "created_at": self._clock(),

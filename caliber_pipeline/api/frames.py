@@ -16,9 +16,7 @@ def frame_to_json(frame: pd.DataFrame, schema: pa.Schema) -> dict[str, list[Any]
     import pyarrow as pa
 
     arrays = (pa.array(frame[field.name], type=field.type, from_pandas=True) for field in schema)
-    return {
-        name: [_plain(value) for value in array.to_pylist()] for name, array in zip(schema.names, arrays, strict=True)
-    }
+    return {name: plain_json(array.to_pylist()) for name, array in zip(schema.names, arrays, strict=True)}
 
 
 def frame_from_json(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pd.DataFrame:
@@ -50,7 +48,12 @@ def table_from_json(data: Mapping[str, Any]) -> pd.DataFrame:
     return frame_from_json(data["columns"], schema)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell is of any type
+def plain_json(value: Any) -> Any:  # noqa: ANN401 - any part of JSON
+    """The value as JSON gives it back: lists in place of tuples, text in place of times."""
+    if isinstance(value, tuple | list):
+        return [plain_json(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain_json(item) for key, item in value.items()}
     return value.isoformat() if isinstance(value, datetime) else value
 
 

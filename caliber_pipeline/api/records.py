@@ -103,7 +103,7 @@ class Annotation(BaseModel):
     @field_validator("notes")
     @classmethod
     def _blank_is_none(cls, notes: str | None) -> str | None:
-        return notes.strip() or None if notes else None
+        return notes if notes and notes.strip() else None
 
     @field_validator("notes", "annotator")
     @classmethod

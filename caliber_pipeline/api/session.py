@@ -20,7 +20,7 @@ from caliber_pipeline.api.judging import (
 )
 from caliber_pipeline.api.optimization import OptimizationResult, PromptOptimizer
 from caliber_pipeline.api.records import UploadedRecord
-from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
+from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.api.running import OnProgress, run_sync
 from caliber_pipeline.api.selection import DEFAULT_COUNT, ExampleSelector, SelectionResult
 from caliber_pipeline.api.session_storage import SessionStorage
@@ -41,8 +41,8 @@ class CalibrationSession(SessionStorage):
     """Upload records, annotate them, evaluate a judge, learn from its errors, improve its criteria.
 
     A step that is asked for too early raises `MissingStepError` with the step that is missing. What rests on data that
-    changes is dropped: a new annotation drops evaluation, patterns, analysis and proposal. Evaluating again asks the
-    judge only about what it was not asked before.
+    changes is dropped: a new annotation drops evaluation, patterns, analysis and proposal, and what is made of the old
+    ones meanwhile is returned and not kept. Evaluating again asks the judge only about what it was not asked before.
     """
 
     async def evaluate(
@@ -69,11 +69,17 @@ class CalibrationSession(SessionStorage):
             MissingStepError: there are no records, or none is annotated.
             JudgeError: the judge as a whole cannot work.
         """
-        self._need_annotations("evaluate")
+        upload = self._need_annotations("evaluate")
         config = build_config(criteria, model_name, llm_provider, system_prompt, examples)
-        self._content.evaluation = await self._run_judge(config, on_progress)
-        self._content.analysis = self._content.proposal = None
-        return self._content.evaluation
+        judge, annotations = self._open_judge(llm_provider, model_name), self._content.manager.table()
+        made_from = self._made_from()
+        evaluation = await evaluate_table(
+            upload.table, annotations, config, judge, cache=self._open_cache(), on_progress=on_progress
+        )
+        if made_from == self._made_from():
+            self._content.evaluation = evaluation
+            self._content.analysis = self._content.proposal = None
+        return evaluation
 
     def evaluate_sync(
         self,
@@ -116,8 +122,11 @@ class CalibrationSession(SessionStorage):
         labels = self._labels()
         decided = labels.loc[labels["human_score"].notna(), ["record_id", "human_score", "human_notes"]]
         discovery = PatternDiscovery(encoder=self._open_encoder(), model=model)
-        self._content.patterns = await discovery.discover(decided.astype(object), method)
-        return self._content.patterns
+        made_from = self._made_from()
+        patterns = await discovery.discover(decided.astype(object), method)
+        if made_from == self._made_from():
+            self._content.patterns = patterns
+        return patterns
 
     async def analyze_misalignments(
         self,
@@ -135,8 +144,10 @@ class CalibrationSession(SessionStorage):
             model_name, llm_provider, max_examples=max_examples, encoder=self._open_encoder()
         )
         patterns = self.patterns.patterns if self.patterns else None
-        self._content.analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=patterns)
-        return self._content.analysis
+        analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=patterns)
+        if self.get_evaluation_result() is evaluation:
+            self._content.analysis = analysis
+        return analysis
 
     async def optimize_prompt(
         self,
@@ -161,7 +172,8 @@ class CalibrationSession(SessionStorage):
                 f"The judge errs on no record of train; its errors on the others ({n}) are there to judge proposals by."
             )
             proposal = replace(proposal, summary=told)
-        self._content.proposal = proposal
+        if self.get_evaluation_result() is evaluation:
+            self._content.proposal = proposal
         return proposal
 
     def select_examples(
@@ -232,7 +244,7 @@ class CalibrationSession(SessionStorage):
                 f"max_iterations is {max_iterations}, kappa_target {kappa_target}; give 0 or more, and up to 1"
             )
         start = first_version(criteria, system_prompt, self.get_evaluation_result())
-        judge = self._open_judge(llm_provider, model_name)
+        judge, annotations = self._open_judge(llm_provider, model_name), self._content.manager.table()
         model = open_language_model(llm_provider, model_name)
         names = strategies or ("rules" if model is None else "rewrite",)
 
@@ -245,11 +257,14 @@ class CalibrationSession(SessionStorage):
 
         async def evaluate(version: Criteria, with_test: bool) -> EvaluationResult:
             config = build_config(version, model_name, llm_provider, None, None)
-            return await self._run_judge(config, on_progress, judge, with_test=with_test)
+            cache = self._open_cache()
+            return await evaluate_table(
+                upload.table, annotations, config, judge, cache=cache, on_progress=on_progress, with_test=with_test
+            )
 
         bench = Bench(
             records=upload.table,
-            annotations=self._content.manager.table(),
+            annotations=annotations,
             judge=judge,
             cache=self._open_cache(),
             encoder=self._open_encoder(),
@@ -258,10 +273,11 @@ class CalibrationSession(SessionStorage):
             build_strategies=lambda tried: build_strategies(names, require_model, tried.judge),
             settings=LoopSettings(kappa_target=kappa_target, max_iterations=max_iterations),
         )
+        made_from = self._made_from()
         outcome = await Calibration(start, bench).run(on_round)
-        self._content.drop_results()
-        self._content.outcome, self._content.evaluation = outcome, outcome.best.result
-        self._content.proposal = outcome.best.proposal
+        if made_from == self._made_from():
+            self._content.outcome, self._content.evaluation = outcome, outcome.best.result
+            self._content.analysis, self._content.proposal = None, outcome.best.proposal
         return outcome
 
     def discover_patterns_sync(
@@ -327,23 +343,3 @@ class CalibrationSession(SessionStorage):
 
             return LocalJudge(self._open_encoder())
         return open_judge(provider, model)
-
-    async def _run_judge(
-        self,
-        config: EvaluationConfig,
-        on_progress: OnProgress | None,
-        judge: Judge | None = None,
-        *,
-        with_test: bool = True,
-    ) -> EvaluationResult:
-        upload = self._need_annotations("evaluate")
-        judge = judge or self._open_judge(config.llm_provider, config.model_name)
-        return await evaluate_table(
-            upload.table,
-            self._content.manager.table(),
-            config,
-            judge,
-            cache=self._open_cache(),
-            on_progress=on_progress,
-            with_test=with_test,
-        )

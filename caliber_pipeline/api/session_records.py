@@ -211,6 +211,10 @@ class SessionRecords:
             raise MissingStepError(f"cannot {step} yet: evaluate first (evaluate, evaluate_sync)")
         return evaluation
 
+    def _made_from(self) -> tuple[AnnotationManager, int]:
+        """Records and annotations as they are now; what a step makes of them is kept where they are the same then."""
+        return self._content.manager, self._content.manager.revision
+
     def _still_valid(self, result: ResultT | None) -> ResultT | None:
         """What was made of the annotations, None where they changed since."""
         if self._revision != self._content.manager.revision:

@@ -101,6 +101,15 @@ def test_iterating_can_only_evaluate() -> None:
     )
 
 
+def test_iterating_drops_no_patterns() -> None:
+    session = make_session(make_flawed_rows(60))
+    patterns = session.discover_patterns_sync()
+
+    session.iterate_sync("be kind", max_iterations=0)
+
+    assert session.patterns is patterns
+
+
 def test_where_dev_is_too_small_the_rules_are_cross_fitted() -> None:
     outcome = make_session(make_flawed_rows(24)).iterate_sync("be right")
 

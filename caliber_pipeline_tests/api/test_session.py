@@ -151,6 +151,50 @@ def test_evaluating_again_asks_only_what_is_new() -> None:
     assert judge.asked == ["r0", "r1"]
 
 
+def test_what_is_made_of_data_that_changes_meanwhile_is_returned_and_not_kept() -> None:
+    async def change_while(step: Callable[[CalibrationSession], Awaitable[object]], change: str) -> CalibrationSession:
+        session = make_session()
+        await session.evaluate("be right")
+        waiting = asyncio.ensure_future(step(session))
+        await asyncio.sleep(0)  # the step has begun
+        if change == "annotate":
+            session.annotate("r000", 1)
+        else:
+            session.upload_records(unlabelled())
+        assert await waiting is not None
+        return session
+
+    steps: list[Callable[[CalibrationSession], Awaitable[object]]] = [
+        lambda session: session.evaluate("be kind"),
+        lambda session: session.discover_patterns(),
+        lambda session: session.analyze_misalignments(),
+        lambda session: session.optimize_prompt(),
+        lambda session: session.iterate("be kind", max_iterations=1),
+    ]
+    for step in steps:
+        for change, state in (("annotate", "evaluate"), ("upload", "annotate")):
+            session = asyncio.run(change_while(step, change))
+            kept = (session.get_evaluation_result(), session.patterns, session.analysis, session.proposal)
+            assert (*kept, session.outcome) == (None,) * 5
+            assert session.state.value == state
+
+
+def test_an_evaluation_in_between_is_not_mixed_with_the_analysis_of_the_one_before() -> None:
+    async def evaluate_while_analysing() -> CalibrationSession:
+        session = make_session()
+        await session.evaluate("be right")
+        waiting = asyncio.ensure_future(session.analyze_misalignments())
+        await asyncio.sleep(0)
+        await session.evaluate("be kind")
+        await waiting
+        return session
+
+    session = asyncio.run(evaluate_while_analysing())
+
+    assert session.analysis is None
+    assert session.state.value == "complete"
+
+
 async def _all_steps(session: CalibrationSession) -> None:
     await session.evaluate("be right")
     await session.discover_patterns()
@@ -296,7 +340,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 30), labelled=st.booleans())
     def upload(self, n: int, labelled: bool) -> None:
-        rows = make_flawed_rows(n)
+        rows = [{**row, "team": "red", "reference": " a "} for row in make_flawed_rows(n)]
+        for row in rows:
+            row["notes"] = row["notes"] and f" {row['notes']} "
         self.session.upload_records(rows if labelled else [{**row, "judgment": None, "notes": None} for row in rows])
 
     @precondition(lambda self: self.session.records)
@@ -323,7 +369,9 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def survives_json(self) -> None:
         data = self.session.to_dict()
-        restored = CalibrationSession.from_dict(json.loads(json.dumps(data)), judge=ClauseJudge())
+        parsed = json.loads(json.dumps(data))
+        assert parsed == data
+        restored = CalibrationSession.from_dict(parsed, judge=ClauseJudge())
         assert restored.to_dict() == data
         assert restored.state == self.session.state
         restored._encoder = WordEncoder()
