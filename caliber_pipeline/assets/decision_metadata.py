@@ -99,6 +99,7 @@ def _evidence(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
     numbers = {
         "kappa of the base on dev": row["base_kappa"],
         "kappa of this version": row["kappa"],
+        "the same, corrected for being the best of those compared": row["kappa_corrected"],
         "p, paired permutation": row["p_value"],
         "p, exact McNemar": row["mcnemar_p"],
         "severity of new errors over that of the mended": row["new_error_share"],

@@ -133,7 +133,10 @@ def _figures(split: str, metrics: pd.DataFrame | None) -> dict[str, Any]:
 
 def summarize_evaluation(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row of the history as the summary shows it."""
-    kept = ("criteria_version", "base", "round", "decision", "decision_reason", "n_failed", "n_examples")
+    kept = (
+        *("criteria_version", "base", "round", "decision", "decision_reason", "n_failed", "n_examples"),
+        *("kappa_corrected", "n_test_looks"),
+    )
     return {
         **{name: plain_cell(row[name]) for name in kept},
         **_plain_figures(row, "all"),

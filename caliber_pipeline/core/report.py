@@ -58,6 +58,7 @@ SPLIT_NOTES: Final[Mapping[str, str]] = {
     "test": "what nothing was tuned on",
     "all": "all that was judged: describes, decides nothing",
 }
+_DECISION: Final = ("decision", "decision_reason", "stop_reason", "kappa_corrected", "n_test_looks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def build_report(source: ReportSource) -> Row:
         "version": source.version,
         "champion": champion,
         "verdict": find_verdict(source),
-        "decision": {name: plain_cell(evaluation[name]) for name in ("decision", "decision_reason", "stop_reason")},
+        "decision": {name: plain_cell(evaluation[name]) for name in _DECISION},
         "splits": [{"name": split, "note": SPLIT_NOTES[split], "n": _count(metrics, split)} for split in splits],
         "figures": _figures(metrics, splits),
         "people": _people(source),

@@ -49,6 +49,8 @@ def _print_versions(summary: CalibrationSummary, console: Console) -> None:
     for version in summary.versions:
         console.print(f"  {escape(version['criteria_version'])}")
         lines = [version["decision_reason"]]
+        if version["kappa_corrected"] is not None:
+            lines.append(f"corrected for being the best of those compared: kappa {version['kappa_corrected']:.3f}")
         if version.get("labels_on_dev"):
             lines.append(f"on dev: {version['labels_on_dev']}")
         for line in lines:
@@ -56,6 +58,8 @@ def _print_versions(summary: CalibrationSummary, console: Console) -> None:
     if summary.stop_reason:
         console.print(f"\nThe loop ended: {escape(summary.stop_reason)}.")
     console.print(f"Champion: [bold]{escape(summary.champion)}[/bold].")
+    n_looks = max(version["n_test_looks"] for version in summary.versions)
+    console.print(f"Test was looked at for {_count(n_looks, 'version')} on these data, and decided nothing.")
     if summary.human_kappa is not None and summary.judge_annotator_kappa is not None:
         console.print(
             f"On dev two people agree by a kappa of {summary.human_kappa:.2f}, judge and one person by "

@@ -104,5 +104,6 @@ def test_a_sealed_test_stays_null_and_undefined_figures_too() -> None:
     summary = summarize_evaluation(history.iloc[0].to_dict())
     assert summary["splits"]["test"] is None
     assert summary["splits"]["dev"]["cohen_kappa"] == 0.5
+    assert {"kappa_corrected", "n_test_looks"} <= set(summary)
     open_ = history_of(("v001", MONDAY)).iloc[0].to_dict()
     assert summarize_evaluation(open_)["splits"]["test"]["specificity"] is None
