@@ -12,11 +12,13 @@ from caliber_pipeline.core.example_selection import choose_strategy, select_exam
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.proposed_change import ProposedChange
 from caliber_pipeline.core.sanitizer import redact
+from caliber_pipeline.core.themes import shorten
 
 MAX_CLAUSES: Final = 12  # a rubric that a person still reads
 MIN_ERRORS_PER_CLAUSE: Final = 2  # one error is an accident, two with the same note are a rule that is missing
 MAX_QUOTES: Final = 5  # per clause
 MAX_QUOTE_CHARS: Final = 200
+MAX_TOLD_CHARS: Final = 120  # of a quote in a clause's text, where it shows what is meant
 FIRST_TRAIN_SHARE: Final = 0.75  # shown as examples at first: what stays unseen reveals the next errors
 
 
@@ -195,13 +197,14 @@ def _clauses(champion: Criteria, evidence: TrainEvidence) -> list[Clause]:
         pattern = patterns.loc[str(pattern_id)]
         quotes = pick_quotes([notes_by_id[record_id] for record_id in record_ids])
         verdict = 0 if pattern["polarity"] == "reject" else 1
+        name = redact(str(pattern["name"]))
         clauses.append(
             Clause(
-                text=_clause_text(verdict, quotes),
+                text=_clause_text(verdict, name, quotes),
                 verdict=verdict,
                 evidence=Evidence(
                     pattern_id=str(pattern_id),
-                    pattern=redact(str(pattern["name"])),
+                    pattern=name,
                     record_ids=tuple(record_ids),
                     quotes=tuple(quotes),
                 ),
@@ -215,11 +218,10 @@ def pick_quotes(notes: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(redact(note)[:MAX_QUOTE_CHARS].strip() for note in notes))[:MAX_QUOTES]
 
 
-def _clause_text(verdict: int, quotes: Sequence[str]) -> str:
-    quoted = "; ".join(f"“{quote}”" for quote in quotes[:3])
-    if verdict == 0:
-        return f"Score 0 where a reviewer would object as in: {quoted}"
-    return f"Score 1 even so where a reviewer would say as in: {quoted}"
+def _clause_text(verdict: int, pattern: str, quotes: Sequence[str]) -> str:
+    quoted = "; ".join(f"“{shorten(quote, MAX_TOLD_CHARS)}”" for quote in quotes[:3])
+    would = "object" if verdict == 0 else "approve"
+    return f"Score {verdict} where a reviewer would {would} as these did ({pattern}): {quoted}"
 
 
 def _examples(request: ProposalRequest) -> tuple[ExampleRef, ...]:

@@ -55,7 +55,19 @@ def test_what_people_accept_even_so_becomes_a_clause_that_accepts() -> None:
     patterns = given.patterns.assign(polarity="accept")
     (clause,) = propose(TrainEvidence(given.scored, given.misalignments, patterns, given.records)).clauses
     assert clause.verdict == 1
-    assert clause.text.startswith("Score 1 even so where a reviewer would say as in: “rude")
+    assert clause.text.startswith("Score 1 where a reviewer would approve as these did (rude): “rude")
+
+
+def test_a_clause_names_its_pattern_and_cuts_long_notes_between_words() -> None:
+    given = evidence()
+    long = "the answer promises a refund " * 10
+    misalignments = given.misalignments.assign(human_notes=[long, "rude", "curt", "cold"])
+    (clause,) = propose(TrainEvidence(given.scored, misalignments, given.patterns, given.records)).clauses
+    # four times the 29 characters of the phrase are 116, a fifth would pass 120
+    assert clause.text == (
+        "Score 0 where a reviewer would object as these did (rude): "
+        f"“{('the answer promises a refund ' * 4).strip()}…”; “rude”; “curt”"
+    )
 
 
 def test_one_error_is_no_rule() -> None:
