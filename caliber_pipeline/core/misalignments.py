@@ -48,7 +48,13 @@ def _contradicted(
 ) -> npt.NDArray[np.bool_] | None:
     if vectors is None:
         return None
-    return contradicted_by_neighbours(vectors, scored["human_score"].to_numpy(dtype=np.float64), rows)
+    labels = scored["human_score"].to_numpy(dtype=np.float64)
+    found = contradicted_by_neighbours(vectors, labels, rows)
+    # proposals leave doubtful records of train aside: no label of dev or test may have a say in which these are
+    train = np.flatnonzero((scored["split"] == "train").to_numpy(dtype=bool))
+    is_own = np.isin(rows, train)
+    found[is_own] = contradicted_by_neighbours(vectors[train], labels[train], np.searchsorted(train, rows[is_own]))
+    return found
 
 
 def pattern_members(patterns: pd.DataFrame) -> pd.DataFrame:

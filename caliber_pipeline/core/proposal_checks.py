@@ -15,10 +15,14 @@ QUOTED_WORDS: Final = 6  # in a row: shorter runs are turns of phrase that peopl
 TEXT_COLUMNS: Final = ("query", "output", "reference", "human_notes")
 _GAP: Final = re.compile(
     r"\{\{|\}\}|\$\{|<\s*(?:insert|your|placeholder)|\[\s*(?:insert|your|placeholder|\.\.\.|…)|\bTODO\b|\bTBD\b"
-    r"|lorem ipsum",
+    r"|lorem ipsum|\{[^\W\d]\w*\}|_{3,}|\bX{3,}\b",
     re.IGNORECASE,
 )
+QUOTED_CHARACTERS: Final = 12  # the same in scripts that write words without spaces: about six words
 _WORD: Final = re.compile(r"\w+")
+_UNSPACED: Final = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"
+)
 
 
 def find_refusal(proposal: Proposal, champion: Criteria, evidence: TrainEvidence, guarded: pd.DataFrame) -> str | None:
@@ -70,9 +74,12 @@ def _texts(frame: pd.DataFrame) -> Iterable[str]:
 
 
 def _runs(text: str) -> set[str]:
-    """Every run of `QUOTED_WORDS` words, in lower case."""
+    """Every run of `QUOTED_WORDS` words, in lower case, and of `QUOTED_CHARACTERS` where words are not spaced."""
     words = _WORD.findall(text.lower())
-    return {" ".join(words[i : i + QUOTED_WORDS]) for i in range(len(words) - QUOTED_WORDS + 1)}
+    runs = {" ".join(words[i : i + QUOTED_WORDS]) for i in range(len(words) - QUOTED_WORDS + 1)}
+    for line in _UNSPACED.findall(text):
+        runs |= {line[i : i + QUOTED_CHARACTERS] for i in range(len(line) - QUOTED_CHARACTERS + 1)}
+    return runs
 
 
 def _find_quoted(suspect: set[str], guarded: pd.DataFrame) -> str | None:

@@ -160,3 +160,12 @@ def test_a_lone_label_against_near_neighbours_is_doubted_in_the_list_of_misalign
 
     assert found["record_id"].tolist() == ["r0"]
     assert found["attribution"].tolist() == ["label_doubt"]
+
+    # what proposals are written from must not depend on the labels of dev and test
+    elsewhere = scored.assign(split=["train", *["test"] * (n - 1)])
+    found = find_misalignments(elsewhere, _records(*scored["record_id"]), empty_frame("patterns"), vectors)
+    assert found["attribution"].tolist() == ["judge_error_unverified"]
+    # a doubtful record of dev is shown to people, and may be held against all
+    outside = scored.assign(split=["dev", *["train"] * (n - 1)])
+    found = find_misalignments(outside, _records(*scored["record_id"]), empty_frame("patterns"), vectors)
+    assert found["attribution"].tolist() == ["label_doubt"]
