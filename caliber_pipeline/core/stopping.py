@@ -83,8 +83,9 @@ class Alignment:
                 return f"{reached}, and is at least {self.lower_bound:.3f} with 95 % confidence"
         if self.ceiling is not None and self.judge_with_people is not None:
             low, high = self.judge_with_people
-            # a wide interval reaches any ceiling: what it reaches must be near its other end too
-            if high >= self.ceiling and low >= self.ceiling - 2 * TOLERANCE:
+            # a wide interval reaches any ceiling: what it reaches must be near its other end too; and where people
+            # hardly agree with each other, a judge that guesses agrees with them as well, and is not aligned
+            if high >= self.ceiling and low >= self.ceiling - 2 * TOLERANCE and low > 0:
                 return (
                     f"aligned: the judge agrees with single people (kappa {low:.3f} to {high:.3f} on dev) as they do "
                     f"with each other ({self.ceiling:.3f})"

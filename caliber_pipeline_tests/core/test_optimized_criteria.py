@@ -222,6 +222,7 @@ def test_alignment_asks_for_a_sure_lower_bound_or_for_the_human_ceiling() -> Non
     assert "as they do with each other (0.550)" in people
     assert Alignment(0.5, 0.3, 0.55, (0.3, 0.5)).describe_reached(0.6) is None  # it does not reach the ceiling
     assert Alignment(0.5, 0.3, 0.55, (0.1, 0.9)).describe_reached(0.6) is None  # so wide that it reaches anything
+    assert Alignment(0.0, -0.1, 0.1, (-0.1, 0.15)).describe_reached(0.6) is None  # a guess, among people who guess
 
 
 def test_a_spent_budget_ends_the_loop() -> None:
