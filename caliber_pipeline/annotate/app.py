@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from caliber_pipeline.annotate.formatting import is_markdown, parse_nodes
+from caliber_pipeline.annotate.formatting import format_text
 from caliber_pipeline.annotate.records import Assets, Desk, Records
 from caliber_pipeline.annotate.security import CSRF_HEADER, Guard, Session, Sessions
 from caliber_pipeline.annotate.transfer import render_export
@@ -272,8 +272,7 @@ class Page:
         for name in ("query", "output", "reference"):
             text = content[name]
             if text is not None:
-                nodes = parse_nodes(text) if is_markdown(text) else None
-                shown["texts"][name] = {"raw": text, "nodes": nodes}
+                shown["texts"][name] = {"raw": text, "nodes": format_text(text)}
         shown["metadata"] = [[name, metadata.get(name)] for name in self._settings.shown_columns if metadata.get(name)]
         state = desk.state(content["record_id"])
         is_current = state is None or state.is_about(fingerprint)

@@ -22,6 +22,17 @@ _MARKS: Final = re.compile(
     r"|\[[^\]\n]+\]\(\S+\)",  # link
     re.MULTILINE,
 )
+_FENCE: Final = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
+_LIST_ITEM: Final = re.compile(r"\s*([-*+\u2022]|\d{1,3}[.)]) ")
+_CODE_LINE: Final = re.compile(
+    r".*([{}\[\](;>\\]|[\])}\"'\d],|\):)\s*$"  # ends as few sentences do
+    r"|\s*(if|elif|else|for|while|try|except|with|case)\b.*:$"
+    r"|\s*[\"'][^\"']+[\"']\s*:"
+    r"|\s*(#|//|/\*|--|@\w|(import|from|return|def|class|function|const|let|var|SELECT|FROM|WHERE)\b)"
+    r"|\s*[\w.\[\]]+(\(.*\)| [-+*/|]?= .*)$"  # a call, an assignment
+)
+MIN_CODE_LINES: Final = 3
+MIN_CODE_SHARE: Final = 0.6  # of the lines; prose that breaks its lines stays under it
 _TAGS: Final = {
     "paragraph": "p", "bullet_list": "ul", "ordered_list": "ol", "list_item": "li", "blockquote": "blockquote",
     "table": "table", "thead": "thead", "tbody": "tbody", "tr": "tr", "th": "th", "td": "td",
@@ -31,7 +42,25 @@ _TAGS: Final = {
 
 def is_markdown(text: str) -> bool:
     """Whether the text has marks that only a formatter gives their meaning."""
-    return len(text) <= MAX_FORMATTED_LENGTH and _MARKS.search(text) is not None
+    return _MARKS.search(text) is not None
+
+
+def is_code(text: str) -> bool:
+    """Whether the text is a program or data with nothing around it, in which Markdown's marks mean something else."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) < MIN_CODE_LINES or _FENCE.search(text) or not any(line[0] in " \t" for line in lines):
+        return False
+    n_code = sum(_LIST_ITEM.match(line) is None and _CODE_LINE.match(line) is not None for line in lines)
+    return n_code >= MIN_CODE_SHARE * len(lines)
+
+
+def format_text(text: str) -> list[Node] | None:
+    """The text as nodes; None where it reads best as it was written."""
+    if len(text) > MAX_FORMATTED_LENGTH:
+        return None
+    if is_code(text):
+        return [["pre", {}, [["code", {}, [text]]]]]
+    return parse_nodes(text) if is_markdown(text) else None
 
 
 def parse_nodes(text: str) -> list[Node]:

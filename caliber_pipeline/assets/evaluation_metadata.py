@@ -158,7 +158,7 @@ def _with_interval(row: Mapping[Any, Any]) -> str | None:
         return "sealed" if str(row["reason"]).startswith("sealed") else None
     value = float(row["value"])
     text = f"{value:.0f}" if row["metric"] in COUNTS else f"{value:z.2f}"
-    ends = "" if pd.isna(row["ci_low"]) else f" [{row['ci_low']:z.2f}, {row['ci_high']:z.2f}]"
+    ends = "" if pd.isna(row["ci_low"]) else f" [{row['ci_low']:z.2f},{row['ci_high']:z.2f}]"
     return f"{text}{ends}".replace(" ", NBSP)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caliber_pipeline.annotate.formatting import MAX_FORMATTED_LENGTH, Node, is_markdown, parse_nodes
+from caliber_pipeline.annotate.formatting import MAX_FORMATTED_LENGTH, Node, format_text, is_markdown, parse_nodes
 
 TAGS = {
     "p", "ul", "ol", "li", "blockquote", "table", "thead", "tbody", "tr", "th", "td", "strong", "em", "s", "code",
@@ -35,10 +35,43 @@ def test_text_with_marks_is_formatted(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["Plain.", "1986. A great year.", "- only one dash", "5 * 3 * 2 = 30", "a_b_c", "#hashtag", "cost: $5 [sic]",
-     "a | b", "x" * (MAX_FORMATTED_LENGTH + 1) + " **b**"],
+     "a | b"],
 )  # fmt: skip
 def test_text_that_only_looks_marked_is_shown_as_written(text: str) -> None:
     assert not is_markdown(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# double it\nimport os\n\ndef f(__x__):\n    # by two\n    return __x__ * 2\n\nprint(f(3))",
+        '{\n  "a": 1,\n  "b": [1, 2],\n  "c": {\n    "d": "**e**"\n  }\n}',
+        "const x = `1`;\nfunction f() {\n  return x;\n}",
+        "SELECT a, b\nFROM t\n  JOIN u ON t.id = u.id\nWHERE a > 1",
+        '<div style="color: red">\n  <p>Hello</p>\n</div>',
+    ],
+)
+def test_a_program_without_a_fence_keeps_its_lines_and_marks(text: str) -> None:
+    assert format_text(text) == [["pre", {}, [["code", {}, [text]]]]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Roses are red,\n  violets are blue,\nsugar is sweet,\n  and so are you.",
+        "Send it to:\n  12 High Street,\n  Leeds,\n  UK",
+        "Dear Ada,\n\nthank you for your order.\n  It will come on Monday (I think).\n\nRegards,\nBob",
+        "x" * (MAX_FORMATTED_LENGTH + 1) + " **b**",
+    ],
+)
+def test_prose_in_short_lines_and_what_is_very_long_is_shown_as_written(text: str) -> None:
+    assert format_text(text) is None
+
+
+def test_a_list_with_indented_items_is_a_list() -> None:
+    nodes = format_text("Do this:\n\n1. open (the app);\n2. press one of:\n   - `A`;\n   - `B`;\n")
+    assert nodes is not None
+    assert [node[0] for node in nodes] == ["p", "ol"]
 
 
 def test_nodes_keep_structure_and_line_breaks() -> None:

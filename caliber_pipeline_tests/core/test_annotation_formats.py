@@ -95,7 +95,7 @@ def test_argilla_responses_belong_to_the_users_that_it_knows() -> None:
 
 @pytest.mark.parametrize("note", ['two\nlines, "quoted" שלום', "a\rb", "a\r\nb\n", "null", " =1+1 "])
 def test_csv_comes_back_complete(note: str) -> None:
-    full = FULL.assign(notes=[None, note, "no"])
+    full = FULL.assign(notes=pd.Series([None, note, "no"], dtype="string[pyarrow]"))
     options = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(ANNOTATIONS.names, pa.string()), strings_can_be_null=True, null_values=[""]
     )

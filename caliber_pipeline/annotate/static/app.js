@@ -17,6 +17,7 @@ const VERDICTS = { accepted: "✓ Accepted", rejected: "✕ Rejected", skipped: 
 
 const states = new Map(); // by record id, as this browser last knew or made it
 let trail = []; // records visited, to walk back on
+let shown = null; // the record on the screen
 let place = -1; // in the trail; trail.length stands for "past the last record"
 let ahead = [];
 let view = keeper.get("view", { filter: "open", q: "" });
@@ -269,6 +270,8 @@ function show() {
     showNothing();
     return;
   }
+  if (record !== shown) hideRevealed();
+  shown = record;
   keeper.set("at", record.id);
   byId("where").textContent = `Record ${record.number} of ${overview.progress?.total ?? "…"} · ${record.id}`;
   let canFormat = false;
@@ -287,7 +290,6 @@ function show() {
       element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value, dir: "auto" })),
     ),
   );
-  hideRevealed();
   showState(record);
   const before = stateOf(record).status === "open" ? record.judged_before : null;
   byId("changed").hidden = !before;
@@ -315,7 +317,9 @@ function showNothing() {
   const isSearch = view.q !== "";
   const done = view.filter === "open" && !isSearch ? "Every record is annotated or skipped. Thank you." : "No record here.";
   byId("nothing-text").textContent = isSearch ? `No record here holds “${view.q}”.` : done;
+  byId("back").hidden = !trail.length;
   byId("show-all").hidden = view.filter === "all" && !isSearch;
+  byId("show-all").textContent = isSearch && view.filter !== "all" ? "Search in all records" : "Show all records";
 }
 
 function fitNote() {
@@ -522,7 +526,8 @@ for (const [id, act] of Object.entries({
   accept, reject, skip, undo, previous: () => go(-1), next: () => go(1), "toggle-format": toggleFormat,
   "show-judge": () => reveal("judge"), "show-others": () => reveal("others"),
   "show-menu": () => open("menu"), "show-criteria": () => open("criteria"),
-  "show-all": () => chooseView({ filter: "all", q: "" }),
+  back: () => go(-1),
+  "show-all": () => chooseView({ filter: "all", q: view.filter === "all" ? "" : view.q }),
   "sign-out": () => location.assign("/?who"),
 })) {
   byId(id).addEventListener("click", act);
