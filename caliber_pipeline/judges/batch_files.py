@@ -181,15 +181,16 @@ class BatchFiles:
     def _lines(self, file_ids: Sequence[str | None]) -> Iterator[tuple[str, Line]]:
         for file_id in file_ids:
             if file_id is not None:
-                for text in self._client.files.content(file_id).text.splitlines():
+                # not `splitlines`, which splits texts too, at U+2028 and others that JSON leaves as they are
+                for text in self._client.files.content(file_id).content.split(b"\n"):
                     if text.strip():
                         yield _parse_line(text)
 
 
-def _parse_line(text: str) -> tuple[str, Line]:
+def _parse_line(text: bytes) -> tuple[str, Line]:
     try:
         line = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         return "", Line(None, "the line is not JSON")
     custom_id, response, error = str(line.get("custom_id", "")), line.get("response") or {}, line.get("error") or {}
     if response.get("status_code") == 200:

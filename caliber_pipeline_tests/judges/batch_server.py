@@ -109,7 +109,9 @@ class BatchServer:
                     for line in lines[self.config.n_answered:]]  # fmt: skip
         for key, kept in (("output_file_id", good), ("error_file_id", bad)):
             if kept:
-                batch[key] = self._store("".join(json.dumps(line) + "\n" for line in kept).encode())["id"]
+                batch[key] = self._store(
+                    "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept).encode()
+                )["id"]
 
     def _result(self, line: dict[str, Any]) -> dict[str, Any]:
         shown = line["body"]["messages"][-1]["content"]

@@ -1,5 +1,6 @@
 """Judging through provider batches: split, polled, matched, repaired, resumed, and at half the price."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
 from caliber_pipeline.stores.verdict_cache import VerdictCache
+from caliber_pipeline_tests.benchmarks.loopback_server import Endpoint, LoopbackConfig
 from caliber_pipeline_tests.judges.batch_server import BatchConfig, BatchServer, batch_server
 from caliber_pipeline_tests.judges.scripted import make_task
 
@@ -73,6 +75,15 @@ def test_lines_that_failed_or_said_nothing_are_asked_one_by_one(tmp_path: Path) 
     with batch_server(BatchConfig(fails="answer 3", breaks="answer 7")) as server:
         found = run_judge(make_judge(server, tmp_path), make_task(TEXTS))
         assert server.n_single == 2
+        assert_as_live(server, found)
+
+
+def test_a_reply_may_hold_line_separators_that_are_no_line_ends(tmp_path: Path) -> None:
+    said = json.dumps({"reasoning": "one\u2028two\x85three", "score": 1}, ensure_ascii=False)
+    with batch_server() as server:
+        server.endpoint = Endpoint(LoopbackConfig(replies={"answer 3": said}))
+        found = run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert server.n_single == 0
         assert_as_live(server, found)
 
 
