@@ -1,9 +1,10 @@
 """From settings to what the assets work with: stores, encoder, judge."""
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -186,6 +187,12 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _batch_folder(self, table: str, version: str) -> Path:
         return self.cache_folder / "batches" / table / version
 
+    @property
+    def n_judges(self) -> int:
+        """Judges on a cluster: each makes one call at a time at least, and all together no more than may be made."""
+        n_workers = self.settings.ray_workers
+        return min(n_workers, self.endpoint_settings.max_concurrency) if self.settings.judge == "openai" else n_workers
+
     def judge_builder(self, criteria: Criteria, version: str) -> BuildJudge:
         """What makes the judge of a worker on another machine, with its share of the endpoint's limits.
 
@@ -242,7 +249,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
             build = self.judge_builder(criteria, version)
             with connected_ray(settings.ray_address), self.open_verdict_cache() as cache:
                 return judge_in_shards_on_ray(
-                    build, records, task, n_workers=settings.ray_workers, cache=cache, on_progress=on_progress
+                    build, records, task, n_workers=self.n_judges, cache=cache, on_progress=on_progress
                 )
         judge = self.in_batches(self.build_judge(criteria=criteria, version=version), ALL_SCORES, version, waits=waits)
         if isinstance(judge, BatchJudge) and tell is not None:
@@ -327,7 +334,7 @@ def connected_ray(address: str | None) -> Iterator[None]:
         address: As `ray.init` takes it; None starts a cluster on this machine, "auto" joins the one that runs here.
 
     Raises:
-        InputError: Ray is not installed.
+        InputError: Ray is not installed, or no cluster answers at the address.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -343,7 +350,13 @@ def connected_ray(address: str | None) -> Iterator[None]:
     options: dict[str, object] = {"log_to_driver": False}
     if address is None:
         options["include_dashboard"] = False
-    with Cluster(ray_init_options=options).yield_for_execution(dg.build_init_resource_context()):
+    context = dg.build_init_resource_context()
+    context.log.setLevel(logging.CRITICAL)  # what goes wrong is raised, and told in one line
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(Cluster(ray_init_options=options).yield_for_execution(context))
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            raise InputError(f"no Ray cluster that lets us in at '{address}': {error}") from error
         yield
 
 

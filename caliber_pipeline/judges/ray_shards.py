@@ -53,7 +53,7 @@ def judge_in_shards_on_ray(
         SpendingCapError: the spending cap left records unasked; what was judged is stored.
     """
     judge = build_judge(n_workers, None)
-    work = task.open(judge)
+    work = replace(task, folder=task.folder.absolute()).open(judge)  # workers have working folders of their own
     work.partition(records)
     waiting, progress = survey(work, judge)
     ledger = _open_ledger(judge)

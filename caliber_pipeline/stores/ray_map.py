@@ -54,18 +54,9 @@ def map_on_ray(
     everything = list(items)
     if not everything:
         return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    results = ray.data.from_items(everything, override_num_blocks=len(everything)).map_batches(
-        worker,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(n_workers, len(everything)), max_tasks_in_flight_per_actor=1),
-        num_cpus=1,
-    )
+    rows = _rows_of_driver if ray.util.client.ray.is_connected() else _rows
     try:
-        yield from results.iter_rows()
+        yield from rows(everything, worker, arguments, n_workers)
     except ray.exceptions.RayError as error:
         cause: BaseException | None = error
         while cause is not None:
@@ -73,3 +64,38 @@ def map_on_ray(
                 raise found from error
             cause = cause.__cause__
         raise
+
+
+def _rows(
+    items: list[dict[str, Any]], worker: type, arguments: tuple[Any, ...], n_workers: int
+) -> Iterator[dict[str, Any]]:
+    ray = import_ray()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(n_workers, len(items)), max_tasks_in_flight_per_actor=1),
+        num_cpus=1,
+    )
+    yield from results.iter_rows()
+
+
+def _rows_of_driver(
+    items: list[dict[str, Any]], worker: type, arguments: tuple[Any, ...], n_workers: int
+) -> Iterator[dict[str, Any]]:
+    driver = start_here(_Driver, items, worker, arguments, n_workers)
+    while (row := import_ray().get(driver.next_row.remote())) is not None:
+        yield row
+
+
+class _Driver:
+    """The actor that runs Ray Data for a process outside the cluster: Ray Data does not work through Ray's client."""
+
+    def __init__(self, *work: Any) -> None:  # noqa: ANN401 the arguments of `_rows`
+        self._rows = _rows(*work)
+
+    def next_row(self) -> dict[str, Any] | None:
+        return next(self._rows, None)

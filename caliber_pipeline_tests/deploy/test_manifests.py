@@ -85,6 +85,7 @@ def test_ray_s_manifests_have_only_keys_that_kuberay_knows() -> None:
     assert set(job["spec"]["rayClusterSpec"]) <= keys(configs.RayClusterSpec)
     for manifest in MANIFESTS.values():
         spec = manifest["spec"].get("rayClusterSpec", manifest["spec"])
+        assert configs.AuthOptions(**spec["authOptions"]).mode == "token"
         assert set(spec["headGroupSpec"]) <= set(configs.DEFAULT_HEAD_GROUP_SPEC)
         for group in spec["workerGroupSpecs"]:
             assert set(group) <= set(configs.DEFAULT_WORKER_GROUP_SPECS[0])

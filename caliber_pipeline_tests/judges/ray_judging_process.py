@@ -1,12 +1,14 @@
 """A process that judges on a cluster of two raylets on this machine, and prints what it saw as JSON.
 
-Arguments: the URL, the folder, the number of records, and whether a worker is killed after the first shard.
+Arguments: the URL, the folder, the number of records, and words: `kill` has a worker killed after the first shard,
+`client` has the process talk to the cluster through Ray's client, as from outside it.
 """
 
 import functools
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.ray_shards import build_share, judge_in_shards_on_ray
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask
+from caliber_pipeline.resources import connected_ray
 from caliber_pipeline.stores import sharded_work
 from caliber_pipeline.stores.sharded_work import ShardProgress
 from caliber_pipeline.stores.verdict_cache import VerdictCache
@@ -32,7 +35,7 @@ def build_judge(url: str, seen: Path, n_workers: int, budget: Budget | None) -> 
     return build_share(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16), n_workers, budget)
 
 
-def main(url: str, folder: str, n: int, *, kills: bool) -> None:
+def main(url: str, folder: str, n: int, *, kills: bool, is_outside: bool) -> None:
     sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
     killed: list[int] = []
     seen = Path(folder) / "workers"
@@ -47,12 +50,15 @@ def main(url: str, folder: str, n: int, *, kills: bool) -> None:
             killed.append(victim)
 
     small = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    head = {**small, "include_dashboard": False, "ray_client_server_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**small)
-    ray.init(address=cluster.address, log_to_driver=False)
-    n_nodes = len(ray.nodes())
-    started = time.perf_counter()
-    with VerdictCache(Path(folder) / "verdicts.sqlite") as cache:
+    address = f"ray://127.0.0.1:{port}" if is_outside else cluster.address
+    with connected_ray(address), VerdictCache(Path(folder) / "verdicts.sqlite") as cache:
+        n_nodes = len(ray.nodes())
+        started = time.perf_counter()
         output = judge_in_shards_on_ray(
             functools.partial(build_judge, url, seen),
             records.to_batches(max_chunksize=100),
@@ -62,10 +68,9 @@ def main(url: str, folder: str, n: int, *, kills: bool) -> None:
             on_progress=kill_one,
         )
     seconds = time.perf_counter() - started
-    ray.shutdown()
     cluster.shutdown()
     print(json.dumps({"output": str(output), "n_nodes": n_nodes, "killed": killed, "seconds": seconds}))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), kills=sys.argv[4] == "yes")
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), kills="kill" in sys.argv[4:], is_outside="client" in sys.argv[4:])

@@ -31,12 +31,10 @@ _TIMEOUT_S = 240
 DIFFERS = ["is_cached", "latency_s", "n_attempts"]
 
 
-def judge_on_ray(url: str, folder: Path, *, kills: bool) -> dict[str, Any]:
+def judge_on_ray(url: str, folder: Path, *how: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "caliber_pipeline_tests.judges.ray_judging_process", url, str(folder), str(N)]
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run(
-        [*command, "yes" if kills else "no"], capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S
-    )
+    done = subprocess.run([*command, *how], capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S)
     assert done.returncode == 0, done.stderr[-3000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen
@@ -44,14 +42,15 @@ def judge_on_ray(url: str, folder: Path, *, kills: bool) -> dict[str, Any]:
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [False, True])
-def test_two_raylets_give_what_one_process_gives(tmp_path: Path, kills: bool) -> None:
+@pytest.mark.parametrize("how", [(), ("kill",), ("client",), ("client", "kill")], ids="-".join)
+def test_two_raylets_give_what_one_process_gives(tmp_path: Path, how: tuple[str, ...]) -> None:
+    kills = "kill" in how
     with loopback(LoopbackConfig(latency_s=0.05)) as server:
         started = time.perf_counter()
         local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
         local_s = time.perf_counter() - started
         n_local = server.stats()["calls"]
-        seen = judge_on_ray(server.base_url, tmp_path / "ray", kills=kills)
+        seen = judge_on_ray(server.base_url, tmp_path / "ray", *how)
         n_ray = server.stats()["calls"] - n_local
     assert (seen["n_nodes"], len(seen["killed"])) == (2, int(kills))
     found = pd.read_parquet(seen["output"])
@@ -74,7 +73,7 @@ def test_what_the_cache_knows_is_not_asked_again_on_either_backend(tmp_path: Pat
         shutil.rmtree(tmp_path / "local" / "shards")
         local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
         assert server.stats()["calls"] == paid + N // 2
-        found = pd.read_parquet(judge_on_ray(server.base_url, tmp_path / "ray", kills=False)["output"])
+        found = pd.read_parquet(judge_on_ray(server.base_url, tmp_path / "ray")["output"])
         assert server.stats()["calls"] == paid + N
     expected, found = (frame.sort_values("record_id", ignore_index=True) for frame in (local, found))
     assert expected["is_cached"].sum() == N // 2
@@ -133,6 +132,13 @@ def test_workers_share_the_limits_of_one_endpoint() -> None:
     assert (share.max_concurrency, share.requests_per_minute, share.tokens_per_minute) == (16, 150, None)
 
 
+@pytest.mark.parametrize(("judge", "n"), [("openai", 3), ("local", 8)])
+def test_there_are_no_more_workers_than_calls_at_once(tmp_path: Path, judge: str, n: int) -> None:
+    options = {"base_url": "http://127.0.0.1:1/v1", "max_concurrency": 3}
+    settings = Settings(output=tmp_path, judge=judge, judge_options=options, backend="ray", ray_workers=8)
+    assert Project.from_settings(settings).n_judges == n
+
+
 def test_what_a_lost_worker_had_set_aside_is_spent_and_nobody_waits_for_it() -> None:
     async def use(ledger: Ledger) -> None:
         await ledger.begin(0, "first")
@@ -157,6 +163,14 @@ def test_batches_and_ray_are_not_combined(tmp_path: Path) -> None:
     settings = Settings(output=tmp_path, judge="openai", mode="batch", backend="ray")
     with pytest.raises(InputError, match="leave out --backend ray"):
         Project.from_settings(settings).judge_builder(Criteria(criteria="c"), "v001")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
+    code = "from caliber_pipeline.resources import connected_ray\nwith connected_ray('ray://127.0.0.1:1'): pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT_S)
+    assert "InputError: no Ray cluster that lets us in at 'ray://127.0.0.1:1': " in done.stderr.splitlines()[-1]
 
 
 def test_without_ray_the_backend_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
