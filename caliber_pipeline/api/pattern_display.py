@@ -12,6 +12,7 @@ from caliber_pipeline.api.evidence import PipelineResult
 from caliber_pipeline.core.arguments import ITEMS, accepts, has_attributes
 from caliber_pipeline.core.learnings import LearningArtifact
 from caliber_pipeline.core.themes import shorten
+from caliber_pipeline.renderers.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,7 @@ def _show(
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in notes are no markup
+        table.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets in notes are no markup
     (console or RichConsole()).print(table)
 
 
@@ -110,7 +111,7 @@ def _show_line(line: str, console: Console | None) -> None:
     from rich.console import Console as RichConsole
     from rich.text import Text
 
-    (console or RichConsole()).print(Text(f"- {line}"))
+    (console or RichConsole()).print(Text(visible(f"- {line}")))
 
 
 def _is_notebook() -> bool:

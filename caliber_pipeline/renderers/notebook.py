@@ -102,7 +102,7 @@ class NotebookCaliberRenderer:
         rows = []
         for each in rounds:
             dev, test = round_kappas(each)
-            rows.append((escape(each.version), _n(dev), _n(test), escape(each.decision), _text(each.decision_reason)))
+            rows.append((escape(each.version), _n(dev), _n(test), escape(each.decision), escape(each.decision_reason)))
         table = _table(("version", "kappa on dev", "on test", "decision", "why"), rows)
         return _view("Versions", plot_kappa(rounds), table)
 

@@ -18,6 +18,7 @@ FIGURES: Final = (
 """The figures that every renderer shows, in this order, with their names for people."""
 
 VERDICT: Final = {1: "accept", 0: "reject"}
+_CONTROLS: Final = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 KIND: Final = {"false_positive": "judge accepts, people reject", "false_negative": "judge rejects, people accept"}
 
 
@@ -73,6 +74,11 @@ def format_interval(interval: tuple[float, float] | None) -> str:
 def count_failures(n: int) -> str:
     """How many records got no verdict, in words."""
     return f"{n} record{'' if n == 1 else 's'} got no verdict"
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would obey (the start of an escape sequence, a bell) replaced."""
+    return text.translate(_CONTROLS)
 
 
 def shorten(text: str, length: int) -> str:

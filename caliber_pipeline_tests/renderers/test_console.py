@@ -109,6 +109,7 @@ def annotate(keys: str, n: int = 3) -> tuple[dict[str, tuple[int, str | None]], 
         ("a\nr\nu\nq\n", {"r0": (1, None)}),
         ("n too early\nx\n\na\n", {"r0": (1, None)}),
         ("s\ns\ns\na\n", {}),  # beyond the last one
+        ("actually bad\nrather good\nbut no\nr\n", {"r0": (0, None)}),  # words that only begin like a key
         ("", {}),
     ],
 )
@@ -123,6 +124,39 @@ def test_shows_the_record_and_how_far_one_is() -> None:
     assert "r0 (1 of 3, 0 annotated)" in text
     assert "Your verdict: accept" in text
     assert "1/3 annotated: 1 accept, 0 reject" in text
+
+
+def test_data_moves_no_cursor_and_colours_nothing() -> None:
+    told = "\x1b[31mred\x1b[0m\x07 \x9b2J"
+    texts = [
+        shown("message", told),
+        shown("misalignments", Analysis(summary=told)),
+        shown("proposal", Proposal(optimized_criteria=told)),
+    ]
+
+    for text in texts:
+        assert "�[31mred�[0m� �2J" in text
+        assert not set(text) & {"\x1b", "\x07", "\x9b"}
+
+
+def test_every_question_has_a_line_of_its_own() -> None:
+    _, text = annotate("a\nr\n")
+
+    questions = [line for line in text.splitlines() if line.startswith("a/r/n/s/b/u/q >")]
+    assert questions == ["a/r/n/s/b/u/q > a", "a/r/n/s/b/u/q > r", "a/r/n/s/b/u/q > "]
+
+
+def test_an_encoding_that_lacks_signs_gets_others() -> None:
+    buffer = io.BytesIO()
+    renderer = ConsoleCaliberRenderer(file=io.TextIOWrapper(buffer, encoding="cp1252"), width=60)
+
+    renderer.render_evaluation(make_result())
+    renderer.render_message("日本")
+    renderer.console.file.flush()
+
+    text = buffer.getvalue().decode("cp1252")
+    assert re.search(r"accuracy +\| 0\.714 \| #+-+ \|", text)
+    assert "??" in text
 
 
 def test_annotates_from_a_real_pipe() -> None:
