@@ -167,9 +167,10 @@ class PromptOptimizer(Asking):
         choice = await choose_next([strategy], request, records.iloc[:0], _try_nothing)
         if choice.proposal is not None:
             return OptimizationResult.from_proposal(original, choice.proposal, model)
+        reason = choice.reason or "no proposal can be used"
         if choice.candidates:
-            raise ReplyError(choice.reason or "no proposal can be used")
-        return _unchanged(original, "The errors give no new clause and no new example: note why people decided so.")
+            raise ReplyError(reason)
+        return _unchanged(original, f"{reason[0].upper()}{reason[1:]}.")
 
 
 _ASKING: Final = ("rewrite", "gepa")

@@ -163,7 +163,7 @@ def propose_by_rules(request: ProposalRequest) -> Proposal | None:
     """Write the next criteria: a clause per pattern among the errors, and examples chosen from train.
 
     Returns:
-        None where the champion makes no error on train that it was not shown.
+        None where the errors on train that the champion was not shown, if any, give no new clause and no new example.
     """
     champion, evidence = request.champion, request.evidence
     if evidence.misalignments.empty:

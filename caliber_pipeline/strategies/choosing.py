@@ -62,7 +62,7 @@ async def choose_next(
     usage = sum((item.usage for item in found), start=Usage())
     reason = None
     if screening.chosen is None:
-        reason = _explain(failed, screening.candidates)
+        reason = _explain(request, failed, screening.candidates)
     return Choice(screening.chosen, reason, (*screening.candidates, *failed), usage)
 
 
@@ -72,8 +72,10 @@ def refuse_twin(choice: Choice, versions: Mapping[str, Criteria]) -> Choice:
     return choice if twin is None else replace(choice, proposal=None, reason=f"the next proposal would repeat {twin}")
 
 
-def _explain(failed: Sequence[Candidate], dropped: Sequence[Candidate]) -> str:
-    if not failed and not dropped:
+def _explain(request: ProposalRequest, failed: Sequence[Candidate], dropped: Sequence[Candidate]) -> str:
+    if request.evidence.misalignments.empty:
         return "the champion makes no error on train that it was not shown"
+    if not failed and not dropped:
+        return "the errors on train give no new clause and no new example: note why people decided so"
     tried = "; ".join(f"{c.strategy} ({c.kind}) {c.outcome}" for c in (*dropped, *failed))
     return f"no proposal is worth trying: {tried}"

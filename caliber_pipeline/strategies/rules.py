@@ -19,7 +19,7 @@ class RulesStrategy:
     max_proposals = 1
 
     async def propose(self, request: ProposalRequest) -> Proposals:
-        """One proposal, or none where the champion makes no error on train that it was not shown."""
+        """One proposal, or none where the errors on train give no new clause and no new example."""
         proposal = propose_by_rules(request)
         return Proposals((proposal,) if proposal is not None else ())
 

@@ -8,6 +8,7 @@ import pytest
 from caliber_pipeline.api.session import CalibrationSession
 from caliber_pipeline.core.errors import InputError, JudgeError
 from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline_tests.api.clause_judge import BlindJudge, ClauseJudge, make_flawed_rows, make_session
 from caliber_pipeline_tests.api.word_encoder import WordEncoder
 
@@ -99,6 +100,16 @@ def test_iterating_can_only_evaluate() -> None:
         "be kind",
         "you are a judge",
     )
+
+
+def test_says_why_errors_give_no_proposal() -> None:
+    accepted = {"judgment": 1, "notes": None}
+    session = make_session([{**row, **accepted, "score": i // 2 % 2} for i, row in enumerate(make_flawed_rows(40))])
+    session._judge = RecordedJudge()  # is shown no examples, and there are no notes to make clauses of
+
+    outcome = session.iterate_sync("be kind")
+
+    assert outcome.stop_reason.startswith("the errors on train give no new clause and no new example")
 
 
 def test_iterating_drops_no_patterns() -> None:
