@@ -177,7 +177,10 @@ def test_hq() -> None:
     web = cp.WebCaliberHQ.from_records(make_flawed_rows(4), cp.CaliberMetric("be right", llm_provider="recorded"))
 
     assert list(frame["aligned"]) == [True, True]
-    json.dumps(web.execute(as_dict=True))
+    answer: dict[str, object] = web.execute(as_dict=True)
+    same: pd.DataFrame = web.execute(as_dict=False)
+    assert json.loads(json.dumps(answer)) == web.execute()
+    assert list(same.columns) == list(frame.columns)
 
 
 def test_renderers() -> None:

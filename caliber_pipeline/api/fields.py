@@ -23,7 +23,7 @@ def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN4
     """The first value that the item has under a field's aliases; None, NaN and blank text are none."""
     for alias in RECORD_ALIASES.get(name, (name,)):
         value = item.get(alias) if isinstance(item, Mapping) else getattr(item, alias, None)
-        if not _is_missing(value):
+        if not is_missing(value):
             return value
     return default
 
@@ -97,7 +97,7 @@ def index_by_id(items: Iterable[Item]) -> dict[str, Item]:
     return by_id
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     """Whether it is None, NaN, NaT, pandas' NA or blank text."""
     if value is None or isinstance(value, str):
         return not (value and value.strip())

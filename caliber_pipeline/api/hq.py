@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from caliber_pipeline.api.annotating import AnnotationManager
 from caliber_pipeline.api.evaluation import EvaluationRunner
-from caliber_pipeline.api.fields import Item, each_item, index_by_id, parse_score, read_field, read_id, read_text
+from caliber_pipeline.api.fields import (
+    Item,
+    each_item,
+    index_by_id,
+    is_missing,
+    parse_score,
+    read_field,
+    read_id,
+    read_text,
+)
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult, metrics_to_dict
 from caliber_pipeline.api.running import OnProgress, run_sync
 from caliber_pipeline.core.arguments import ITEMS, accepts, has_attributes
@@ -59,14 +68,16 @@ class DatasetItem:
     llm_reasoning: str | None = None
 
     def __post_init__(self) -> None:
-        """Hold the scores to 0 and 1.
+        """Hold the scores to 0 and 1; NaN and blank text, as frames and files have them, are None.
 
         Raises:
             InputError: a score is neither.
         """
-        for name in ("judgment", "llm_score"):
+        for name in ("expected_output", "judgment", "notes", "llm_score", "llm_reasoning"):
             value = getattr(self, name)
-            if value is not None:
+            if is_missing(value):
+                object.__setattr__(self, name, None)
+            elif name in {"judgment", "llm_score"}:
                 object.__setattr__(self, name, parse_score(value, what=f"{name} of item '{self.id}'"))
 
     @classmethod
@@ -254,6 +265,8 @@ class CaliberHQ:
         return self._result
 
     def _rows(self, result: EvaluationResult) -> list[dict[str, Any]]:
+        from caliber_pipeline.core.conforming import plain_cell
+
         verdicts = {record.record_id: record for record in result.records}
         failures = {record.record_id: record.reason for record in result.failed}
         labels = self._manager.get_annotations_dict()
@@ -262,7 +275,7 @@ class CaliberHQ:
             record_id = str(item.id)
             judged = verdicts.get(record_id)
             values = (
-                item.id,
+                plain_cell(item.id),
                 judged.aligned if judged else None,
                 labels[record_id],
                 judged.llm_score if judged else None,
@@ -298,7 +311,16 @@ class WebCaliberHQ(CaliberHQ):
         """
         return cls(Dataset(tuple(DatasetItem.parse(record) for record in each_item(records))), metric, renderer)
 
-    def execute(self, on_progress: OnProgress | None = None, *, as_dict: bool = True) -> Any:  # noqa: ANN401 - see below
+    @overload  # type: ignore[override]  # a dict is what is asked of it
+    def execute(self, on_progress: OnProgress | None = None, *, as_dict: Literal[True] = True) -> dict[str, Any]: ...
+
+    @overload
+    def execute(self, on_progress: OnProgress | None = None, *, as_dict: Literal[False]) -> pd.DataFrame: ...
+
+    @overload
+    def execute(self, on_progress: OnProgress | None = None, *, as_dict: bool) -> dict[str, Any] | pd.DataFrame: ...
+
+    def execute(self, on_progress: OnProgress | None = None, *, as_dict: bool = True) -> dict[str, Any] | pd.DataFrame:
         """Have the judge score the items.
 
         Args:
@@ -313,18 +335,16 @@ class WebCaliberHQ(CaliberHQ):
             MissingStepError: items have no judgment; the message names them.
             JudgeError: the judge as a whole cannot work.
         """
-        return run_sync(self.execute_async(on_progress, as_dict=as_dict))
+        answer = run_sync(self.execute_async(on_progress))
+        return answer if as_dict else _frame(answer["results"])
 
-    async def execute_async(self, on_progress: OnProgress | None = None, *, as_dict: bool = True) -> Any:  # noqa: ANN401
+    async def execute_async(self, on_progress: OnProgress | None = None) -> dict[str, Any]:
         """`execute`, to be awaited."""
         result = await self._evaluate(on_progress)
         if self._renderer is not None:
             self._renderer.render_evaluation(result)
-        rows = self._rows(result)
-        if not as_dict:
-            return _frame(rows)
         return {
-            "results": rows,
+            "results": self._rows(result),
             "metrics": metrics_to_dict(result.metrics),
             "confusion_matrix": result.confusion_matrix,
             "interpretation": result.interpretation,

@@ -3,6 +3,8 @@ import io
 import json
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from caliber_pipeline.api.hq import BaseMetric, CaliberHQ, CaliberMetric, Dataset, DatasetItem, WebCaliberHQ
@@ -103,6 +105,22 @@ def test_web_takes_records_as_they_come() -> None:
     assert hq.execute()["results"][0]["llm_explanation"] == "fine"
     with pytest.raises(InputError, match="item '2' has no query and no output"):
         WebCaliberHQ.from_records([{"id": 2}], Recorded)
+
+
+def test_web_results_of_a_frame_are_json() -> None:
+    frame = pd.DataFrame({"id": [1, 2], "good": [None, "2"], "score": [1.0, 0.0], "note": [np.nan, "no"]})
+    items = [
+        DatasetItem(id_, "1 + 1?", "2", good, score, note, llm_score=1)  # type: ignore[arg-type] # as numpy has them
+        for id_, good, score, note in zip(frame["id"], frame["good"], frame["score"], frame["note"], strict=True)
+    ]
+
+    answer = WebCaliberHQ(Dataset(items), Recorded).execute()
+
+    assert json.loads(json.dumps(answer)) == answer
+    assert [(row["id"], row["expected_output"], row["human_score"]) for row in answer["results"]] == [
+        (1, None, 1),
+        (2, "2", 0),
+    ]
 
 
 def test_metric_shows_its_examples() -> None:
