@@ -110,7 +110,7 @@ def test_web_takes_records_as_they_come() -> None:
 def test_web_results_of_a_frame_are_json() -> None:
     frame = pd.DataFrame({"id": [1, 2], "good": [None, "2"], "score": [1.0, 0.0], "note": [np.nan, "no"]})
     items = [
-        DatasetItem(id_, "1 + 1?", "2", good, score, note, llm_score=1)  # type: ignore[arg-type] # as numpy has them
+        DatasetItem(id_, "1 + 1?", "2", good, score, note, llm_score=1)
         for id_, good, score, note in zip(frame["id"], frame["good"], frame["score"], frame["note"], strict=True)
     ]
 
