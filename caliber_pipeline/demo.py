@@ -60,7 +60,7 @@ async def _walk(show: ConsoleCaliberRenderer, provider: str, model_name: str) ->
     show.render_evaluation(before)
 
     show.render_message("\n4. Discover patterns. What do people's notes have in common?")
-    show.render_patterns((await session.discover_patterns()).patterns)
+    show.render_patterns(await session.discover_patterns())
 
     show.render_message("\n5. Analyse. Where does the judge err, and which notes go with its errors?")
     show.render_misalignments(await session.analyze_misalignments(model_name=model_name, llm_provider=provider))

@@ -115,7 +115,7 @@ async def use_steps_of_their_own() -> None:
     found: cp.PatternDiscoveryResult = await cp.PatternDiscovery(encoder=encoder).discover(rows)
     patterns: tuple[cp.DiscoveredPattern, ...] = found.patterns
     analyzer = cp.MisalignmentAnalyzer("gpt-4o", "local", max_examples=5, encoder=encoder)
-    analysis: cp.MisalignmentAnalysis = await analyzer.analyze(rows, "be right", patterns=patterns)
+    analysis: cp.MisalignmentAnalysis = await analyzer.analyze(rows, "be right", patterns=found)
     findings: tuple[cp.Finding, ...] = analysis.findings
     errors: tuple[cp.MisalignedRecord, ...] = analysis.false_positives
     optimizer = cp.PromptOptimizer("gpt-4o", "local", max_examples=8, encoder=encoder)
@@ -123,6 +123,7 @@ async def use_steps_of_their_own() -> None:
     suggestions: tuple[cp.Suggestion, ...] = proposal.suggestions
 
     show = quiet_console()
+    show.render_patterns(found)
     show.render_patterns(patterns)
     show.render_misalignments(analysis)
     show.render_proposal(proposal)
@@ -151,6 +152,7 @@ async def use_session(tmp_path: Path) -> None:
     show.render_records(session.records)
     show.render_progress(session.get_annotation_state())
     show.render_evaluation(result)
+    show.render_history(outcome)
     show.render_history(rounds)
     show.annotate(session.annotation_manager)
 

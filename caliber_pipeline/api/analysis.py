@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, Field
 
 from caliber_pipeline.api.asking import Asking
-from caliber_pipeline.api.fields import Item, read_field
+from caliber_pipeline.api.fields import Item, list_patterns, read_field
 from caliber_pipeline.api.frames import plain_json
 from caliber_pipeline.api.judged_items import parse_judged
 from caliber_pipeline.api.results import EvaluatedRecord, EvaluationResult
@@ -18,6 +18,7 @@ from caliber_pipeline.api.selection import pattern_by_record
 from caliber_pipeline.core.shown_records import AS_DATA, keep_known, render_lines
 
 if TYPE_CHECKING:
+    from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.judges.language_model import LanguageModel
 
@@ -138,7 +139,7 @@ class MisalignmentAnalyzer(Asking):
         results: EvaluationResult | Iterable[Item],
         criteria: str = "",
         *,
-        patterns: Sequence[Item] | None = None,
+        patterns: Iterable[Item] | PatternDiscoveryResult | None = None,
     ) -> MisalignmentAnalysis:
         """Analyse the errors; where there are none nobody is asked.
 
@@ -157,18 +158,19 @@ class MisalignmentAnalyzer(Asking):
         if bare.is_aligned:
             return bare
         model = self._open_model()
+        known = None if patterns is None else list_patterns(patterns)
         if model is not None:
-            return await self._ask(model, judged, bare, criteria, patterns)
-        if patterns is None:
-            patterns = await _discover(judged, self._open_encoder())
-        return _group(bare, patterns)
+            return await self._ask(model, judged, bare, criteria, known)
+        if known is None:
+            known = await _discover(judged, self._open_encoder())
+        return _group(bare, known)
 
     def analyze_sync(
         self,
         results: EvaluationResult | Iterable[Item],
         criteria: str = "",
         *,
-        patterns: Sequence[Item] | None = None,
+        patterns: Iterable[Item] | PatternDiscoveryResult | None = None,
     ) -> MisalignmentAnalysis:
         """`analyze`, without awaiting."""
         return run_sync(self.analyze(results, criteria, patterns=patterns))
@@ -254,12 +256,12 @@ def _misaligned(record: EvaluatedRecord) -> MisalignedRecord:
     )
 
 
-async def _discover(judged: Sequence[EvaluatedRecord], encoder: Encoder) -> Sequence[Item]:
+async def _discover(judged: Sequence[EvaluatedRecord], encoder: Encoder) -> list[Item]:
     """The themes in the notes of the errors."""
     from caliber_pipeline.api.discovery import PatternDiscovery
 
     noted = [record for record in judged if not record.aligned and record.human_notes]
-    return (await PatternDiscovery(encoder=encoder).discover(noted)).patterns if noted else ()
+    return list_patterns(await PatternDiscovery(encoder=encoder).discover(noted)) if noted else []
 
 
 def _group(bare: MisalignmentAnalysis, patterns: Sequence[Item]) -> MisalignmentAnalysis:

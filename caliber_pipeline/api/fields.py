@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
 from caliber_pipeline.core.arguments import ITEMS, accepts
 from caliber_pipeline.core.column_names import RECORD_ALIASES, SCORE_BY_WORD
 from caliber_pipeline.core.errors import InputError
@@ -17,6 +18,11 @@ def each_item(items: Iterable[Item]) -> Iterable[Item]:
         rows: list[Item] = items.to_dict("records")
         return rows
     return items
+
+
+def list_patterns(patterns: Iterable[Item] | PatternDiscoveryResult) -> list[Item]:
+    """The patterns, also out of what discovering returned."""
+    return list(each_item(patterns.patterns if isinstance(patterns, PatternDiscoveryResult) else patterns))
 
 
 def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN401 - fields are of any type

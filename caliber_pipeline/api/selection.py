@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from caliber_pipeline.api.fields import Item, each_item, find_score, index_by_id, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, find_score, index_by_id, list_patterns, read_field, read_id
 from caliber_pipeline.api.records import annotations_from, annotations_table
 from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.core.arguments import INTEGER, accepts
@@ -15,6 +15,7 @@ from caliber_pipeline.core.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
     from caliber_pipeline.core.example_selection import SelectionStrategy
 
 RecordT = TypeVar("RecordT")
@@ -53,7 +54,7 @@ class ExampleSelector:
         count: int = DEFAULT_COUNT,
         strategy: SelectionStrategy | str | None = None,
         eval_results: EvaluationResult | Iterable[Item] | None = None,
-        patterns: Iterable[Item] | None = None,
+        patterns: Iterable[Item] | PatternDiscoveryResult | None = None,
     ) -> SelectionResult[RecordT]:
         """Choose annotated records.
 
@@ -73,7 +74,7 @@ class ExampleSelector:
         from caliber_pipeline.core.example_selection import choose_strategy, select_examples
 
         by_id = index_by_id(records)
-        known = None if patterns is None else list(each_item(patterns))
+        known = None if patterns is None else list_patterns(patterns)
         verdicts, labels = _verdicts(eval_results), _labels(by_id, annotations)
         n_misaligned = sum(verdicts.get(record_id) == 1 - label for record_id, label in labels.items())
         chosen_strategy = strategy or choose_strategy(n_misaligned, len(_real_patterns(known)))
@@ -85,7 +86,8 @@ class ExampleSelector:
 
 
 def auto_select_strategy(
-    eval_results: EvaluationResult | Iterable[Item] | None = None, patterns: Iterable[Item] | None = None
+    eval_results: EvaluationResult | Iterable[Item] | None = None,
+    patterns: Iterable[Item] | PatternDiscoveryResult | None = None,
 ) -> SelectionStrategy:
     """The strategy that fits what is known.
 
@@ -147,10 +149,10 @@ def _labels(by_id: Mapping[str, Item], annotations: Mapping[Any, Any] | Iterable
     return {record_id: score for record_id, score in scores if score is not None}
 
 
-def _real_patterns(patterns: Iterable[Item] | None) -> list[list[str]]:
+def _real_patterns(patterns: Iterable[Item] | PatternDiscoveryResult | None) -> list[list[str]]:
     """The members of each pattern, less those of notes that belong to none."""
     found = []
-    for pattern in patterns or ():
+    for pattern in () if patterns is None else list_patterns(patterns):
         members = read_field(pattern, "record_ids") or ()
         if members and not read_field(pattern, "is_unclustered", default=False):
             found.append([str(record_id) for record_id in members])

@@ -143,8 +143,7 @@ class CalibrationSession(SessionStorage):
         analyzer = MisalignmentAnalyzer(
             model_name, llm_provider, max_examples=max_examples, encoder=self._open_encoder()
         )
-        patterns = self.patterns.patterns if self.patterns else None
-        analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=patterns)
+        analysis = await analyzer.analyze(evaluation, evaluation.criteria.full_text, patterns=self.patterns)
         if self.get_evaluation_result() is evaluation:
             self._content.analysis = analysis
         return analysis
@@ -181,7 +180,7 @@ class CalibrationSession(SessionStorage):
         count: int = DEFAULT_COUNT,
         strategy: SelectionStrategy | str | None = None,
         eval_results: EvaluationResult | Iterable[Item] | None = None,
-        patterns: Iterable[Item] | None = None,
+        patterns: Iterable[Item] | PatternDiscoveryResult | None = None,
         seed: int | None = None,
     ) -> SelectionResult[UploadedRecord]:
         """Choose annotated records to show the judge; see `ExampleSelector.select`.
@@ -192,7 +191,7 @@ class CalibrationSession(SessionStorage):
             MissingStepError: there are no records, or none is annotated.
         """
         self._need_annotations("select examples")
-        known = patterns if patterns is not None or self.patterns is None else self.patterns.patterns
+        known = patterns if patterns is not None else self.patterns
         verdicts = eval_results if eval_results is not None else self.get_evaluation_result()
         return ExampleSelector(seed).select(
             self.records, self._content.manager.get_annotations_dict(), count, strategy, verdicts, known

@@ -23,6 +23,8 @@ from caliber_pipeline.renderers.wording import (
     diff_lines,
     figure_rows,
     format_stability,
+    list_patterns,
+    list_rounds,
     round_kappas,
     shorten,
     title_evaluation,
@@ -98,11 +100,12 @@ class ConsoleCaliberRenderer:
             if errors:
                 self._print(_errors(errors), _more(len(errors)))
 
-    def render_patterns(self, patterns: Sequence[views.PatternView]) -> None:
+    def render_patterns(self, patterns: Sequence[views.PatternView] | views.PatternsView) -> None:
         """A table of patterns with bars of their counts."""
         table = _table("Patterns in people's notes", ("pattern", "n", "", "stability", "typical note"))
-        most = max((pattern.count for pattern in patterns), default=1) or 1
-        for pattern in patterns:
+        found = list_patterns(patterns)
+        most = max((pattern.count for pattern in found), default=1) or 1
+        for pattern in found:
             example = shorten(pattern.examples[0], 80) if pattern.examples else ""
             stability = format_stability(pattern.stability)
             table.add_row(
@@ -119,10 +122,10 @@ class ConsoleCaliberRenderer:
         if proposal.example_ids:
             self._print(_text(f"{len(proposal.example_ids)} examples: {shorten(', '.join(proposal.example_ids), 100)}"))
 
-    def render_history(self, rounds: Sequence[views.RoundView]) -> None:
+    def render_history(self, rounds: Sequence[views.RoundView] | views.RoundsView) -> None:
         """A table of versions with kappa on each split."""
         table = _table("Versions", ("version", "kappa on dev", "", "on test", "decision", "why"))
-        for each in rounds:
+        for each in list_rounds(rounds):
             value = each.kappa_by_split.get("dev")
             bar = _Bar(value, 12) if value is not None else _text("")
             dev, test = round_kappas(each)

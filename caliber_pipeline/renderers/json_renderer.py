@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from caliber_pipeline.core.arguments import Kind, accepts, refuses_none
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.renderers.wording import list_patterns, list_rounds
 
 if TYPE_CHECKING:
     from caliber_pipeline.renderers import views
@@ -77,18 +78,20 @@ class JsonCaliberRenderer:
         }
         return self._emit("misalignments", content)
 
-    def render_patterns(self, patterns: Sequence[views.PatternView]) -> str:
+    def render_patterns(self, patterns: Sequence[views.PatternView] | views.PatternsView) -> str:
         """`{"type": "patterns", "patterns": […]}`."""
-        return self._emit("patterns", {"patterns": [_pick(pattern, _PATTERN) for pattern in patterns]})
+        return self._emit("patterns", {"patterns": [_pick(pattern, _PATTERN) for pattern in list_patterns(patterns)]})
 
     def render_proposal(self, proposal: views.ProposalView) -> str:
         """`{"type": "proposal", "original_criteria": …, "optimized_criteria": …, "suggestions": […], …}`."""
         suggestions = [_pick(suggestion, _SUGGESTION) for suggestion in proposal.suggestions]
         return self._emit("proposal", {**_pick(proposal, _PROPOSAL), "suggestions": suggestions})
 
-    def render_history(self, rounds: Sequence[views.RoundView]) -> str:
+    def render_history(self, rounds: Sequence[views.RoundView] | views.RoundsView) -> str:
         """`{"type": "history", "versions": […]}`."""
-        versions = [{**_pick(each, _ROUND), "kappa_by_split": dict(each.kappa_by_split)} for each in rounds]
+        versions = [
+            {**_pick(each, _ROUND), "kappa_by_split": dict(each.kappa_by_split)} for each in list_rounds(rounds)
+        ]
         return self._emit("history", {"versions": versions})
 
     def render_message(self, text: str) -> str:

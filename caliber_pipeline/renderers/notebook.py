@@ -14,6 +14,8 @@ from caliber_pipeline.renderers.wording import (
     count_failures,
     figure_rows,
     format_stability,
+    list_patterns,
+    list_rounds,
     round_kappas,
     shorten,
     title_evaluation,
@@ -67,9 +69,10 @@ class NotebookCaliberRenderer:
             *(_errors(errors) for errors in (analysis.false_positives, analysis.false_negatives)),
         )
 
-    def render_patterns(self, patterns: Sequence[views.PatternView]) -> HtmlView:
+    def render_patterns(self, patterns: Sequence[views.PatternView] | views.PatternsView) -> HtmlView:
         """A table of patterns with bars of their counts."""
-        most = max((pattern.count for pattern in patterns), default=1) or 1
+        found = list_patterns(patterns)
+        most = max((pattern.count for pattern in found), default=1) or 1
         rows = [
             (
                 f"<b>{escape(pattern.category)}</b><br>{_text(pattern.description)}",
@@ -78,7 +81,7 @@ class NotebookCaliberRenderer:
                 _n(format_stability(pattern.stability)),
                 _list(_text(note) for note in pattern.examples[:3]),
             )
-            for pattern in patterns
+            for pattern in found
         ]
         return _view("Patterns in people's notes", _table(("pattern", "n", "", "stability", "typical notes"), rows))
 
@@ -97,14 +100,14 @@ class NotebookCaliberRenderer:
             f"<p class='dim'>Examples: {shown}</p>" if shown else "",
         )
 
-    def render_history(self, rounds: Sequence[views.RoundView]) -> HtmlView:
+    def render_history(self, rounds: Sequence[views.RoundView] | views.RoundsView) -> HtmlView:
         """Kappa over versions, and what was decided about each."""
-        rows = []
-        for each in rounds:
+        listed, rows = list_rounds(rounds), []
+        for each in listed:
             dev, test = round_kappas(each)
             rows.append((escape(each.version), _n(dev), _n(test), escape(each.decision), escape(each.decision_reason)))
         table = _table(("version", "kappa on dev", "on test", "decision", "why"), rows)
-        return _view("Versions", plot_kappa(rounds), table)
+        return _view("Versions", plot_kappa(listed), table)
 
     def render_message(self, text: str) -> HtmlView:
         """A line."""

@@ -25,7 +25,7 @@ class CaliberRenderer(Protocol):
         """Show what the judge gets wrong."""
         ...
 
-    def render_patterns(self, patterns: Sequence[views.PatternView]) -> object:
+    def render_patterns(self, patterns: Sequence[views.PatternView] | views.PatternsView) -> object:
         """Show the themes in people's notes."""
         ...
 
@@ -33,7 +33,7 @@ class CaliberRenderer(Protocol):
         """Show how the criteria would change, and why."""
         ...
 
-    def render_history(self, rounds: Sequence[views.RoundView]) -> object:
+    def render_history(self, rounds: Sequence[views.RoundView] | views.RoundsView) -> object:
         """Show the versions of the criteria and what was decided about each."""
         ...
 

@@ -303,6 +303,15 @@ class PatternView(Protocol):
         ...
 
 
+class PatternsView(Protocol):
+    """Patterns as discovering returns them."""
+
+    @property
+    def patterns(self) -> Sequence[PatternView]:
+        """The patterns, the largest first."""
+        ...
+
+
 class SuggestionView(Protocol):
     """One change that a proposal makes."""
 
@@ -377,4 +386,13 @@ class RoundView(Protocol):
     @property
     def kappa_by_split(self) -> Mapping[str, float | None]:
         """Cohen's kappa on 'dev' and 'all', and on 'test' where it is not sealed."""
+        ...
+
+
+class RoundsView(Protocol):
+    """Versions as iterating returns them."""
+
+    @property
+    def rounds(self) -> Sequence[RoundView]:
+        """One per version, in the order of evaluation."""
         ...

@@ -1,6 +1,6 @@
 """Figures, verdicts and counts in words: the same on the console as in a notebook."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from caliber_pipeline.core.stability import MIN_STABILITY
@@ -45,6 +45,16 @@ def count_annotated(state: views.StateView) -> tuple[float, str]:
     share = state.annotated / state.total if state.total else 0.0
     ties = f", {state.undecided} undecided" if state.undecided else ""
     return share, f"{state.annotated}/{state.total} annotated: {state.accepts} accept, {state.rejects} reject{ties}"
+
+
+def list_patterns(found: Sequence[views.PatternView] | views.PatternsView) -> Sequence[views.PatternView]:
+    """The patterns, also out of what discovering returned."""
+    return found if isinstance(found, Sequence) else found.patterns
+
+
+def list_rounds(found: Sequence[views.RoundView] | views.RoundsView) -> Sequence[views.RoundView]:
+    """The rounds, also out of what iterating returned."""
+    return found if isinstance(found, Sequence) else found.rounds
 
 
 def diff_lines(old: str, new: str) -> Iterator[tuple[str, str]]:

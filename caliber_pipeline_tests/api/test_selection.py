@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from caliber_pipeline.api.discovery_results import DiscoveredPattern, PatternDiscoveryResult
 from caliber_pipeline.api.evaluation import EvaluationRunner
 from caliber_pipeline.api.results import EvaluationConfig
 from caliber_pipeline.api.selection import ExampleSelector, auto_select_strategy
@@ -60,6 +61,16 @@ def test_covers_patterns() -> None:
     selection = ExampleSelector().select(RECORDS, ANNOTATIONS, 4, SelectionStrategy.PATTERN_AWARE, patterns=patterns)
 
     assert (selection.metadata["patterns_covered"], selection.metadata["total_patterns"]) == (2, 2)
+
+
+def test_takes_what_discovering_returned() -> None:
+    pattern = DiscoveredPattern("a", "", 2, ("r0", "r2"), (), ())
+    found = PatternDiscoveryResult((pattern,), ("r4",))
+
+    selection = ExampleSelector().select(RECORDS, ANNOTATIONS, 4, patterns=found)
+
+    assert selection.strategy_used is auto_select_strategy(patterns=found) is SelectionStrategy.PATTERN_AWARE
+    assert selection.metadata["total_patterns"] == 1
 
 
 def test_needs_what_the_strategy_reads() -> None:

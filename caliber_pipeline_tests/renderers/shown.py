@@ -82,6 +82,16 @@ ROUNDS = (
 PATTERNS = (Pattern("Wrong dates", 5, stability=0.9), Pattern(HOSTILE, 2, examples=()))
 
 
+@dataclass(frozen=True)
+class Found:
+    patterns: tuple[Pattern, ...] = PATTERNS
+
+
+@dataclass(frozen=True)
+class Rounds:
+    rounds: tuple[Round, ...] = ROUNDS
+
+
 def make_rows(scores: list[tuple[int | None, int | None]]) -> list[dict[str, Any]]:
     return [
         {"id": f"r{i}", "query": f"q{i} {HOSTILE}", "output": f"a{i} {HOSTILE}", "judgment": human, "score": llm}

@@ -12,7 +12,9 @@ from caliber_pipeline_tests.renderers.shown import (
     PATTERNS,
     ROUNDS,
     Analysis,
+    Found,
     Proposal,
+    Rounds,
     make_manager,
     make_result,
 )
@@ -31,6 +33,8 @@ def test_returns_what_json_reads() -> None:
     assert json.loads(renderer.render_records(make_manager().records))["records"][0]["output"] == f"a0 {HOSTILE}"
     assert json.loads(renderer.render_misalignments(Analysis()))["findings"][0]["record_ids"] == ["r1", "r2"]
     assert json.loads(renderer.render_patterns(PATTERNS))["patterns"][0]["stability"] == 0.9
+    assert renderer.render_patterns(Found()) == renderer.render_patterns(PATTERNS)
+    assert renderer.render_history(Rounds()) == renderer.render_history(ROUNDS)
     assert json.loads(renderer.render_proposal(Proposal()))["suggestions"][0]["suggestion"] == HOSTILE
     assert json.loads(renderer.render_history(ROUNDS))["versions"][1]["kappa_by_split"]["dev"] is None
     assert json.loads(renderer.render_message("hello")) == {"type": "message", "text": "hello"}
