@@ -72,14 +72,19 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.abstention import select_abstained as select_abstained
     from caliber_pipeline.core.agreement import ConfusionMatrix as ConfusionMatrix
     from caliber_pipeline.core.agreement import interpret_kappa as interpret_kappa
+    from caliber_pipeline.core.agreement import kappa_from_rates as kappa_from_rates
     from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics as compute_alignment_metrics
-    from caliber_pipeline.core.alignment_metrics import compute_people_metrics as compute_people_metrics
     from caliber_pipeline.core.alignment_metrics import label_verdict as label_verdict
+    from caliber_pipeline.core.alignment_metrics import measure_agreement as measure_agreement
     from caliber_pipeline.core.alignment_metrics import metric_value as metric_value
     from caliber_pipeline.core.annotator_agreement import describe_annotators as describe_annotators
+    from caliber_pipeline.core.annotators import annotator_biases as annotator_biases
     from caliber_pipeline.core.annotators import build_ratings as build_ratings
     from caliber_pipeline.core.annotators import fit_dawid_skene as fit_dawid_skene
     from caliber_pipeline.core.annotators import krippendorff_alpha as krippendorff_alpha
+    from caliber_pipeline.core.annotators import majority_labels as majority_labels
+    from caliber_pipeline.core.annotators import pairwise_agreement as pairwise_agreement
+    from caliber_pipeline.core.annotators import retest_agreement as retest_agreement
     from caliber_pipeline.core.annotators import run_alt_test as run_alt_test
     from caliber_pipeline.core.attribution import ask_owner as ask_owner
     from caliber_pipeline.core.attribution import attribute_misalignments as attribute_misalignments
@@ -100,12 +105,15 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.estimation import estimate_under_label_shift as estimate_under_label_shift
     from caliber_pipeline.core.evidence_metadata import MetadataConfig as MetadataConfig
     from caliber_pipeline.core.example_selection import SelectionStrategy as SelectionStrategy
+    from caliber_pipeline.core.human_ceiling import compute_people_metrics as compute_people_metrics
+    from caliber_pipeline.core.intervals import proportion_interval as proportion_interval
     from caliber_pipeline.core.learnings import Enrichment as Enrichment
     from caliber_pipeline.core.learnings import LearningArtifact as LearningArtifact
     from caliber_pipeline.core.learnings import ThemeEvidence as ThemeEvidence
     from caliber_pipeline.core.planning import draw_sample as draw_sample
     from caliber_pipeline.core.planning import labels_for_gain as labels_for_gain
     from caliber_pipeline.core.planning import labels_for_half_width as labels_for_half_width
+    from caliber_pipeline.core.planning import plausible_shares as plausible_shares
     from caliber_pipeline.core.planning import power_of_gain as power_of_gain
     from caliber_pipeline.core.planning import sampling_probabilities as sampling_probabilities
     from caliber_pipeline.renderers.console import ConsoleCaliberHQRenderer as ConsoleCaliberHQRenderer
@@ -256,18 +264,23 @@ _MODULES = {
     "caliber_pipeline.core.agreement": (
         "ConfusionMatrix",
         "interpret_kappa",
+        "kappa_from_rates",
     ),
     "caliber_pipeline.core.alignment_metrics": (
         "compute_alignment_metrics",
-        "compute_people_metrics",
         "label_verdict",
+        "measure_agreement",
         "metric_value",
     ),
     "caliber_pipeline.core.annotator_agreement": ("describe_annotators",),
     "caliber_pipeline.core.annotators": (
+        "annotator_biases",
         "build_ratings",
         "fit_dawid_skene",
         "krippendorff_alpha",
+        "majority_labels",
+        "pairwise_agreement",
+        "retest_agreement",
         "run_alt_test",
     ),
     "caliber_pipeline.core.attribution": (
@@ -286,10 +299,13 @@ _MODULES = {
         "estimate_from_random_sample",
         "estimate_under_label_shift",
     ),
+    "caliber_pipeline.core.human_ceiling": ("compute_people_metrics",),
+    "caliber_pipeline.core.intervals": ("proportion_interval",),
     "caliber_pipeline.core.planning": (
         "draw_sample",
         "labels_for_gain",
         "labels_for_half_width",
+        "plausible_shares",
         "power_of_gain",
         "sampling_probabilities",
     ),

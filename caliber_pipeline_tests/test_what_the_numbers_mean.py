@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
 from caliber_pipeline.core.annotator_agreement import describe_annotators
+from caliber_pipeline.core.human_ceiling import compute_people_metrics
 
 README = Path(__file__).parents[1] / "README.md"
 

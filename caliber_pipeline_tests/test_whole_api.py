@@ -301,6 +301,10 @@ def test_agreement_and_attribution() -> None:
 
     assert kappa == result.metrics.cohen_kappa == 0.0
     assert cp.interpret_kappa(kappa) == "slight"
+    agreement: pd.DataFrame = cp.measure_agreement([1, 0] * 20, [1, 0, 1, 1] * 10)
+    low, high = cp.proportion_interval(8, 10)
+    assert agreement.loc["cohen_kappa", "value"] == float(cp.kappa_from_rates(1, 0.5, 0.5)) == 0.5
+    assert float(low) < 0.8 < float(high)
     assert cp.ConfusionMatrix(3, 4, 1, 2).accuracy == 0.7
     assert "kappa" in cp.label_verdict(metrics, "dev")
     assert cp.metric_value(people, "dev", "human_human_kappa") == 0.0
@@ -327,9 +331,14 @@ def test_annotators() -> None:
     alpha: float = float(cp.krippendorff_alpha(ratings.n_accepts, ratings.n_raters))
     fitted = cp.fit_dawid_skene(ratings)
     tested = cp.run_alt_test(ratings, np.array([float(i % 3 > 0) for i in range(60)]))
+    pairs: pd.DataFrame = cp.pairwise_agreement(ratings)
+    biases: pd.DataFrame = cp.annotator_biases(ratings)
+    retest: pd.DataFrame = cp.retest_agreement(session.annotation_manager.table())
     described: pd.DataFrame = cp.describe_annotators(session.annotation_manager.table())
 
     assert 0.5 < alpha < 1
+    assert (len(pairs), len(biases), len(retest)) == (3, 3, 0)
+    assert np.isin(cp.majority_labels(ratings), [0, 1]).all()
     assert fitted is not None
     assert tested is not None
     assert set(described["annotator"]) == {"(all)", "rater1", "rater2", "rater3"}
@@ -353,6 +362,7 @@ def test_estimates_and_plans() -> None:
     assert cp.draw_sample(probabilities, seed=1).shape == (4,)
     assert cp.power_of_gain(200, 0.1, 0.2) > 0.5
     assert cp.labels_for_gain(0.1, 0.2) is not None
+    assert cp.labels_for_half_width(cp.plausible_shares([10, 10, 0, 0]), 0.1) > 0
     assert cp.labels_for_half_width([0.4, 0.4, 0.1, 0.1], 0.1) > 50
 
 

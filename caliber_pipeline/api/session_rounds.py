@@ -98,7 +98,8 @@ def _tables_of(each: CalibrationRound, criteria: Criteria, data: _Data, encoder:
     """A round's tables, by their names."""
     import pandas as pd
 
-    from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics, seal_test
+    from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, seal_test
+    from caliber_pipeline.core.human_ceiling import compute_people_metrics
     from caliber_pipeline.core.judge_scores import join_labels, place_verdicts
     from caliber_pipeline.core.misalignments import find_misalignments
     from caliber_pipeline.encoders.neighbours import encode_neighbours

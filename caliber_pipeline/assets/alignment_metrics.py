@@ -9,11 +9,11 @@ from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.assets.metadata import Metadata
 from caliber_pipeline.core.alignment_metrics import (
     compute_alignment_metrics,
-    compute_people_metrics,
     label_verdict,
     seal_test,
 )
 from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.human_ceiling import compute_people_metrics
 from caliber_pipeline.core.judge_scores import is_test_judged, join_labels, place_verdicts
 from caliber_pipeline.core.records import metadata_columns
 from caliber_pipeline.resources import Project

@@ -27,7 +27,7 @@ def drift(
     version = context.partition_key
     records, labels = load_records(project, judge_scores), resolve_labels(annotations)
     scored = join_labels(judge_scores, labels, records)
-    certificate = core.find_certificate(project.tables.load("calibration_history"), version)
+    certificate = core.find_certificate(project.tables.load("calibration_history"), version, scored, annotations)
     audited, anchors, n_undated = scored.iloc[:0], None, 0
     if certificate is not None:
         before, audited = core.split_by_time(scored, annotations, certificate.certified_at)

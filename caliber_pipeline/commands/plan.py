@@ -63,10 +63,7 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError("--to needs --budget, the number of records to choose")
     project = Project.from_settings(build_settings(arguments))
     champion = load_champion(project)
-    try:
-        plan = _plan(project, champion, arguments)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    plan = _plan(project, champion, arguments)
     if arguments.budget is not None:
         plan["chosen"] = _choose(project, champion, arguments)
     sys.stdout.write(json.dumps(plan) + "\n" if arguments.json else _in_words(plan))
@@ -86,7 +83,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
     shares = plausible_shares(sample.cells)
     n = int((champion.held_out["split"] == "dev").sum())
     wrong = float(shares[2] + shares[3])
-    discordance = arguments.discordance or max(wrong, arguments.gain)
+    discordance = max(wrong, arguments.gain) if arguments.discordance is None else arguments.discordance
     alpha = 0.05 / max(project.settings.max_iterations, 1)
     effect = sample.design_effect if n else 1.0
     for_interval = labels_for_half_width(shares, arguments.half_width, design_effect=effect)

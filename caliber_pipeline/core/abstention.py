@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.agreement import Floats, parse_scores
 from caliber_pipeline.core.arguments import SHARE, accepts, has_attributes
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_texts
@@ -99,7 +99,7 @@ def find_threshold(
         delta: Risk that the guarantee fails.
 
     Raises:
-        InputError: alpha or delta is not between 0 and 1, or the arrays differ in length.
+        InputError: alpha or delta is not between 0 and 1, the arrays differ in length, or hold something else.
     """
     found = _find(confidence, is_agreeing, alpha, delta)
     return replace(found, alpha=alpha, delta=delta)
@@ -107,10 +107,13 @@ def find_threshold(
 
 @accepts(alpha=SHARE, delta=SHARE)
 def _find(confidence: npt.ArrayLike, is_agreeing: npt.ArrayLike, alpha: float, delta: float) -> Abstention:
-    values, agrees = np.asarray(confidence, dtype=np.float64), np.asarray(is_agreeing, dtype=np.bool_)
+    values, agrees = np.asarray(confidence, dtype=np.float64), parse_scores(is_agreeing, "agreement") == 1
     if values.shape != agrees.shape:
         raise InputError(f"{values.size} confidences and {agrees.size} agreements; give one of each per record")
     known = ~np.isnan(values)
+    if ((values[known] < 0) | (values[known] > 1)).any():
+        worst = values[known][np.abs(values[known] - 0.5).argmax()]
+        raise InputError(f"a confidence is {worst:g}; give shares from 0 to 1")
     values, agrees = values[known], agrees[known]
     n, needed = values.size, labels_needed(alpha, delta)
     if not n:

@@ -8,7 +8,8 @@ from typing import Final, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from caliber_pipeline.core.arguments import SCORES, Kind, accepts
+from caliber_pipeline.core.arguments import Kind, accepts, show
+from caliber_pipeline.core.errors import InputError
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Scores: TypeAlias = npt.NDArray[np.int8]
@@ -29,6 +30,29 @@ def interpret_kappa(value: float | None) -> str:
     if value < 0:
         return "poor"
     return next((word for upper, word in _KAPPA_BANDS if value <= upper), "almost perfect")
+
+
+def parse_scores(scores: npt.ArrayLike, what: str) -> Scores:
+    """Verdicts as an array of 0 and 1.
+
+    Args:
+        scores: Shape (n,): 0 and 1, as numbers of any kind or as False and True.
+        what: Whose they are, for the message.
+
+    Raises:
+        InputError: one is neither.
+    """
+    array = np.asarray(scores)
+    if array.dtype == np.bool_:
+        return array.astype(np.int8)
+    try:
+        is_score = array.view(np.uint8) <= 1 if array.dtype == np.int8 else (array == 0) | (array == 1)
+        is_fine = array.ndim == 1 and bool(np.all(is_score))
+    except (TypeError, ValueError):  # of pandas' NA nothing can be said
+        is_fine = False
+    if not is_fine:
+        raise InputError(f"{what}: {show(scores)}; give a flat list or array of 0 and 1")
+    return array.astype(np.int8)
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
@@ -129,8 +153,7 @@ class ConfusionMatrix:
     weighted: tuple[float, ...] | None = None
 
     @classmethod
-    @accepts(human=SCORES, llm=SCORES)
-    def from_scores(cls, human: Scores, llm: Scores, weights: Floats | None = None) -> Self:
+    def from_scores(cls, human: npt.ArrayLike, llm: npt.ArrayLike, weights: Floats | None = None) -> Self:
         """Count the cells of two arrays of 0 and 1, one entry per record in the same order.
 
         Args:
@@ -139,14 +162,15 @@ class ConfusionMatrix:
             weights: As `inclusion_weights` gives them; None where all weigh the same.
 
         Raises:
-            ValueError: the arrays differ in length.
+            InputError: the arrays differ in length, or hold something else.
         """
-        if human.shape != llm.shape:
-            raise ValueError(f"{human.size} human scores and {llm.size} judge scores; give one of each per record")
-        tp = int(np.count_nonzero(human & llm))
-        n_human, n_llm = int(np.count_nonzero(human)), int(np.count_nonzero(llm))
-        weighted = None if weights is None else tuple(sum_cells(cell_codes(human, llm), weights).tolist())
-        return cls(tp, human.size - n_human - n_llm + tp, n_llm - tp, n_human - tp, weighted)
+        people, judge = parse_scores(human, "human scores"), parse_scores(llm, "judge scores")
+        if people.size != judge.size:
+            raise InputError(f"{people.size} human scores and {judge.size} judge scores; give one of each per record")
+        tp = int(np.count_nonzero(people & judge))
+        n_people, n_judge = int(np.count_nonzero(people)), int(np.count_nonzero(judge))
+        weighted = None if weights is None else tuple(sum_cells(cell_codes(people, judge), weights).tolist())
+        return cls(tp, people.size - n_people - n_judge + tp, n_judge - tp, n_people - tp, weighted)
 
     @property
     def cells(self) -> tuple[int, int, int, int]:

@@ -17,10 +17,10 @@ from caliber_pipeline.core.agreement import (
     Floats,
     interpret_kappa,
     kappa_from_rates,
+    parse_scores,
     point_metrics,
     to_optional,
 )
-from caliber_pipeline.core.annotators import build_ratings, people_figures
 from caliber_pipeline.core.arguments import ITEMS, accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.errors import InputError
@@ -29,19 +29,18 @@ from caliber_pipeline.core.intervals import (
     PROPORTIONS,
     STANDARD_PREVALENCE,
     CellSample,
-    mean_interval,
     metric_intervals,
     proportion_interval,
 )
+from caliber_pipeline.core.means import mean_interval
 from caliber_pipeline.core.planning import (
     DECISIVE_HALF_WIDTH,
     labels_for_half_width,
     missing_labels,
     plausible_shares,
 )
-from caliber_pipeline.core.splits import CALIBRATION, SPLITS
+from caliber_pipeline.core.splits import ALL, CALIBRATION, SPLITS
 
-ALL: Final = "all"
 _PARTS: Final = (*SPLITS, CALIBRATION)
 
 MIN_SLICE_SIZE: Final = 30  # below it the interval of a share near one half is wider than 0.34
@@ -137,42 +136,51 @@ def compute_alignment_metrics(
     return conform_frame(pd.DataFrame(rows), "alignment_metrics")
 
 
+def measure_agreement(
+    human: npt.ArrayLike,
+    llm: npt.ArrayLike,
+    *,
+    groups: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """All figures of a judge against people with 95 % intervals, from the verdicts alone.
+
+    Args:
+        human: Shape (n,): people's verdicts, 0 and 1.
+        llm: Shape (n,): the judge's on the same records; NaN where there is none.
+        groups: Shape (n,): of the records, where some belong together: whole groups are drawn.
+        weights: Shape (n,): 1 / inclusion probability, where labels were sampled actively.
+        seed: Of the bootstrap.
+
+    Returns:
+        By metric: value, ci_low, ci_high, n and reason (null, or why the figure is undefined or not to be trusted).
+
+    Raises:
+        InputError: the arrays differ in length, or hold something else.
+    """
+    people, verdicts = parse_scores(human, "human scores"), np.asarray(llm)
+    is_missing = np.asarray(pd.isna(verdicts), dtype=np.bool_)
+    judge = parse_scores(np.where(is_missing, 0, verdicts) if is_missing.any() else verdicts, "judge scores")
+    given = None if weights is None else np.asarray(weights, dtype=np.float64)
+    keys = None if groups is None else pd.factorize(np.asarray(groups))[0].astype(np.int32)
+    sizes = [array.size for array in (people, judge, keys, given) if array is not None]
+    if len(set(sizes)) > 1:
+        raise InputError(f"the arrays have {sizes} entries; give one of each per record")
+    if given is not None and not (np.isfinite(given).all() and (given > 0).all()):
+        raise InputError("a weight is not above 0; give 1 / inclusion probability for every record")
+    outcomes = _OUTCOME_BY_SCORES[2 * people.view(np.uint8) + np.where(is_missing, _UNJUDGED, judge.view(np.uint8))]
+    is_equal = given is None or bool((given == given[:1]).all())
+    columns = _Columns(outcomes, np.zeros(people.size, np.int8), keys, None if is_equal else given, None)
+    figures = pd.DataFrame(map(vars, _figures(columns, columns.counts.sum(axis=0), seed, None))).set_index("metric")
+    return figures.drop(index=["repeat_stability", "n_examples"])
+
+
 def cell_sample(scored: pd.DataFrame, split: str) -> CellSample:
     """The judged records of a split as independent units, as the intervals take them; arguments as above."""
     columns = _columns(scored)
     chosen = columns.where(columns.splits == SPLITS.index(split))
     return _cell_sample(chosen, np.bincount(chosen.outcomes, minlength=_N_OUTCOMES))
-
-
-@accepts(
-    annotations=table_with("record_id", "annotator", "score"),
-    verdicts=table_with("record_id", "llm_score", "is_example", "split"),
-)
-def compute_people_metrics(annotations: pd.DataFrame, verdicts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """How far people agree, and the judge with single people and with their consensus, on records that two judged.
-
-    Args:
-        annotations: All annotations, gold among them or not.
-        verdicts: record_id, llm_score, is_example and split of the judged records, ties among them.
-        seed: Of the bootstrap.
-
-    Returns:
-        A frame of the `alignment_metrics` schema, on train, dev, test and all.
-    """
-    judged = verdicts[~verdicts["is_example"].astype(bool)]
-    people = annotations[~annotations["is_gold"].astype(bool)]
-    n_raters = people.drop_duplicates(["record_id", "annotator"])["record_id"].value_counts()
-    shared = n_raters.index[n_raters >= 2]
-    ratings = build_ratings(people[people["record_id"].isin(shared) & people["record_id"].isin(judged["record_id"])])
-    known = judged.set_index("record_id").reindex(ratings.record_ids)
-    llm = known["llm_score"].to_numpy(dtype=np.float64, na_value=np.nan)
-    splits = known["split"].to_numpy(dtype=object)
-    rows = []
-    for split in (*SPLITS, ALL):
-        chosen = np.ones(len(splits), dtype=np.bool_) if split == ALL else splits == split
-        place = {"split": split, "slice_column": None, "slice_value": None}
-        rows += [place | vars(figure) for figure in people_figures(ratings.at(chosen), llm[chosen], seed=seed)]
-    return conform_frame(pd.DataFrame(rows), "alignment_metrics")
 
 
 def metric_value(metrics: pd.DataFrame, split: str, metric: str) -> float | None:
@@ -354,13 +362,17 @@ def _missing_in_words(missing: int) -> str:
 
 
 def _repeat_stability(columns: _Columns) -> Figure:
+    nothing = Figure("repeat_stability", None, None, None, 0, "no verdict was voted upon")
     if columns.vote_shares is None:
-        return Figure("repeat_stability", None, None, None, 0, "no verdict was voted upon")
-    shares = np.sort(columns.vote_shares[(columns.outcomes < _UNJUDGED) & ~np.isnan(columns.vote_shares)])
-    if not shares.size:
-        return Figure("repeat_stability", None, None, None, 0, "no verdict was voted upon")
-    low, high = mean_interval(float(shares.sum()), float((shares**2).sum()), shares.size)
-    return Figure("repeat_stability", float(shares.mean()), low, high, shares.size)
+        return nothing
+    voted = columns.where((columns.outcomes < _UNJUDGED) & ~np.isnan(columns.vote_shares))
+    if voted.vote_shares is None or not voted.vote_shares.size:
+        return nothing
+    weights = np.ones(voted.vote_shares.size) if voted.weights is None else voted.weights
+    order = np.lexsort((weights, voted.vote_shares))
+    value = float(np.average(voted.vote_shares[order], weights=weights[order]))
+    low, high = mean_interval(voted.vote_shares, voted.groups, voted.weights)
+    return Figure("repeat_stability", value, low, high, voted.vote_shares.size)
 
 
 def _coverage(n_judged: int, n_annotated: int) -> Figure:

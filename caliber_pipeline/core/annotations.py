@@ -133,8 +133,7 @@ def resolve_labels(annotations: pd.DataFrame) -> pd.DataFrame:
         human_notes (the notes of those who agree with the label), n_annotators, n_accepts, severity (mean, null where
         not given), inclusion_probability (the smallest, null where not given).
     """
-    latest = annotations.sort_values("created_at", na_position="first", kind="stable")
-    latest = latest.drop_duplicates(["record_id", "annotator"], keep="last")
+    latest = latest_verdicts(annotations)
     has_gold = latest.groupby("record_id")["is_gold"].transform("max")
     counted = latest[latest["is_gold"] | ~has_gold]
     votes = counted.groupby("record_id", sort=True)["score"].agg(["sum", "count"])
@@ -152,6 +151,22 @@ def resolve_labels(annotations: pd.DataFrame) -> pd.DataFrame:
     labels["severity"] = by_record["severity"].mean().astype("double[pyarrow]")
     labels["inclusion_probability"] = by_record["inclusion_probability"].min().astype("double[pyarrow]")
     return labels.reset_index().astype({"record_id": "string[pyarrow]"})
+
+
+def complete_annotations(annotations: pd.DataFrame) -> pd.DataFrame:
+    """With `is_gold` and `created_at`, where they are not given: nobody's label is gold, and no time is known."""
+    complete = annotations.assign()
+    if "is_gold" not in complete:
+        complete["is_gold"] = False
+    if "created_at" not in complete:
+        complete["created_at"] = pd.NaT
+    return complete
+
+
+def latest_verdicts(annotations: pd.DataFrame) -> pd.DataFrame:
+    """The rows of which the annotator judged the record last."""
+    ordered = annotations.sort_values("created_at", na_position="first", kind="stable")
+    return ordered.drop_duplicates(["record_id", "annotator"], keep="last")
 
 
 def _weigh_by_skill(annotations: pd.DataFrame, majority: pd.Series, has_gold: pd.Series) -> pd.Series:

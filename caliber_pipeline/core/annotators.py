@@ -1,4 +1,4 @@
-"""Agreement among people: how far they agree, whom their labels follow, and how well a judge could agree at best."""
+"""Agreement among people: how far they agree, whom their labels follow, and whether a judge may stand in for one."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -8,33 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from caliber_pipeline.core.agreement import Figure, Floats, point_metrics, ratio, to_optional
+from caliber_pipeline.core.agreement import ConfusionMatrix, Floats, ratio, to_optional
+from caliber_pipeline.core.annotations import complete_annotations
 from caliber_pipeline.core.arguments import NUMBER, SHARE, accepts, has_attributes, table_with
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import (
-    JEFFREYS,
-    N_DRAWS,
     CellSample,
-    expanded_tail,
-    mean_interval,
     metric_intervals,
-    percentiles,
     proportion_interval,
 )
+from caliber_pipeline.core.means import mean_interval
 
 EPSILON: Final = 0.2  # Calderon et al.'s value for expert annotators; they use 0.15 for trained people, 0.1 for crowds
 MIN_ALT_TEST_RECORDS: Final = 30  # the number below which Calderon et al. do not trust the t distribution
 MIN_ALT_TEST_ANNOTATORS: Final = 3
 MAX_PAIRS: Final = 300  # each takes some milliseconds; nobody reads more
-PEOPLE_METRICS: Final = (
-    "krippendorff_alpha",
-    "human_human_kappa",
-    "judge_annotator_kappa",
-    "judge_consensus_kappa",
-    "judge_consensus_kappa_with_ties",
-)
-ALT_TEST_METRICS: Final = ("alt_test_winning_rate", "alt_test_advantage")
-_SINGLE: Final = "no record has verdicts of two annotators"
-
 
 RATINGS: Final = has_attributes("scores", "annotators", wanted="what build_ratings returns")
 
@@ -66,8 +54,8 @@ class Ratings:
         """Accepting annotators per record."""
         return np.asarray(np.nansum(self.scores, axis=1), dtype=np.int64)
 
-    def at(self, chosen: npt.NDArray[np.bool_]) -> "Ratings":
-        """The chosen records."""
+    def at(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Ratings":
+        """The chosen records, by a mask or by place."""
         turns = None if self.turns is None else self.turns[chosen]
         return Ratings(self.record_ids[chosen], self.annotators, self.scores[chosen], turns)
 
@@ -86,8 +74,13 @@ class Ratings:
 
 @accepts(annotations=table_with("record_id", "annotator", "score"))
 def build_ratings(annotations: pd.DataFrame) -> Ratings:
-    """The annotators' verdicts as a matrix; of repeated verdicts the latest, gold labels left out."""
-    people = annotations[~annotations["is_gold"].astype(bool)]
+    """The annotators' verdicts as a matrix; of repeated verdicts the latest, gold labels left out.
+
+    Args:
+        annotations: record_id, annotator, score; created_at and is_gold, where there.
+    """
+    given = complete_annotations(annotations)
+    people = given[~given["is_gold"].astype(bool)]
     ordered = people.sort_values(["created_at", "annotator"], na_position="first", kind="stable")
     latest = ordered.drop_duplicates(["record_id", "annotator"], keep="last")
     rows, record_ids = pd.factorize(latest["record_id"].to_numpy(dtype=object), sort=True)
@@ -99,6 +92,7 @@ def build_ratings(annotations: pd.DataFrame) -> Ratings:
     return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores, turns)
 
 
+@accepts(ratings=RATINGS)
 def pairwise_agreement(ratings: Ratings, *, seed: int = 0, max_pairs: int = MAX_PAIRS) -> pd.DataFrame:
     """Pairs of annotators on the records that both judged: n, agreement, cohen_kappa and its interval.
 
@@ -110,16 +104,17 @@ def pairwise_agreement(ratings: Ratings, *, seed: int = 0, max_pairs: int = MAX_
     chosen = sorted(sorted(pairs, key=lambda pair: -n_shared[pair])[:max_pairs])
     rows = []
     for i, j in chosen:
-        cells = _count_cells(ratings.scores[:, i], ratings.scores[:, j])
-        figures = point_metrics(cells)
-        low, high = metric_intervals(CellSample.from_counts(cells), seed=seed)["cohen_kappa"]
+        first, second = ratings.scores[:, i], ratings.scores[:, j]
+        both = ~np.isnan(first) & ~np.isnan(second)
+        matrix = ConfusionMatrix.from_scores(first[both].astype(np.int8), second[both].astype(np.int8))
+        low, high = metric_intervals(CellSample.from_counts(matrix.cells), seed=seed)["cohen_kappa"]
         rows.append(
             {
                 "annotator": ratings.annotators[i],
                 "other": ratings.annotators[j],
-                "n": int(cells.sum()),
-                "agreement": float(figures["accuracy"]),
-                "cohen_kappa": to_optional(float(figures["cohen_kappa"])),
+                "n": matrix.n,
+                "agreement": matrix.accuracy,
+                "cohen_kappa": matrix.cohen_kappa,
                 "ci_low": to_optional(low),
                 "ci_high": to_optional(high),
             }
@@ -128,29 +123,41 @@ def pairwise_agreement(ratings: Ratings, *, seed: int = 0, max_pairs: int = MAX_
     return pd.DataFrame(rows, columns=columns)
 
 
-def krippendorff_alpha(n_accepts: npt.ArrayLike, n_raters: npt.ArrayLike, weights: npt.ArrayLike = 1.0) -> Floats:
+def krippendorff_alpha(n_accepts: npt.ArrayLike, n_raters: npt.ArrayLike) -> Floats:
     """Krippendorff's alpha for two verdicts: Krippendorff (2011), Computing Krippendorff's alpha-reliability.
 
     Args:
-        n_accepts: Shape (k,): accepting annotators of each record (or kind of record).
-        n_raters: Shape (k,): all annotators of it; records with fewer than two do not count.
-        weights: Shape (..., k): how many such records there are.
+        n_accepts: Shape (n,): accepting annotators of each record.
+        n_raters: Shape (n,): all annotators of it; records with fewer than two do not count.
 
     Returns:
-        Shape (...); NaN where all verdicts are the same or no record has two.
+        A scalar; NaN where all verdicts are the same or no record has two.
+
+    Raises:
+        InputError: the arrays do not fit together.
     """
+    return alpha_from_sums(alpha_sums(n_accepts, n_raters).sum(axis=0))
+
+
+def alpha_sums(n_accepts: npt.ArrayLike, n_raters: npt.ArrayLike) -> Floats:
+    """What records add to the sums that alpha is made of, shape (n, 3): disagreement, verdicts, accepts."""
     accepts, raters = np.asarray(n_accepts, dtype=np.float64), np.asarray(n_raters, dtype=np.float64)
-    counted = raters >= 2
-    accepts, raters = accepts[counted], raters[counted]
-    amounts = np.broadcast_to(np.asarray(weights, dtype=np.float64), np.shape(weights)[:-1] + counted.shape)[
-        ..., counted
-    ]
-    total, accepted = amounts @ raters, amounts @ accepts
-    observed = amounts @ (2 * accepts * (raters - accepts) / np.maximum(raters - 1, 1))
-    expected = ratio(2 * accepted * (total - accepted), total - 1)
-    return 1 - ratio(observed, expected)
+    if accepts.shape != raters.shape or not ((accepts >= 0) & (accepts <= raters)).all():
+        raise InputError(
+            f"accepts of {accepts.size} records and annotators of {raters.size}; "
+            "give both per record, the first at most the second"
+        )
+    disagreement = 2 * accepts * (raters - accepts) / np.maximum(raters - 1, 1)
+    return np.column_stack([disagreement, raters, accepts]) * (raters >= 2)[:, None]
 
 
+def alpha_from_sums(sums: Floats) -> Floats:
+    """Krippendorff's alpha from sums of `alpha_sums`, shape (..., 3)."""
+    observed, total, accepted = np.moveaxis(sums, -1, 0)
+    return 1 - ratio(observed, ratio(2 * accepted * (total - accepted), total - 1))
+
+
+@accepts(ratings=RATINGS)
 def annotator_biases(ratings: Ratings) -> pd.DataFrame:
     """Per annotator: n, accept_rate, and bias: own accept rate less the others', on records that others judged too."""
     rows = []
@@ -163,15 +170,21 @@ def annotator_biases(ratings: Ratings) -> pd.DataFrame:
         bias: tuple[float | None, float | None, float | None] = (None, None, None)
         if n:
             halves = np.sort(own[shared] - others[shared] + 1) / 2  # from [-1, 1] to [0, 1]
-            low, high = mean_interval(float(halves.sum()), float((halves**2).sum()), n)
+            low, high = mean_interval(halves)
             bias = (float(2 * halves.mean() - 1), 2 * low - 1, 2 * high - 1)
         rows.append(row | dict(zip(("bias", "ci_low", "ci_high"), bias, strict=True)))
     return pd.DataFrame(rows, columns=["annotator", "n", "accept_rate", "n_shared", "bias", "ci_low", "ci_high"])
 
 
+@accepts(annotations=table_with("record_id", "annotator", "score"))
 def retest_agreement(annotations: pd.DataFrame) -> pd.DataFrame:
-    """Per annotator who judged a record twice: n such records, agreement of first and last verdict, with interval."""
-    people = annotations[~annotations["is_gold"].astype(bool)]
+    """Per annotator who judged a record twice: n such records, agreement of first and last verdict, with interval.
+
+    Args:
+        annotations: As `build_ratings` takes them.
+    """
+    given = complete_annotations(annotations)
+    people = given[~given["is_gold"].astype(bool)]
     ordered = people.sort_values("created_at", na_position="first", kind="stable")
     verdicts = ordered.groupby(["annotator", "record_id"])["score"].agg(["first", "last", "count"]).reset_index()
     repeated = verdicts[verdicts["count"] > 1]
@@ -183,6 +196,7 @@ def retest_agreement(annotations: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["annotator", "n", "agreement", "ci_low", "ci_high"])
 
 
+@accepts(ratings=RATINGS)
 def majority_labels(ratings: Ratings) -> Floats:
     """Shape (n,): the majority's verdict, NaN for ties."""
     excess = 2 * ratings.n_accepts - ratings.n_raters
@@ -212,6 +226,8 @@ def fit_dawid_skene(ratings: Ratings, *, n_iterations: int = 200, tolerance: flo
 
     Each rate carries one pseudo-verdict each way, so that an annotator with few records is not taken for perfect.
     """
+    from scipy.special import expit
+
     given = ~np.isnan(ratings.scores)
     accepts = np.where(given, np.nan_to_num(ratings.scores), 0.0)
     rejects = given - accepts
@@ -225,87 +241,10 @@ def fit_dawid_skene(ratings: Ratings, *, n_iterations: int = 200, tolerance: flo
         specificity = ((1 - posterior) @ rejects + 1) / ((1 - posterior) @ given + 2)
         odds = np.log(prevalence / (1 - prevalence))
         odds += accepts @ np.log(recall / (1 - specificity)) + rejects @ np.log((1 - recall) / specificity)
-        previous, posterior = posterior, 1 / (1 + np.exp(-odds))
+        previous, posterior = posterior, np.asarray(expit(odds))
         if np.abs(posterior - previous).max(initial=0.0) < tolerance:
             break
     return DawidSkene(posterior, recall, specificity, prevalence)
-
-
-def people_figures(ratings: Ratings, llm: Floats, *, seed: int = 0) -> list[Figure]:
-    """How far people agree, and the judge with single people, on the same records: those that two judged at least.
-
-    `human_human_kappa` is the ceiling that `judge_annotator_kappa` is to be held against, both over the two annotators
-    who judged a record first: every record counts once. The judge against the consensus of all may exceed the ceiling,
-    as a consensus is less noisy than one person; leaving out ties (`judge_consensus_kappa`) makes it larger still than
-    counting each tie half as accept and half as reject (`judge_consensus_kappa_with_ties`).
-
-    Args:
-        ratings: The annotators' verdicts.
-        llm: Shape (n,): the judge's verdicts on the same records, NaN where there is none.
-        seed: Of the bootstrap over records.
-    """
-    shared = ratings.at((ratings.n_raters >= 2) & ~np.isnan(llm))
-    n = len(shared.record_ids)
-    if n == 0:
-        return [Figure(name, None, None, None, 0, _SINGLE) for name in (*PEOPLE_METRICS, *ALT_TEST_METRICS)]
-    judge = llm[(ratings.n_raters >= 2) & ~np.isnan(llm)]
-    is_tied = 2 * shared.n_accepts == shared.n_raters
-    pairs = shared.first_two[~np.isnan(shared.first_two)].reshape(n, 2)
-    half = np.where(is_tied, 0.5, majority_labels(shared))
-    rows = np.column_stack(
-        [
-            shared.n_accepts,
-            shared.n_raters,
-            _judge_cells(pairs[:, 0], pairs[:, 1]),
-            _judge_cells(pairs.mean(axis=1), judge),
-            _judge_cells(half, judge) * ~is_tied[:, None],
-            _judge_cells(half, judge),
-        ]
-    )
-    kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    weights = np.vstack([counts.astype(np.float64), rng.gamma(counts, size=(N_DRAWS, len(counts)))])
-    series = dict(zip(PEOPLE_METRICS, _people_series(kinds, weights, rng), strict=True))
-    sizes = dict.fromkeys(PEOPLE_METRICS, n) | {"judge_consensus_kappa": int(n - is_tied.sum())}
-    return [*(_summarise(name, values, sizes[name]) for name, values in series.items()), *_alt_test(shared, judge)]
-
-
-def _alt_test(shared: Ratings, judge: Floats) -> list[Figure]:
-    test, n = run_alt_test(shared, judge), len(judge)
-    values = (test.winning_rate, test.advantage)
-    return [Figure(name, v, None, None, n, test.reason) for name, v in zip(ALT_TEST_METRICS, values, strict=True)]
-
-
-def _people_series(kinds: Floats, weights: Floats, rng: np.random.Generator) -> list[Floats]:
-    """Every figure at the counts (first) and at each draw, smoothed as in `draw_cells`; the first is not smoothed."""
-    prior = np.vstack([np.zeros(4), rng.gamma(JEFFREYS, size=(len(weights) - 1, 4))])
-    # Half a record per cell, as pairs of verdicts: both accept, both reject, and twice one of each.
-    accepts = np.append(kinds[:, 0], [2, 0, 1])
-    raters = np.append(kinds[:, 1], [2, 2, 2])
-    pairs = np.column_stack([prior[:, :2], prior[:, 2:].sum(axis=1)])
-    series = [krippendorff_alpha(accepts, raters, np.hstack([weights, pairs]))]
-    for first in range(2, kinds.shape[1], 4):
-        cells = weights @ kinds[:, first : first + 4] + prior
-        series.append(point_metrics(cells)["cohen_kappa"])
-    return series
-
-
-def _summarise(name: str, values: Floats, n: int) -> Figure:
-    if np.isnan(values[0]):
-        return Figure(name, None, None, None, n, "one and the same verdict throughout")
-    value, (low, high) = float(values[0]), percentiles(values[1:], expanded_tail(n))
-    return Figure(name, value, min(low, value), max(high, value), n)
-
-
-def _count_cells(first: Floats, second: Floats) -> Floats:
-    both = ~np.isnan(first) & ~np.isnan(second)
-    return np.asarray(_judge_cells(first[both], second[both]).sum(axis=0))
-
-
-def _judge_cells(human: Floats, judge: Floats) -> Floats:
-    """Shape (n, 4): cells of each record, where `human` is the share of people who accept."""
-    columns = [human * judge, (1 - human) * (1 - judge), (1 - human) * judge, human * (1 - judge)]
-    return np.stack(columns, axis=-1)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.agreement import Floats, parse_scores
 from caliber_pipeline.core.arguments import NUMBER, SHARE, accepts
 from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.intervals import CONFIDENCE, paired_difference_interval, proportion_interval
+from caliber_pipeline.core.means import design_effect
 from caliber_pipeline.core.schemas import DRIFT
 from caliber_pipeline.core.splits import CALIBRATION
 from caliber_pipeline.core.weights import thin_sampled
@@ -99,8 +101,8 @@ def evidence_of_drift(is_agreeing: npt.ArrayLike, certified: float) -> Floats:
     from scipy.special import betainc, betaln, xlogy
 
     if not 0 < certified < 1:
-        raise ValueError(f"the certified agreement is {certified}; give one between 0 and 1")
-    agrees = np.asarray(is_agreeing, dtype=np.float64)
+        raise InputError(f"the certified agreement is {certified}; give one between 0 and 1")
+    agrees = parse_scores(is_agreeing, "agreement").astype(np.float64)
     hits = np.cumsum(agrees)
     misses = np.arange(1, agrees.size + 1) - hits
     mass = betainc(hits + 1, misses + 1, certified)
@@ -116,7 +118,7 @@ def run_drift_test(is_agreeing: npt.ArrayLike, certified: float, *, alpha: float
     `certified` is best the lower end of the certificate's interval: held against the point estimate, an unlucky
     certificate would raise alarms of its own.
     """
-    agrees = np.asarray(is_agreeing, dtype=np.float64)
+    agrees = parse_scores(is_agreeing, "agreement")
     evidence = np.append(0.0, evidence_of_drift(agrees, certified))
     # compared in logarithms, as a ratio grows beyond what a float holds
     reached = np.flatnonzero(evidence >= -np.log(alpha))
@@ -148,9 +150,9 @@ def split_drift(
         audited: Shape (n,): agreement on new records.
         confidence: Of the intervals.
     """
-    before, now, new = (np.asarray(a, dtype=np.bool_) for a in (anchors_before, anchors_now, audited))
+    before, now, new = (parse_scores(a, "agreement") == 1 for a in (anchors_before, anchors_now, audited))
     if not before.size or before.shape != now.shape or not new.size:
-        raise ValueError(
+        raise InputError(
             f"{before.size} anchors before, {now.size} now and {new.size} audited records; "
             "give the same anchors twice and at least one audited record"
         )
@@ -189,10 +191,19 @@ class Certificate:
     certified_at: pd.Timestamp
 
 
-def find_certificate(history: pd.DataFrame | None, version: str) -> Certificate | None:
+def find_certificate(
+    history: pd.DataFrame | None, version: str, scored: pd.DataFrame, annotations: pd.DataFrame
+) -> Certificate | None:
     """The certificate of a version: its first evaluation that made it champion; None where there is none.
 
     Of labels that were sampled actively the lower of weighted and counted agreement, so that neither raises an alarm.
+    How alike members of a group are is read from the rows of dev and test that were labelled by then.
+
+    Args:
+        history: The `calibration_history`.
+        version: Whose certificate.
+        scored: Its judged rows, as `split_by_time` takes them.
+        annotations: For when they were labelled.
     """
     if history is None:
         return None
@@ -204,8 +215,22 @@ def find_certificate(history: pd.DataFrame | None, version: str) -> Certificate 
     n = sum(int(first[f"{split}_n"]) for split in parts)
     hits = sum(int(first[f"{split}_true_positives"]) + int(first[f"{split}_true_negatives"]) for split in parts)
     weighted = sum(float(first[f"{split}_accuracy"]) * int(first[f"{split}_n"]) for split in parts)
-    low = float(proportion_interval(hits if np.isclose(weighted, hits) else min(hits, weighted), n)[0]) if n else 0.0
+    if not n:
+        return None
+    before, _ = split_by_time(scored, annotations, first["evaluated_at"])
+    effect = _design_effect(before[before["split"] != "train"])
+    lower = hits if np.isclose(weighted, hits) else min(hits, weighted)
+    low = float(proportion_interval(lower / effect, n / effect)[0])
     return Certificate(low, first["evaluated_at"]) if 0 < low < 1 else None
+
+
+def _design_effect(rows: pd.DataFrame) -> float:
+    """How many times more records it takes to know the agreement as well, because they come in groups."""
+    if rows.empty:
+        return 1.0
+    return design_effect(
+        agreement_of(rows).astype(np.float64), rows["group"].to_numpy(dtype=object), np.ones(len(rows))
+    )
 
 
 def split_by_time(
@@ -213,7 +238,8 @@ def split_by_time(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The judged rows labelled before the certificate, and the audited ones: first labelled after it, in that order.
 
-    A label without a time counts as an old one. Records that the judge was shown as examples, and those of the
+    Of each group only the record that was labelled first is audited, as the test is for independent records. A label
+    without a time counts as an old one. Records that the judge was shown as examples, and those of the
     calibration part, are in neither; of those that a plan chose by unequal probabilities, as many are in them as make
     them a plain random sample: a plan asks for what the judge is unsure of, which would look like drift.
     """
@@ -223,7 +249,8 @@ def split_by_time(
     labelled_at = judged["record_id"].map(first_label)
     is_new = (labelled_at > certified_at).fillna(value=False).to_numpy(dtype=bool)
     audited = judged[is_new].assign(labelled_at=labelled_at[is_new])
-    return judged[~is_new], audited.sort_values(["labelled_at", "record_id"], ignore_index=True)
+    audited = audited.sort_values(["labelled_at", "record_id"]).drop_duplicates("group")
+    return judged[~is_new], audited.reset_index(drop=True)
 
 
 def count_undated(rows: pd.DataFrame, annotations: pd.DataFrame) -> int:
@@ -233,10 +260,10 @@ def count_undated(rows: pd.DataFrame, annotations: pd.DataFrame) -> int:
 
 
 def select_anchors(before: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Up to n frozen records of dev and test to judge again: always the same ones, by a stable hash."""
+    """Up to n frozen records of dev and test to judge again, one per group: always the same ones, by a stable hash."""
     held_out = before[before["split"] != "train"]
     order = np.argsort(hash_texts(held_out["record_id"]), kind="stable")
-    chosen: pd.DataFrame = held_out.iloc[order[:n]]
+    chosen: pd.DataFrame = held_out.iloc[order].drop_duplicates("group").head(n)
     return chosen
 
 

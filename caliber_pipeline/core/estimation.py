@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core import means
+from caliber_pipeline.core.agreement import Floats, parse_scores
 from caliber_pipeline.core.arguments import SHARE, accepts
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import CONFIDENCE, JEFFREYS, normal_quantile, proportion_interval
@@ -75,14 +76,12 @@ def estimate_from_random_sample(
         confidence: Of the interval.
 
     Raises:
-        InputError: there are too few labels, or no unlabelled record.
+        InputError: there are too few labels, or no unlabelled record, or the arrays do not fit together.
     """
-    labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
-    _require(labels, others)
+    labels, judged, others, shares = _parse(human, llm, llm_unlabeled, groups, weights)
     n, n_others = labels.size, others.size
-    shares = _normalised(weights, n)
     both, amounts = np.append(judged, others), np.append(shares, np.ones(n_others))
-    spread = _variance(both, amounts) * both.size / (both.size - 1)
+    spread = means.weighted_variance(both, amounts) * both.size / (both.size - 1)
     weight = 0.0
     if spread > 0:
         n_effective = n / float((shares**2).mean())  # Kish's
@@ -91,11 +90,11 @@ def estimate_from_random_sample(
     rectified = labels - weight * judged
     value = float(np.clip(np.average(rectified, weights=shares) + weight * others.mean(), 0.0, 1.0))
     of_others = weight**2 * float(others.var()) / n_others
-    of_labels = _variance(rectified, shares) / n
-    design_effect = _design_effect(rectified, groups, shares)
+    of_labels = means.weighted_variance(rectified, shares) / n
+    design_effect = means.design_effect(rectified, groups, shares)
     smoothed = design_effect * _smoothed_variance(labels, judged, weight, shares) + of_others
     n_equivalent = _equivalent_size(value, smoothed, n)
-    n_known = n_equivalent / _widening(rectified, groups, shares, confidence) ** 2
+    n_known = n_equivalent / means.t_widening(rectified, groups, shares, confidence) ** 2
     low, high = proportion_interval(value * n_known, n_known, confidence=confidence)
     return RateEstimate(
         assumption=RANDOM_SAMPLE,
@@ -128,13 +127,12 @@ def estimate_under_label_shift(
     and test, as the criteria were written with train in view.
 
     Raises:
-        InputError: there are too few labels of a kind, no unlabelled record, or the judge is hardly better than chance.
+        InputError: there are too few labels of a kind, no unlabelled record, the judge is hardly better than chance, or
+            the arrays do not fit together.
     """
-    labels, judged, others = (np.asarray(a, dtype=np.float64) for a in (human, llm, llm_unlabeled))
-    _require(labels, others)
-    shares = _normalised(weights, labels.size)
+    labels, judged, others, shares = _parse(human, llm, llm_unlabeled, groups, weights)
     errors = (labels != judged).astype(np.float64)
-    design_effect = _design_effect(errors, groups, shares)
+    design_effect = means.design_effect(errors, groups, shares)
     accepts, rejects = shares * labels / design_effect, shares * (1 - labels) / design_effect
     n_accepts, n_rejects = float(accepts.sum()), float(rejects.sum())
     if min(labels.sum(), (1 - labels).sum()) < MIN_OF_EACH:
@@ -166,7 +164,7 @@ def estimate_under_label_shift(
         * (centre * recall * (1 - recall) / n_recall - (1 - centre) * specificity * (1 - specificity) / n_specificity)
     )
     half = z * np.sqrt(_corrected_variance(rate, n_rate, recall, n_recall, specificity, n_specificity, centre))
-    half *= _widening(errors, groups, shares, confidence)
+    half *= means.t_widening(errors, groups, shares, confidence)
     low, high = np.clip([centre + shift - half, centre + shift + half], 0.0, 1.0)
     return RateEstimate(
         assumption=LABEL_SHIFT,
@@ -182,57 +180,33 @@ def estimate_under_label_shift(
     )
 
 
-def _require(labels: Floats, others: Floats) -> None:
-    if labels.size < MIN_LABELS:
-        raise InputError(f"{labels.size} labelled and judged records; label at least {MIN_LABELS}")
+def _parse(
+    human: npt.ArrayLike,
+    llm: npt.ArrayLike,
+    llm_unlabeled: npt.ArrayLike,
+    groups: npt.ArrayLike | None,
+    weights: npt.ArrayLike | None,
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Labels, verdicts on them and on the others, and weights of mean 1."""
+    names = ("labels", "verdicts on labelled records", "verdicts on unlabelled records")
+    labels, judged, others = (
+        parse_scores(scores, name).astype(np.float64)
+        for scores, name in zip((human, llm, llm_unlabeled), names, strict=True)
+    )
+    n = labels.size
+    if n < MIN_LABELS:
+        raise InputError(f"{n} labelled and judged records; label at least {MIN_LABELS}")
     if not others.size:
         raise InputError("no unlabelled record has a verdict; judge some first")
-
-
-def _normalised(weights: npt.ArrayLike | None, n: int) -> Floats:
-    """Weights of mean 1."""
     given = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
-    return np.asarray(given / given.mean())
-
-
-def _variance(values: Floats, weights: Floats) -> float:
-    return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
-
-
-def _places(groups: npt.ArrayLike | None, n: int) -> npt.NDArray[np.int64]:
-    """The number of each record's group."""
-    if groups is None:
-        return np.arange(n)
-    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], dtype=np.int64)
-
-
-def _design_effect(values: Floats, groups: npt.ArrayLike | None, weights: Floats) -> float:
-    """How many times larger groups and weights make the variance of a mean, never below 1.
-
-    From the sums over groups: Cochran (1977), Sampling Techniques, 6.4 (a ratio) and 9A.
-    """
-    places = _places(groups, values.size)
-    sums = np.bincount(places, weights=weights * (values - np.average(values, weights=weights)))
-    variance = float((sums**2).sum()) * (1.0 if groups is None else sums.size / max(sums.size - 1, 1))
-    single = _variance(values, weights) * values.size
-    return max(1.0, variance / single) if single > 0 else 1.0
-
-
-def _widening(values: Floats, groups: npt.ArrayLike | None, weights: Floats, confidence: float) -> float:
-    """How many times wider than a normal interval one of a mean is, whose variance few heavy groups tell.
-
-    At least 1, which it is for single records of equal weight.
-    """
-    from scipy.special import stdtrit
-
-    places = _places(groups, values.size)
-    if np.bincount(places).max() == 1 and (weights == weights[0]).all():
-        return 1.0
-    squares = np.bincount(places, weights=weights * (values - np.average(values, weights=weights))) ** 2
-    spread = float((squares**2).sum()) - float(squares.sum()) ** 2 / squares.size
-    freedom = 2 * float(squares.sum()) ** 2 / spread if spread > 0 else np.inf
-    freedom = max(1.0, min(freedom, squares.size - 1))
-    return float(stdtrit(freedom, (1 + confidence) / 2)) / normal_quantile(confidence)
+    sizes = {judged.size, given.size, n if groups is None else np.asarray(groups).size}
+    if sizes != {n}:
+        raise InputError(
+            f"{n} labels, but {sorted(sizes - {n})} verdicts, groups or weights; give one of each per record"
+        )
+    if not (np.isfinite(given).all() and (given > 0).all()):
+        raise InputError("a weight is not above 0; give 1 / inclusion probability for every record")
+    return labels, judged, others, means.normalised_weights(given)
 
 
 def _smoothed_variance(labels: Floats, judged: Floats, weight: float, shares: Floats) -> float:
@@ -242,7 +216,7 @@ def _smoothed_variance(labels: Floats, judged: Floats, weight: float, shares: Fl
     """
     values = np.append(labels - weight * judged, [1 - weight, 0.0, -weight, 1.0])
     amounts = np.append(shares, np.full(4, JEFFREYS))
-    return _variance(values, amounts) / float(amounts.sum())
+    return means.weighted_variance(values, amounts) / float(amounts.sum())
 
 
 def _corrected_variance(

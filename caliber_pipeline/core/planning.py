@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core.agreement import Floats
-from caliber_pipeline.core.arguments import INTEGER, NUMBER, SHARE, accepts
+from caliber_pipeline.core.agreement import CELLS, Floats
+from caliber_pipeline.core.arguments import INTEGER, NUMBER, SHARE, accepts, show
 from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import normal_quantile
 from caliber_pipeline.core.schemas import LABEL_PLAN
 
@@ -27,13 +28,16 @@ def kappa_variance(shares: npt.ArrayLike) -> float:
         shares: The four cells in the order of `CELLS`; any positive scale.
 
     Raises:
-        ValueError: chance agreement is 1, where kappa is undefined.
+        InputError: they are no four cells, or chance agreement is 1, where kappa is undefined.
     """
-    tp, tn, fp, fn = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+    cells = np.asarray(shares, dtype=np.float64)
+    if cells.shape != (4,) or not (np.isfinite(cells).all() and (cells >= 0).all() and cells.sum() > 0):
+        raise InputError(f"the shares are {show(shares)}; give the four cells {', '.join(CELLS)}, each 0 or more")
+    tp, tn, fp, fn = cells / cells.sum()
     human, judge = tp + fn, tp + fp
     chance = human * judge + (1 - human) * (1 - judge)
     if chance >= 1:
-        raise ValueError("people and the judge give one and the same verdict throughout: kappa is undefined")
+        raise InputError("people and the judge give one and the same verdict throughout: kappa is undefined")
     kappa = (tp + tn - chance) / (1 - chance)
     gap = 1 - kappa
     agreeing = tp * (1 - (human + judge) * gap) ** 2 + tn * (1 - (2 - human - judge) * gap) ** 2
@@ -48,15 +52,22 @@ def labels_for_half_width(
     """Labels for an interval of kappa of this half-width, where the cells have these shares.
 
     Args:
-        shares: The four cells in the order of `CELLS`.
+        shares: The four cells in the order of `CELLS`, as they are expected; see `plausible_shares` for observed ones.
         half_width: Half of the interval's width, above 0.
-        design_effect: How many times more labels are needed because records come in groups.
+        design_effect: How many times more labels are needed because records come in groups, above 0.
         confidence: Of the interval.
+
+    Raises:
+        InputError: the shares are no four cells, hold no error or one verdict only, or a number is not above 0.
     """
     if not half_width > 0:
-        raise ValueError(f"the half-width is {half_width}; give a number above 0, such as 0.1")
-    z = normal_quantile(confidence)
-    return math.ceil(design_effect * kappa_variance(shares) * (z / half_width) ** 2)
+        raise InputError(f"the half-width is {half_width}; give a number above 0, such as 0.1")
+    if not design_effect > 0:
+        raise InputError(f"the design effect is {design_effect}; give a number above 0: 1 for single records")
+    variance = kappa_variance(shares)
+    if variance <= 0:
+        raise InputError("a judge that never errs needs no labels to plan with; give the errors that you expect")
+    return math.ceil(design_effect * variance * (normal_quantile(confidence) / half_width) ** 2)
 
 
 @accepts(n=INTEGER, gain=NUMBER, discordance=NUMBER, alpha=SHARE)
@@ -73,8 +84,10 @@ def power_of_gain(n: int, gain: float, discordance: float, *, alpha: float = 0.0
     Binomial(m, (discordance + gain) / 2 / discordance), compared with Binomial(m, 1/2): Connor (1987), Biometrics
     43:207-211, made exact.
     """
+    if n < 0:
+        raise InputError(f"n is {n}; give 0 or more records")
     if not 0 < discordance <= 1 or abs(gain) > discordance:
-        raise ValueError(
+        raise InputError(
             f"a gain of {gain} at a discordance of {discordance} is impossible: the gain is at most the discordance, "
             "and that at most 1"
         )
@@ -91,18 +104,23 @@ def power_of_gain(n: int, gain: float, discordance: float, *, alpha: float = 0.0
 def labels_for_gain(
     gain: float, discordance: float, *, power: float = 0.8, alpha: float = 0.05, max_labels: int = 100_000
 ) -> int | None:
-    """The fewest labels with which a gain is confirmed with this probability; None above `max_labels`."""
-    low, high = 1, 16
-    while power_of_gain(high, gain, discordance, alpha=alpha) < power:
-        low, high = high, 2 * high
-        if high > max_labels:
+    """Labels with which a gain is confirmed with this probability; None above `max_labels`.
+
+    The fewest, except where nearly all records are discordant: there the power of an exact test falls back with some
+    further labels, and fewer may do.
+    """
+
+    def is_enough(n: int) -> bool:
+        return power_of_gain(n, gain, discordance, alpha=alpha) >= power
+
+    low, high = 1, min(16, max_labels)
+    while not is_enough(high):
+        if high == max_labels:
             return None
+        low, high = high, min(2 * high, max_labels)
     while low < high:
         middle = (low + high) // 2
-        if power_of_gain(middle, gain, discordance, alpha=alpha) < power:
-            low = middle + 1
-        else:
-            high = middle
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
     return low
 
 
@@ -121,9 +139,11 @@ def sampling_probabilities(uncertainty: npt.ArrayLike, budget: int, *, floor: fl
     """
     scores = np.asarray(uncertainty, dtype=np.float64)
     if not 0 < floor <= 1:
-        raise ValueError(f"the floor is {floor}; give a share above 0 and at most 1, else estimates may be biased")
+        raise InputError(f"the floor is {floor}; give a share above 0 and at most 1, else estimates may be biased")
+    if not budget > 0:
+        raise InputError(f"the budget is {budget}; give the number of records that can be labelled, at least 1")
     if scores.size and not (np.isfinite(scores).all() and (scores >= 0).all()):
-        raise ValueError("uncertainties must be finite and at least 0")
+        raise InputError("uncertainties must be finite and at least 0")
     if budget >= scores.size:
         return np.ones(scores.size)
     total = scores.sum()
@@ -144,15 +164,18 @@ def _capped(relative: Floats, budget: float) -> Floats:
 
 
 @accepts(seed=INTEGER)
-def draw_sample(probabilities: Floats, *, seed: int) -> npt.NDArray[np.bool_]:
+def draw_sample(probabilities: npt.ArrayLike, *, seed: int) -> npt.NDArray[np.bool_]:
     """Which records to label: systematic sampling, so that the number drawn is the expected one, give or take one.
 
     Madow (1949), Ann. Math. Stat. 20:333-354, in a random order: each record is drawn with exactly its probability.
     """
+    chances = np.asarray(probabilities, dtype=np.float64)
+    if not ((chances >= 0) & (chances <= 1)).all():
+        raise InputError("a probability is not between 0 and 1; give those of sampling_probabilities")
     rng = np.random.default_rng(seed)
-    order = rng.permutation(probabilities.size)
-    steps = np.floor(np.cumsum(probabilities[order]) + rng.random())
-    drawn = np.zeros(probabilities.size, dtype=np.bool_)
+    order = rng.permutation(chances.size)
+    steps = np.floor(np.cumsum(chances[order]) + rng.random())
+    drawn = np.zeros(chances.size, dtype=np.bool_)
     drawn[order] = np.diff(steps, prepend=0.0) >= 1
     return drawn
 

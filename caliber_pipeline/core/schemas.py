@@ -188,7 +188,7 @@ DRIFT: Final = pa.schema(
         _required("criteria_version", pa.string(), "The version that was evaluated again"),
         _optional("certified", pa.float64(), "Agreement to hold: the lower end of the certificate's interval"),
         _optional("certified_at", UTC_TIMESTAMP, "When the version won; null without a certificate"),
-        _required("n_audited", pa.int64(), "Records labelled since"),
+        _required("n_audited", pa.int64(), "Records labelled since, one per group"),
         _required("n_undated", pa.int64(), "Records whose labels carry no time (created_at), which count as older"),
         _optional("agreement", pa.float64(), "Agreement of judge and people on these"),
         _optional("evidence", pa.float64(), "How many times likelier they are under worse agreement"),

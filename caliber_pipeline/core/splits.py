@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from caliber_pipeline.core.fingerprints import hash_strings, hash_texts
 
 SPLITS: Final = ("train", "dev", "test")
+ALL: Final = "all"  # the records of every split, in figures
 CALIBRATION: Final = "calibration"  # the part of test that abstention is learned on, and no figure on test counts
 _SPLIT_OF_BUCKET: Final = np.array([0] * 4 + [1] * 4 + [2] * 2)  # train, dev, test: 40/40/20
 MIN_DISTINCT_QUERIES: Final = (

@@ -167,6 +167,13 @@ def test_the_guarantee_fails_in_at_most_delta_of_runs(n: int) -> None:
     assert found / n_runs > {50: 0.05, 200: 0.3, 1000: 0.85}[n]
 
 
+def test_confidences_in_percent_are_refused() -> None:
+    with pytest.raises(InputError, match="a confidence is 95; give shares from 0 to 1"):
+        find_threshold([95.0, 80.0] * 20, [True] * 40)
+    with pytest.raises(InputError, match=r"agreement: .* give a flat list or array of 0 and 1"):
+        find_threshold([0.9] * 2, [1, float("nan")])
+
+
 def test_a_threshold_needs_one_agreement_per_confidence() -> None:
     with pytest.raises(InputError, match="1 confidences and 2 agreements; give one of each per record"):
         find_threshold([0.9], [True, False])

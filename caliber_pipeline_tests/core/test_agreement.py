@@ -1,12 +1,30 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.agreement import ConfusionMatrix, interpret_kappa, kappa_from_rates, point_metrics
+from caliber_pipeline.core.errors import InputError
 
 COUNT = st.integers(min_value=0, max_value=1000)
 CELLS = st.tuples(COUNT, COUNT, COUNT, COUNT)
+
+
+@pytest.mark.parametrize(
+    "scores", [[1, 0, 1], np.array([1.0, 0.0, 1.0]), np.array([True, False, True]), np.array([1, 0, 1], np.int8)]
+)
+def test_scores_may_be_of_any_kind(scores: object) -> None:
+    assert ConfusionMatrix.from_scores(scores, [1, 1, 1]) == ConfusionMatrix(2, 0, 1, 0)  # type: ignore[arg-type]
+    assert ConfusionMatrix.from_scores([], []).accuracy is None
+
+
+@pytest.mark.parametrize(
+    "scores", [[1, 2, 1], [1, 0, float("nan")], [1, 0, pd.NA], ["1", "0", "1"], np.array([1, -1, 1], np.int8), [[1, 0]]]
+)
+def test_other_scores_are_refused(scores: object) -> None:
+    with pytest.raises(InputError, match=r"human scores: .*; give a flat list or array of 0 and 1"):
+        ConfusionMatrix.from_scores(scores, [1, 1, 1])  # type: ignore[arg-type]
 
 
 def test_cells_are_counted_from_scores() -> None:
@@ -17,7 +35,7 @@ def test_cells_are_counted_from_scores() -> None:
 
 
 def test_scores_of_different_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 human scores and 3 judge scores"):
+    with pytest.raises(InputError, match="2 human scores and 3 judge scores"):
         ConfusionMatrix.from_scores(np.ones(2, np.int8), np.ones(3, np.int8))
 
 

@@ -12,13 +12,14 @@ from caliber_pipeline.core.agreement import CELLS, ConfusionMatrix
 from caliber_pipeline.core.alignment_metrics import (
     cell_sample,
     compute_alignment_metrics,
-    compute_people_metrics,
     confusion_matrix,
     label_verdict,
+    measure_agreement,
     metric_row,
     metric_value,
 )
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.human_ceiling import compute_people_metrics
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 
@@ -299,6 +300,83 @@ def test_people_are_held_against_each_other_on_the_records_of_each_split() -> No
     assert metric_value(people, "test", "judge_consensus_kappa") is None
     assert metric_row(people, "all", "human_human_kappa")["n"] == 6
     assert metric_row(people, "train", "human_human_kappa")["reason"] == "no record has verdicts of two annotators"
+
+
+def test_figures_from_the_verdicts_alone_are_those_of_a_split() -> None:
+    rng = np.random.default_rng(0)
+    human = (rng.random(200) < 0.7).astype(int)
+    llm = np.where(rng.random(200) < 0.8, human, 1 - human).astype(float)
+    llm[:5] = np.nan
+    group, weight = [f"g{i // 4}" for i in range(200)], rng.choice([1.0, 3.0], 200)
+    scored = scored_frame(human.tolist(), [None if np.isnan(x) else int(x) for x in llm])
+
+    for extra in ({}, {"group": group}, {"weight": weight}, {"group": group, "weight": weight}):
+        table = measure_agreement(human, llm, groups=extra.get("group"), weights=extra.get("weight"))  # type: ignore[arg-type]
+        metrics = compute_alignment_metrics(scored.assign(**extra))
+        columns = ["value", "ci_low", "ci_high", "n"]
+        for name in ("cohen_kappa", "accuracy", "lift", "coverage", "labels_missing", "true_positives", "n_failed"):
+            figures = table.loc[name, columns].to_numpy(dtype=float, na_value=np.nan)
+            expected = metric_row(metrics, "dev", name)[columns].to_numpy(dtype=float, na_value=np.nan)
+            np.testing.assert_array_equal(figures, expected)
+
+
+def test_verdicts_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the arrays have \[3, 2\] entries"):
+        measure_agreement([1, 0, 1], [1, 0])
+    with pytest.raises(InputError, match=r"judge scores: .* give a flat list"):
+        measure_agreement([1, 0], [1, 0.5])
+    with pytest.raises(InputError, match="a weight is not above 0"):
+        measure_agreement([1, 0], [1, 0], weights=[1, 0])
+    assert measure_agreement([], [])["value"].dropna().index.tolist() == [
+        "labels_missing", *CELLS, "n_failed",
+    ]  # fmt: skip
+
+
+def test_the_ceiling_counts_groups_once_and_weighs_records_by_their_inclusion() -> None:
+    # 60 records: of the first 40 people differ on every second, of the others, sampled with 1/4, on none.
+    n, hard = 60, 40
+    scores = {"ann": [1, 0] * 30, "ben": [1, 1, 0, 0] * 10 + [1, 0] * 10}
+    annotations = pd.concat(
+        [
+            pd.DataFrame({"record_id": [f"r{i:02d}" for i in range(n)], "annotator": name, "score": verdicts})
+            for name, verdicts in scores.items()
+        ]
+    )
+    chance = annotations["record_id"].map({f"r{i:02d}": 1.0 if i < hard else 0.25 for i in range(n)})
+    verdicts = pd.DataFrame(
+        {
+            "record_id": [f"r{i:02d}" for i in range(n)],
+            "llm_score": pd.array([1, 0] * 30, dtype="int8[pyarrow]"),
+            "is_example": False,
+            "split": "dev",
+        }
+    )
+
+    single = metric_row(compute_people_metrics(annotations, verdicts), "dev", "human_human_kappa")
+    weighted = compute_people_metrics(annotations.assign(inclusion_probability=chance), verdicts)
+    grouped = compute_people_metrics(annotations, verdicts.assign(group=[f"g{i // 6}" for i in range(n)]))
+
+    assert single["value"] == pytest.approx(1 / 3)
+    # 20 of 40 + 4 * 20 records differ: 1 - (20 / 120) / 0.5
+    assert metric_value(weighted, "dev", "human_human_kappa") == pytest.approx(2 / 3)
+    row = metric_row(grouped, "dev", "human_human_kappa")
+    assert row["value"] == pytest.approx(single["value"])
+    assert row["reason"] == "only 10 groups: the interval may be too narrow"
+
+
+def test_repeat_stability_weighs_records_and_counts_groups_once() -> None:
+    # 40 stable records drawn with 1/5 and 10 shaky ones drawn surely: (200 * 1 + 10 * 0.6) / 210
+    shares = [1.0] * 40 + [0.6] * 10
+    scored = scored_frame([1] * 50, [1] * 50, vote_share=shares)
+
+    weighted = compute_alignment_metrics(scored.assign(weight=[5.0] * 40 + [1.0] * 10))
+    assert metric_value(weighted, "dev", "repeat_stability") == pytest.approx(206 / 210)
+
+    copies = pd.concat([scored.assign(group=[f"g{i}" for i in range(50)])] * 4, ignore_index=True)
+    single = metric_row(compute_alignment_metrics(scored), "dev", "repeat_stability")
+    copied = metric_row(compute_alignment_metrics(copies), "dev", "repeat_stability")
+    assert copied["ci_high"] - copied["ci_low"] >= single["ci_high"] - single["ci_low"]
+    assert metric_row(compute_alignment_metrics(scored.assign(vote_share=None)), "dev", "repeat_stability")["n"] == 0
 
 
 def test_the_units_of_a_split_are_its_groups() -> None:

@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[Callable[[Any], object], object, str]] = {
         95,
         "confidence is 95; give a share between 0 and 1",
     ),
-    "scores": (lambda x: cp.ConfusionMatrix.from_scores(x, x), [0, 1], r"human is \[0, 1\]; give an array"),
+    "scores": (lambda x: cp.ConfusionMatrix.from_scores(x, x), [0, 2], r"human scores: \[0, 2\]; give a flat list"),
 }
 
 

@@ -15,6 +15,7 @@ from caliber_pipeline.core.drift import (
     split_by_time,
     split_drift,
 )
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import proportion_interval
 from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
 
@@ -61,7 +62,7 @@ def test_overwhelming_evidence_stays_finite() -> None:
 
 
 def test_a_certificate_of_all_or_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"the certified agreement is 1; give one between 0 and 1"):
+    with pytest.raises(InputError, match=r"the certified agreement is 1; give one between 0 and 1"):
         run_drift_test([1, 0], certified=1)
 
 
@@ -116,8 +117,16 @@ def test_intervals_of_data_drift_cover(n: int) -> None:
             assert coverage >= 0.935, (now, new)
 
 
+@pytest.mark.parametrize("audited", [[1, 0, 2], [1, float("nan")], ["yes"]])
+def test_agreement_is_true_or_false(audited: list[object]) -> None:
+    with pytest.raises(InputError, match="give a flat list or array of 0 and 1"):
+        run_drift_test(audited, 0.9)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="give a flat list or array of 0 and 1"):
+        split_drift([1, 0], [1, 0], audited)  # type: ignore[arg-type]
+
+
 def test_anchors_must_be_the_same() -> None:
-    with pytest.raises(ValueError, match="3 anchors before, 2 now and 1 audited records"):
+    with pytest.raises(InputError, match="3 anchors before, 2 now and 1 audited records"):
         split_drift([1, 1, 0], [1, 0], [1])
 
 
@@ -150,6 +159,13 @@ def history_of(*rows: tuple[str, str, str, int, int]) -> pd.DataFrame:
     return history
 
 
+UNDATED = pd.DataFrame({"record_id": ["r0"], "created_at": pd.to_datetime([float("nan")], utc=True)})
+
+
+def certify(history: pd.DataFrame | None, version: str, scored: pd.DataFrame | None = None) -> Certificate | None:
+    return find_certificate(history, version, scored_of(4) if scored is None else scored, UNDATED)
+
+
 def test_the_certificate_is_the_first_evaluation_that_won() -> None:
     history = history_of(
         ("v002", "2026-01-02", "promoted", 90, 100),
@@ -157,22 +173,57 @@ def test_the_certificate_is_the_first_evaluation_that_won() -> None:
         ("v003", "2026-01-03", "rejected", 99, 100),
     )
 
-    certificate = find_certificate(history, "v002")
+    certificate = certify(history, "v002")
 
     assert certificate is not None
     assert certificate.certified_at == pd.Timestamp("2026-01-02", tz="UTC")
     assert certificate.agreement == pytest.approx(float(proportion_interval(90, 100)[0]))
-    assert find_certificate(history, "v003") is None
-    assert find_certificate(None, "v002") is None
-    assert find_certificate(history_of(("v001", "2026-01-01", "baseline", 0, 0)), "v001") is None
+    assert certify(history, "v003") is None
+    assert certify(None, "v002") is None
+    assert certify(history_of(("v001", "2026-01-01", "baseline", 0, 0)), "v001") is None
 
 
 def test_a_weighted_certificate_is_the_lower_of_weighted_and_counted() -> None:
     history = history_of(("v002", "2026-01-02", "promoted", 90, 100))
     for accuracy, hits in ((0.85, 85), (0.95, 90)):
-        certificate = find_certificate(history.assign(dev_accuracy=accuracy), "v002")
+        certificate = certify(history.assign(dev_accuracy=accuracy), "v002")
         assert certificate is not None
         assert certificate.agreement == pytest.approx(float(proportion_interval(hits, 100)[0]))
+
+
+def test_a_certificate_of_groups_of_copies_is_that_of_one_record_each() -> None:
+    scored = scored_of(40).assign(llm_score=pd.array([1] * 36 + [0] * 4, dtype="int8[pyarrow]"), is_example=False)
+    copies = pd.concat([scored.assign(split="dev", record_id=scored["record_id"] + f"-{i}") for i in range(5)])
+    history = history_of(("v002", "2026-01-02", "promoted", 180, 200))
+
+    certificate = certify(history, "v002", copies)
+
+    assert certificate is not None
+    # 40 groups that differ: their sums vary 5 * 40 / 39 times as much as those of 200 single records
+    assert certificate.agreement == pytest.approx(float(proportion_interval(36 * 39 / 40, 39)[0]))
+
+
+def test_members_of_a_group_raise_no_alarm_together() -> None:
+    """Conversations of ten turns, all right or all wrong: a judge that agrees as certified, audited for 60 of them."""
+    n_groups, n_runs, is_alarm = 60, 400, []
+    when = pd.date_range("2026-02-01", periods=10 * n_groups, freq="min", tz="UTC")
+    scored = pd.DataFrame(
+        {
+            "record_id": [f"r{i:04d}" for i in range(10 * n_groups)],
+            "group": np.repeat([f"g{i}" for i in range(n_groups)], 10),
+            "human_score": 1,
+            "is_example": False,
+            "split": "dev",
+        }
+    )
+    annotations = pd.DataFrame({"record_id": scored["record_id"], "created_at": when})
+    for seed in range(n_runs):
+        agrees = np.repeat(np.random.default_rng(seed).random(n_groups) < 0.9, 10).astype(int)
+        judged = scored.assign(llm_score=pd.Series(agrees, dtype="int8[pyarrow]"))
+        _, audited = split_by_time(judged, annotations, pd.Timestamp("2026-01-01", tz="UTC"))
+        is_alarm.append(run_drift_test(agreement_of(audited), 0.9).is_alarm)
+    assert len(audited) == n_groups
+    assert np.mean(is_alarm) <= 0.05
 
 
 def test_labels_chosen_by_doubt_are_no_drift() -> None:
@@ -191,6 +242,7 @@ def test_labels_chosen_by_doubt_are_no_drift() -> None:
                 "llm_score": pd.Series(agrees[drawn].astype(int), dtype="int8[pyarrow]"),
                 "is_example": False,
                 "split": "dev",
+                "group": [f"{seed}-{i}" for i in drawn],
                 "weight": 1 / probabilities[drawn],
             }
         )
@@ -209,6 +261,7 @@ def scored_of(n: int) -> pd.DataFrame:
             "llm_score": pd.array([1, None] + [0] * (n - 2), dtype="int8[pyarrow]"),
             "is_example": [False, False, True] + [False] * (n - 3),
             "split": ["dev", "train"] * (n // 2),
+            "group": [f"g{i}" for i in range(n)],
         }
     )
 
@@ -234,6 +287,7 @@ def test_anchors_are_held_out_and_always_the_same() -> None:
 
     assert set(anchors["split"]) == {"dev"}
     assert len(anchors) == 10
+    assert len(select_anchors(scored.assign(group="one"), 10)) == 1
     again = select_anchors(scored.sample(frac=1, random_state=0), 10)
     assert sorted(again["record_id"]) == sorted(anchors["record_id"])
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -108,6 +110,30 @@ def test_too_few_labels_or_no_unlabelled_record_are_refused() -> None:
         estimate_from_random_sample([1, 0, 1], [1, 0, 1], OTHERS)
     with pytest.raises(InputError, match="no unlabelled record has a verdict"):
         estimate_from_random_sample(HUMAN, JUDGE, [])
+
+
+@pytest.mark.parametrize("estimate", [estimate_from_random_sample, estimate_under_label_shift])
+def test_arrays_that_do_not_fit_together_are_refused(estimate: Callable[..., RateEstimate]) -> None:
+    with pytest.raises(InputError, match=r"20 labels, but \[19\] verdicts, groups or weights"):
+        estimate(HUMAN, JUDGE[1:], OTHERS)
+    with pytest.raises(InputError, match=r"20 labels, but \[2\] verdicts, groups or weights"):
+        estimate(HUMAN, JUDGE, OTHERS, ["a", "b"])
+    with pytest.raises(InputError, match="a weight is not above 0"):
+        estimate(HUMAN, JUDGE, OTHERS, weights=np.zeros(20))
+    with pytest.raises(InputError, match=r"labels: .* give a flat list or array of 0 and 1"):
+        estimate(np.append(HUMAN[1:], np.nan), JUDGE, OTHERS)
+    with pytest.raises(InputError, match="verdicts on unlabelled records: "):
+        estimate(HUMAN, JUDGE, [0.7] * 50)
+
+
+def test_a_judge_without_errors_in_few_groups_is_not_taken_for_perfect() -> None:
+    # 5 groups of 20 copies tell as little as 5 labels, although no residual shows how alike they are
+    human, groups = np.repeat([1, 0, 1, 1, 0], 20), np.repeat(np.arange(5), 20)
+
+    single = estimate_from_random_sample(human, human, OTHERS)
+    grouped = estimate_from_random_sample(human, human, OTHERS, groups)
+
+    assert grouped.n_equivalent < single.n_equivalent / 2
 
 
 def _judge(truth: Floats, rates: tuple[float, float], rng: np.random.Generator) -> Floats:

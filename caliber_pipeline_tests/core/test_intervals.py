@@ -11,7 +11,6 @@ from caliber_pipeline.core.intervals import (
     draw_cells,
     expanded_tail,
     jeffreys_interval,
-    mean_interval,
     metric_intervals,
     paired_difference_interval,
     percentiles,
@@ -33,16 +32,24 @@ def test_wilson_agrees_with_statsmodels() -> None:
     np.testing.assert_allclose((low, high), expected, atol=1e-9)
 
 
-def test_a_proportion_interval_holds_wilsons_and_jeffreys() -> None:
+def test_a_proportion_interval_holds_jeffreys_and_wilsons_with_a_t_for_its_z() -> None:
     proportion = pytest.importorskip("statsmodels.stats.proportion")
     hits, n = np.arange(1, 50), 50
 
     low, high = proportion_interval(hits, n)
 
-    wilson = proportion.proportion_confint(hits, n, method="wilson")
+    # t at 0.025 with 53 degrees of freedom is -2.005745995, the normal quantile of 0.0224416776
+    wilson = proportion.proportion_confint(hits, n, alpha=2 * 0.0224416776, method="wilson")
     jeffreys = proportion.proportion_confint(hits, n, method="jeffreys")
-    np.testing.assert_allclose(low, np.minimum(wilson[0], jeffreys[0]), atol=1e-9)
-    np.testing.assert_allclose(high, np.maximum(wilson[1], jeffreys[1]), atol=1e-9)
+    inner = slice(2, -2)  # of 3 to 47 hits; the others have an end of their own
+    np.testing.assert_allclose(low[inner], np.minimum(wilson[0], jeffreys[0])[inner], atol=1e-8)
+    np.testing.assert_allclose(high[inner], np.maximum(wilson[1], jeffreys[1])[inner], atol=1e-8)
+
+
+def test_after_one_hit_the_lower_end_is_the_poisson_bound() -> None:
+    # No hit has the probability 0.95 at a mean of -log(0.95) = 0.0512933, of 50 records.
+    assert float(proportion_interval(1, 50)[0]) == pytest.approx(0.0512933 / 50, abs=1e-8)
+    assert float(proportion_interval(49, 50)[1]) == pytest.approx(1 - 0.0512933 / 50, abs=1e-8)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -50,7 +57,8 @@ def test_proportion_intervals_cover_at_every_proportion(n: int) -> None:
     """Exact, by the binomial probabilities of all outcomes; the widths against Wilson's, the narrowest in use."""
     from scipy.stats import binom
 
-    truths, hits = np.linspace(0.01, 0.99, 197)[:, None], np.arange(n + 1)
+    rare = np.geomspace(1e-5, 0.01, 100)
+    truths, hits = np.concatenate([rare, np.linspace(0.01, 0.99, 197), 1 - rare])[:, None], np.arange(n + 1)
     weights = binom.pmf(hits, n, truths)
     low, high = proportion_interval(hits, n)
     wilson_low, wilson_high = wilson_interval(hits, n)
@@ -58,17 +66,17 @@ def test_proportion_intervals_cover_at_every_proportion(n: int) -> None:
     coverage = (weights * ((low <= truths) & (truths <= high))).sum(axis=1)
     widening = (weights @ (high - low)) / (weights @ (wilson_high - wilson_low))
 
-    assert coverage.min() >= 0.935
-    assert widening.max() <= 1.035
+    assert coverage.min() >= 0.939
+    assert widening.max() <= 1.055
 
 
 def test_paired_difference_of_a_worked_example() -> None:
-    # 8 against 3 of 48: cells 8.5 and 3.5 of 50, difference 0.1, variance (0.24 - 0.01) / 50 = 0.0046,
-    # half-width 1.959964 * 0.0678233 = 0.1329312.
+    # 8 against 3 of 48: one more of each of 50 are 9 and 4, difference 0.1, variance (0.26 - 0.01) / 50 = 0.005,
+    # half-width 1.959964 * 0.0707107 = 0.1385904.
     low, high = paired_difference_interval(8, 3, 48)
 
-    assert float(low) == pytest.approx(0.1 - 0.1329312, abs=1e-6)
-    assert float(high) == pytest.approx(0.1 + 0.1329312, abs=1e-6)
+    assert float(low) == pytest.approx(0.1 - 0.1385904, abs=1e-6)
+    assert float(high) == pytest.approx(0.1 + 0.1385904, abs=1e-6)
 
 
 def test_an_empty_denominator_has_no_interval() -> None:
@@ -89,7 +97,9 @@ def test_single_records_as_groups_give_what_the_counts_give() -> None:
     assert by_groups.design_effect == pytest.approx(1.0, abs=1e-12)
     assert by_groups.n_effective_units == pytest.approx(50)
     assert by_groups.cells.tolist() == counts.tolist()
-    draws = [draw_cells(sample, rng=np.random.default_rng(1)) for sample in (by_groups, CellSample.from_counts(counts))]
+    draws = [
+        draw_cells(sample, rng=np.random.default_rng(1))[0] for sample in (by_groups, CellSample.from_counts(counts))
+    ]
     spreads = [np.std(point_metrics(draw)["cohen_kappa"]) for draw in draws]
     assert spreads[0] == pytest.approx(spreads[1], rel=0.05)
 
@@ -121,7 +131,7 @@ def test_few_units_are_drawn_by_their_own_law_and_not_by_its_normal_limit() -> N
     from scipy.stats import gamma
 
     # one record and half a record of the prior: Gamma(1) + Gamma(1/2) = Gamma(3/2), skewed to the right
-    draws = draw_cells(CellSample.from_counts([1, 0, 0, 0]), rng=np.random.default_rng(0))[:, 0]
+    draws = draw_cells(CellSample.from_counts([1, 0, 0, 0]), rng=np.random.default_rng(0))[0, :, 0]
     for place in (0.1, 0.5, 2.0):
         assert np.mean(draws < place) == pytest.approx(gamma.cdf(place, 1.5), abs=0.02)
 
@@ -138,7 +148,8 @@ def test_the_normal_limit_draws_no_negative_cell() -> None:
 def test_percentiles_are_read_as_far_out_as_the_figure_s_freedom_demands() -> None:
     # three heavy units among forty light ones: little is known of the spread, however many units there are
     sample = CellSample.from_units(np.vstack([np.repeat(np.eye(4), [20, 15, 3, 2], axis=0), 12 * np.eye(4)[:3]]))
-    freedom = degrees_of_freedom(sample)["mcc"]
+    smoothed = sample.cells + 0.5 * sample.design_effect
+    freedom = degrees_of_freedom(sample.vectors, sample.multiplicities, smoothed, point_metrics)["mcc"]
     assert freedom + 1 < sample.n_effective_units
     draws = point_metrics(draw_cells(sample, rng=np.random.default_rng(0)))["mcc"]
     assert metric_intervals(sample)["mcc"] == pytest.approx(percentiles(draws, expanded_tail(freedom + 1)))
@@ -173,20 +184,9 @@ def test_no_hit_and_no_miss_leave_their_end_open() -> None:
     assert float(jeffreys_interval(50, 50)[1]) == 1
 
 
-def test_the_mean_of_zeros_and_ones_has_the_interval_of_a_proportion() -> None:
-    assert mean_interval(30.0, 30.0, 50) == pytest.approx(tuple(map(float, proportion_interval(30, 50))))
-
-
-def test_equal_values_do_not_make_a_mean_certain() -> None:
-    # fifty halves and one more value of variance 1/4: 0.25 / 50 each, as of a proportion among 50 times 50
-    assert mean_interval(25.0, 12.5, 50) == pytest.approx(tuple(map(float, proportion_interval(1250, 2500))))
-    low, high = mean_interval(50.0, 50.0, 50)
-
-    assert low < 0.96
-    assert high == 1
-
-
-RATES = [(0.75, 0.65), (0.9, 0.8), (0.97, 0.95)]  # recall and specificity of a weak, a good and an excellent judge
+NEXT_TO_PERFECT = (0.99, 0.99)
+# Recall and specificity of judges: one that knows nothing, a weak, a good, an excellent and a next to perfect one.
+RATES = [(0.5, 0.5), (0.75, 0.65), (0.9, 0.8), (0.97, 0.95), NEXT_TO_PERFECT]
 PERCENTILES = {"f1_score", "balanced_accuracy", "mcc", "cohen_kappa", "gwet_ac1", "bias"}
 
 
@@ -250,7 +250,10 @@ def _rival_intervals(cells: Floats, rng: np.random.Generator) -> Iterator[tuple[
 @pytest.mark.parametrize("prevalence", [0.5, 0.9])
 @pytest.mark.parametrize("rates", RATES)
 def test_intervals_cover_and_are_narrow(n: int, prevalence: float, rates: tuple[float, float]) -> None:
-    """4,000 samples; no interval of a rival that covers as well may be narrower by more than the factor 1.15."""
+    """4,000 samples; no interval of a rival that covers as well may be narrower by more than the factor 1.15.
+
+    With a judge that is next to perfect rivals cover by luck only: they are points wherever no record is misjudged.
+    """
     shares = _shares(prevalence, rates)
     truths = {name: float(value) for name, value in point_metrics(shares).items()}
     truths["standardised_kappa"] = sum(rates) - 1  # kappa at prevalence 1/2 is TPR + TNR - 1
@@ -265,6 +268,8 @@ def test_intervals_cover_and_are_narrow(n: int, prevalence: float, rates: tuple[
 
     coverage = {name: ours.coverage(name) for name in truths}
     assert {name: value for name, value in coverage.items() if value < 0.935} == {}
+    if rates == NEXT_TO_PERFECT:
+        return
     widths = {
         (rival, name): ours.mean_width(name) / tally.mean_width(name)
         for rival, tally in rivals.items()
@@ -353,22 +358,6 @@ def test_intervals_over_weights_and_groups_cover_and_are_narrow(n: int, sizes: t
             for prevalence, tally in zip(ours, both, strict=True)
         }
         assert {key: value for key, value in wider.items() if value > 1.15} == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n_votes", [3, 5])
-@pytest.mark.parametrize("n", SIZES)
-def test_intervals_of_repeat_stability_cover(n: int, n_votes: int) -> None:
-    rng = np.random.default_rng(n)
-
-    def vote_shares(shape: tuple[int, ...]) -> Floats:
-        accepts = rng.binomial(n_votes, rng.beta(8, 1, size=shape)) / n_votes
-        return np.maximum(accepts, 1 - accepts)
-
-    truth = float(vote_shares((2_000_000,)).mean())
-    intervals = [mean_interval(float(s.sum()), float((s**2).sum()), n) for s in vote_shares((4000, n))]
-
-    assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.935
 
 
 @pytest.mark.parametrize("cells", [(25, 25, 0, 0), (0, 0, 25, 25), (50, 0, 0, 0), (1, 1, 0, 0), (0, 3, 0, 1)])

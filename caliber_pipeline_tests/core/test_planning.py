@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caliber_pipeline.core.agreement import point_metrics
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import CellSample, metric_intervals
 from caliber_pipeline.core.planning import (
     draw_sample,
@@ -47,9 +48,9 @@ def test_the_planned_number_of_labels_gives_the_planned_interval() -> None:
 
 
 def test_kappa_cannot_be_planned_where_it_is_undefined() -> None:
-    with pytest.raises(ValueError, match="kappa is undefined"):
+    with pytest.raises(InputError, match="kappa is undefined"):
         kappa_variance([1, 0, 0, 0])
-    with pytest.raises(ValueError, match=r"the half-width is 0; give a number above 0"):
+    with pytest.raises(InputError, match=r"the half-width is 0; give a number above 0"):
         labels_for_half_width([0.25] * 4, 0)
 
 
@@ -88,8 +89,39 @@ def test_the_planned_number_of_labels_confirms_the_gain() -> None:
     assert labels_for_gain(0.0001, 0.2, max_labels=1000) is None
 
 
+def test_the_planned_number_is_enough_where_power_is_a_sawtooth() -> None:
+    n = labels_for_gain(0.3, 1.0)
+
+    assert n is not None
+    assert power_of_gain(n, 0.3, 1.0) >= 0.8
+    assert power_of_gain(n - 1, 0.3, 1.0) < 0.8
+
+
+def test_up_to_the_most_labels_every_number_is_looked_at() -> None:
+    n = labels_for_gain(0.05, 0.2)
+
+    assert n is not None
+    assert 512 < n < 800
+    assert labels_for_gain(0.05, 0.2, max_labels=800) == n
+    assert labels_for_gain(0.05, 0.2, max_labels=512) is None
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5, 0, 0], [0.5, 0.3, 0.2], [0.9, 0.3, 0.1, -0.3], [0, 0, 0, 0]])
+def test_what_no_labels_can_be_planned_for_is_refused(shares: list[float]) -> None:
+    with pytest.raises(InputError, match=r"give the (errors that you expect|four cells true_positives)"):
+        labels_for_half_width(shares, 0.1)
+    with pytest.raises(InputError, match="the design effect is 0"):
+        labels_for_half_width([0.25] * 4, 0.1, design_effect=0)
+    with pytest.raises(InputError, match="n is -1"):
+        power_of_gain(-1, 0.1, 0.2)
+    with pytest.raises(InputError, match="the budget is 0"):
+        sampling_probabilities([0.5, 0.4], 0)
+    with pytest.raises(InputError, match="a probability is not between 0 and 1"):
+        draw_sample([0.5, 1.5], seed=0)
+
+
 def test_a_gain_above_the_discordance_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a gain of 0.3 at a discordance of 0.2 is impossible"):
+    with pytest.raises(InputError, match=r"a gain of 0.3 at a discordance of 0.2 is impossible"):
         power_of_gain(100, 0.3, 0.2)
 
 
@@ -131,9 +163,9 @@ def test_a_plan_names_what_it_chose_in_a_random_order_and_with_which_probability
 
 
 def test_impossible_floors_and_uncertainties_are_refused() -> None:
-    with pytest.raises(ValueError, match="the floor is 0"):
+    with pytest.raises(InputError, match="the floor is 0"):
         sampling_probabilities([0.5], 1, floor=0)
-    with pytest.raises(ValueError, match="finite and at least 0"):
+    with pytest.raises(InputError, match="finite and at least 0"):
         sampling_probabilities([float("nan")], 1)
 
 

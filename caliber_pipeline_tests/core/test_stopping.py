@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
 from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.human_ceiling import compute_people_metrics
 from caliber_pipeline.core.intervals import CellSample, metric_intervals
 from caliber_pipeline.core.stopping import (
     TOLERANCE,

@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, compute_people_metrics
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
 from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.criteria import Clause, Criteria
 from caliber_pipeline.core.gate import compare_versions
+from caliber_pipeline.core.human_ceiling import compute_people_metrics
 from caliber_pipeline.core.optimized_criteria import decide_version
 from caliber_pipeline.core.proposals import EarlierProposal, Proposal
 from caliber_pipeline.core.stopping import LoopSettings, find_stop, measure_alignment

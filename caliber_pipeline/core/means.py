@@ -1,0 +1,85 @@
+"""Means of values whose records come in groups or weigh unequally: their variance, and their interval."""
+
+import numpy as np
+import numpy.typing as npt
+
+from caliber_pipeline.core.agreement import Floats
+from caliber_pipeline.core.intervals import CONFIDENCE, Interval, normal_quantile, proportion_interval
+
+
+def mean_interval(values: Floats, groups: npt.ArrayLike | None = None, weights: Floats | None = None) -> Interval:
+    """95 % interval of the mean of values in [0, 1].
+
+    `proportion_interval` at the size at which a proportion would vary as much as the mean does; one further value of
+    full variance keeps equal values from looking certain.
+
+    Args:
+        values: Shape (n,), n at least 1.
+        groups: Groups of the records, where records of a group are alike.
+        weights: 1 / inclusion probability, where the records were sampled actively.
+    """
+    n, given = values.size, np.ones(values.size) if weights is None else weights
+    order = np.lexsort((given, values))  # so that the order of records changes no bit of the sums
+    values, shares = values[order], normalised_weights(given[order])
+    groups = None if groups is None else np.asarray(groups)[order]
+    mean = float(np.average(values, weights=shares))
+    spread = mean * (1 - mean)
+    variance = weighted_variance(values, shares) + spread / n
+    n_equivalent = n * max(spread / variance, 1.0) if variance > 0 else float(n)
+    n_equivalent /= design_effect(values, groups, shares) * t_widening(values, groups, shares, CONFIDENCE) ** 2
+    low, high = proportion_interval(mean * n_equivalent, n_equivalent)
+    return float(low), float(high)
+
+
+def normalised_weights(weights: Floats) -> Floats:
+    """Weights of mean 1."""
+    return np.asarray(weights / weights.mean())
+
+
+def weighted_variance(values: Floats, weights: Floats) -> float:
+    """Mean squared distance from the weighted mean."""
+    return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
+
+
+def design_effect(values: Floats, groups: npt.ArrayLike | None, weights: Floats) -> float:
+    """How many times larger groups and weights make the variance of a mean, never below 1.
+
+    From the sums over groups: Cochran (1977), Sampling Techniques, 6.4 (a ratio) and 9A. Where all values are equal
+    nothing shows how alike members of a group are, and they are taken to be copies.
+    """
+    single = weighted_variance(values, weights) * values.size
+    if single <= 0:
+        return max(1.0, float((_sums(weights, groups) ** 2).sum() / weights.sum()))
+    squares = _squared_sums(values, groups, weights)
+    variance = float(squares.sum()) * (1.0 if groups is None else squares.size / max(squares.size - 1, 1))
+    return max(1.0, variance / single)
+
+
+def t_widening(values: Floats, groups: npt.ArrayLike | None, weights: Floats, confidence: float) -> float:
+    """How many times wider than a normal interval one of a mean is, whose variance few heavy groups tell.
+
+    A t with Satterthwaite's (1946, Biometrics Bull. 2:110-114) degrees of freedom. At least 1, which it is for single
+    records of equal weight.
+    """
+    from scipy.special import stdtrit
+
+    squares = _squared_sums(values, groups, weights)
+    if squares.size == values.size and (weights == weights[0]).all():
+        return 1.0
+    spread = float((squares**2).sum()) - float(squares.sum()) ** 2 / squares.size
+    freedom = 2 * float(squares.sum()) ** 2 / spread if spread > 0 else np.inf
+    freedom = max(1.0, min(freedom, squares.size - 1))
+    return float(stdtrit(freedom, (1 + confidence) / 2)) / normal_quantile(confidence)
+
+
+def _squared_sums(values: Floats, groups: npt.ArrayLike | None, weights: Floats) -> Floats:
+    """Per group, the weighted sum of distances from the mean, squared; sorted."""
+    distances = weights * (values - np.average(values, weights=weights))
+    return np.sort(_sums(distances, groups) ** 2)
+
+
+def _sums(values: Floats, groups: npt.ArrayLike | None) -> Floats:
+    """By group; the values as they are where there are none."""
+    if groups is None:
+        return values
+    return np.bincount(np.unique(np.asarray(groups), return_inverse=True)[1], weights=values).astype(np.float64)
