@@ -45,8 +45,8 @@ def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         lines += [(i, line) for i, event in recent if (line := describe_event(event, context.instance)) is not None]
     upto = min(seen)
     texts = [line for i, line in sorted(lines) if i <= upto]
-    if texts:
-        post_webhook(url, "\n".join(texts))
+    for message in join_lines(texts):
+        post_webhook(url, message)
     context.update_cursor(str(upto))
     return dg.SkipReason(f"{len(texts)} alerts posted" if texts else "nothing to tell")
 
@@ -85,13 +85,30 @@ def _failure_reasons(happened: dg.DagsterEvent) -> Iterator[str]:
         yield " ".join((words if is_named else error.message).split())
 
 
+def join_lines(lines: list[str]) -> Iterator[str]:
+    """The lines in as few messages as Slack shows whole, so that none is lost where many things fail at once."""
+    message = ""
+    for line in lines:
+        if message and len(_escape(f"{message}\n{line}")) > MAX_CHARS:
+            yield message
+            message = line
+        else:
+            message = f"{message}\n{line}" if message else line
+    if message:
+        yield message
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def post_webhook(url: str, text: str) -> None:
     """Post a text as Slack's incoming webhooks take it: {"text": …}.
 
     Raises:
         RuntimeError: it was not accepted. The URL, which is a secret, is not in the message.
     """
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = _escape(text)
     body = json.dumps({"text": escaped if len(escaped) <= MAX_CHARS else escaped[: MAX_CHARS - 1] + "…"}).encode()
     if not url.startswith(("https://", "http://")):
         raise RuntimeError(f"{WEBHOOK_VARIABLE} is no http(s) address")

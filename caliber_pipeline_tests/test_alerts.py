@@ -159,6 +159,27 @@ def test_an_unreachable_webhook_is_an_error_without_its_address(receiver: Receiv
         post_webhook("file:///etc/passwd", "hello")
 
 
+def test_many_alerts_at_once_come_in_several_messages_and_none_is_lost(
+    receiver: Receiver, instance: dg.DagsterInstance
+) -> None:
+    @dg.multi_asset_check(specs=[dg.AssetCheckSpec(f"check_{i:02d}", asset="fragile") for i in range(40)])
+    def many() -> Iterator[dg.AssetCheckResult]:
+        for i in range(40):
+            yield dg.AssetCheckResult(
+                passed=False, asset_key="fragile", check_name=f"check_{i:02d}", description="<" * 30
+            )
+
+    cursor, _ = tick(instance, None)
+    dg.materialize([fragile, many], instance=instance)
+    _, message = tick(instance, cursor)
+
+    assert message == "40 alerts posted"
+    assert len(receiver.texts) > 1
+    assert max(map(len, receiver.texts)) <= MAX_CHARS
+    lines = [line for text in receiver.texts for line in text.splitlines()]
+    assert sorted(line.split()[2] for line in lines) == [f"check_{i:02d}" for i in range(40)]
+
+
 def test_long_texts_are_cut_to_what_slack_shows(receiver: Receiver) -> None:
     post_webhook(receiver.url, "x" * 10_000)
 
