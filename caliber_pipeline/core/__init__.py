@@ -5,9 +5,9 @@ A stage is a module of its asset's name; the modules behind it stand below it, i
 * Every stage: `schemas`, `conforming`, `errors`, `arguments`, `criteria`, `fingerprints`, `column_lineage`.
 * `records`: `columns`, `column_names`, `splits`.
 * `annotations`: `annotation_events`, `annotation_formats`, `judged_texts`, `staleness`.
-* `annotator_agreement`: `annotators`.
+* `annotator_agreement`: `annotators`, `human_ceiling`.
 * `judge_scores`: `judge_prompt`, `judge_reply`, `verdicts`, `pricing`, `usage`.
-* `alignment_metrics`: `agreement`, `intervals`, `weights`, `planning`, `estimation`, `abstention`.
+* `alignment_metrics`: `agreement`, `intervals`, `means`, `weights`, `planning`, `estimation`, `abstention`.
 * `drift`.
 * `patterns`: `notes`, `fault_kinds`, `clustering`, `consensus_clustering`, `stability`, `themes`, `keywords`,
   `theme_prompts`, `pattern_map`.

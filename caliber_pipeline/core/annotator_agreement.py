@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caliber_pipeline.core.agreement import to_optional
 from caliber_pipeline.core.annotators import (
     Ratings,
     annotator_biases,
     build_ratings,
     fit_dawid_skene,
-    krippendorff_alpha,
     pairwise_agreement,
     retest_agreement,
 )
 from caliber_pipeline.core.arguments import accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.human_ceiling import alpha_with_interval
+from caliber_pipeline.core.intervals import proportion_interval
 from caliber_pipeline.core.schemas import ANNOTATOR_AGREEMENT
 
 EVERYBODY = "(all)"
@@ -41,15 +41,13 @@ def describe_annotators(annotations: pd.DataFrame, *, seed: int = 0) -> pd.DataF
 
 
 def _pairs(ratings: Ratings, seed: int) -> Iterator[dict[str, Any]]:
-    several = ratings.n_raters >= 2
-    alpha = to_optional(float(krippendorff_alpha(ratings.n_accepts, ratings.n_raters)))
-    reason = None if alpha is not None else "no two annotators share a record, or all gave one verdict"
-    yield _row(EVERYBODY, None, "krippendorff_alpha", alpha, None, None, int(several.sum()), reason)
+    alpha = alpha_with_interval(ratings, seed=seed)
+    yield _row(EVERYBODY, None, alpha.metric, alpha.value, alpha.ci_low, alpha.ci_high, alpha.n, alpha.reason)
     for pair in pairwise_agreement(ratings, seed=seed).to_dict("records"):
         kappa, low, high = (_optional(pair[name]) for name in ("cohen_kappa", "ci_low", "ci_high"))
         reason = None if kappa is not None else "both give one and the same verdict throughout"
         yield _row(pair["annotator"], pair["other"], "cohen_kappa", kappa, low, high, pair["n"], reason)
-        yield _row(pair["annotator"], pair["other"], "agreement", pair["agreement"], None, None, pair["n"], None)
+        yield _share(pair["annotator"], pair["other"], "agreement", pair["agreement"], pair["n"])
 
 
 def _single(ratings: Ratings, annotations: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -59,13 +57,18 @@ def _single(ratings: Ratings, annotations: pd.DataFrame) -> Iterator[dict[str, A
         name, n = row["annotator"], int(row["n"])
         bias, low, high = (_optional(row[key]) for key in ("bias", "ci_low", "ci_high"))
         reason = None if bias is not None else "nobody else judged these records"
-        yield _row(name, None, "accept_rate", row["accept_rate"], None, None, n, None)
+        yield _share(name, None, "accept_rate", row["accept_rate"], n)
         yield _row(name, None, "bias", bias, low, high, int(row["n_shared"]), reason)
         if is_shared:
             yield _row(name, None, "dawid_skene_recall", float(skills.recall[j]), None, None, n, None)
             yield _row(name, None, "dawid_skene_specificity", float(skills.specificity[j]), None, None, n, None)
     for row in retest_agreement(annotations).to_dict("records"):
         yield _row(row["annotator"], None, "retest", row["agreement"], row["ci_low"], row["ci_high"], row["n"], None)
+
+
+def _share(annotator: str, other: str | None, metric: str, share: float, n: int) -> dict[str, Any]:
+    low, high = proportion_interval(share * n, n)
+    return _row(annotator, other, metric, share, float(low), float(high), n, None)
 
 
 def _optional(value: float | None) -> float | None:

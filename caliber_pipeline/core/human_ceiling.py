@@ -151,6 +151,12 @@ def people_figures(
     return [*figures, *_alt_test(shared, judge)]
 
 
+def alpha_with_interval(ratings: Ratings, *, seed: int = 0) -> Figure:
+    """Krippendorff's alpha among all annotators, over all records that two judged at least."""
+    any_judge = np.zeros(len(ratings.record_ids))  # none is asked how far people agree
+    return people_figures(ratings, any_judge, seed=seed)[0]
+
+
 def _alt_test(shared: Ratings, judge: Floats) -> list[Figure]:
     test, n = run_alt_test(shared, judge), len(judge)
     values = (test.winning_rate, test.advantage)

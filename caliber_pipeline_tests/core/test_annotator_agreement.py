@@ -27,6 +27,10 @@ def test_people_are_described_alone_in_pairs_and_together() -> None:
     assert value("(all)", "krippendorff_alpha") == pytest.approx(0.125)
     assert 0 < float(str(value("ben", "dawid_skene_recall"))) < 1
     assert "gold" not in set(table["annotator"])
+    told = table[
+        table["metric"].isin(["krippendorff_alpha", "cohen_kappa", "agreement", "accept_rate", "bias", "retest"])
+    ]
+    assert ((told["ci_low"] <= told["value"]) & (told["value"] <= told["ci_high"])).all()
 
 
 def test_one_annotator_alone_has_no_agreement_and_gold_alone_has_no_rows() -> None:
