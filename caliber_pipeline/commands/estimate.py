@@ -138,6 +138,8 @@ def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abs
         f"records; {estimate.n_labels} labels of dev and test correct it. Labels alone would take "
         f"{estimate.n_equivalent:.0f} for as short an interval.",
     ]
+    if estimate.caution is not None:
+        lines.append(f"{estimate.caution[0].upper()}{estimate.caution[1:]}.")
     if result["n_groups"] < MIN_GROUPS:
         lines.append(f"The labels are of only {result['n_groups']} groups: the interval may be too narrow.")
     if result["n_failed"] or result["n_rejected_rows"]:

@@ -16,6 +16,8 @@ RANDOM_SAMPLE: Final = "random_sample"
 LABEL_SHIFT: Final = "label_shift"
 MIN_LABELS: Final = 20  # with fewer, no correction by the judge can be told from noise
 MIN_OF_EACH: Final = 5  # with fewer accepts or rejects, TPR or TNR is anybody's guess
+# Where a judge is no better than it has to look to be used, it is used where luck makes it look better (simulated).
+UNSHOWN: Final = "the labels do not show that the judge is better than chance: the interval may be too narrow"
 MIN_YOUDEN: Final = 0.1  # TPR + TNR - 1 below which the correction divides by next to nothing
 
 
@@ -34,6 +36,7 @@ class RateEstimate:
         n_unlabeled: Unlabelled records used.
         judge_weight: How far the judge's verdicts are used, 0 (labels alone) to 1; None for label_shift.
         n_equivalent: Labels alone that would give as short an interval.
+        caution: Why the interval may be too narrow; None where nothing speaks for that.
     """
 
     assumption: str
@@ -46,6 +49,7 @@ class RateEstimate:
     n_unlabeled: int
     judge_weight: float | None
     n_equivalent: float
+    caution: str | None = None
 
 
 @accepts(confidence=SHARE)
@@ -163,6 +167,7 @@ def estimate_under_label_shift(
         * z**2
         * (centre * recall * (1 - recall) / n_recall - (1 - centre) * specificity * (1 - specificity) / n_specificity)
     )
+    errors_of_rates = np.sqrt(recall * (1 - recall) / n_recall + specificity * (1 - specificity) / n_specificity)
     half = z * np.sqrt(_corrected_variance(rate, n_rate, recall, n_recall, specificity, n_specificity, centre))
     half *= means.t_widening(errors, groups, shares, confidence)
     low, high = np.clip([centre + shift - half, centre + shift + half], 0.0, 1.0)
@@ -177,6 +182,7 @@ def estimate_under_label_shift(
         n_unlabeled=n,
         judge_weight=None,
         n_equivalent=_equivalent_size(value, float(error**2), 1),
+        caution=UNSHOWN if youden <= z * errors_of_rates else None,
     )
 
 

@@ -105,6 +105,17 @@ def test_label_shift_is_refused_for_a_judge_near_chance_and_for_labels_of_one_ki
         estimate_under_label_shift([1] * 30, [1] * 30, OTHERS)
 
 
+def test_a_judge_that_is_not_shown_to_be_better_than_chance_is_marked() -> None:
+    # TPR 0.75 of 40, TNR 0.5 of 10: 0.25 above chance, with a standard error of 0.16
+    human, judge = np.repeat([1, 1, 0, 0], [30, 10, 5, 5]), np.repeat([1, 0, 0, 1], [30, 10, 5, 5])
+
+    few = estimate_under_label_shift(human, judge, OTHERS)
+    many = estimate_under_label_shift(np.tile(human, 10), np.tile(judge, 10), OTHERS)
+
+    assert few.caution == "the labels do not show that the judge is better than chance: the interval may be too narrow"
+    assert many.caution is None
+
+
 def test_too_few_labels_or_no_unlabelled_record_are_refused() -> None:
     with pytest.raises(InputError, match="3 labelled and judged records; label at least 20"):
         estimate_from_random_sample([1, 0, 1], [1, 0, 1], OTHERS)
