@@ -16,8 +16,7 @@ RANDOM_SAMPLE: Final = "random_sample"
 LABEL_SHIFT: Final = "label_shift"
 MIN_LABELS: Final = 20  # with fewer, no correction by the judge can be told from noise
 MIN_OF_EACH: Final = 5  # with fewer accepts or rejects, TPR or TNR is anybody's guess
-# Where a judge is no better than it has to look to be used, it is used where luck makes it look better (simulated).
-UNSHOWN: Final = "the labels do not show that the judge is better than chance: the interval may be too narrow"
+CONTRADICTED: Final = "the judge accepts more or less than its rates on the labels allow: the assumption does not hold"
 MIN_YOUDEN: Final = 0.1  # TPR + TNR - 1 below which the correction divides by next to nothing
 
 
@@ -36,7 +35,7 @@ class RateEstimate:
         n_unlabeled: Unlabelled records used.
         judge_weight: How far the judge's verdicts are used, 0 (labels alone) to 1; None for label_shift.
         n_equivalent: Labels alone that would give as short an interval.
-        caution: Why the interval may be too narrow; None where nothing speaks for that.
+        caution: Why not to trust it; None where nothing speaks against it.
     """
 
     assumption: str
@@ -126,9 +125,11 @@ def estimate_under_label_shift(
 ) -> RateEstimate:
     """Correct the judge's rate by its TPR and TNR; assumes that these are in production what they are on the labels.
 
-    Rogan & Gladen (1978), Am. J. Epidemiol. 107:71-76: (q + TNR - 1) / (TPR + TNR - 1). The interval is that of Lang &
-    Reiczigel (2014), Prev. Vet. Med. 113:13-22, which has the variance of all three inputs. Labels must come from dev
-    and test, as the criteria were written with train in view.
+    Rogan & Gladen (1978), Am. J. Epidemiol. 107:71-76: (q + TNR - 1) / (TPR + TNR - 1). The interval is Fieller's
+    (1954, J. R. Stat. Soc. B 16:175-185) of this ratio, with the variance of all three inputs: all rates for which q is
+    no surprise; from 0 to 1 where the labels do not show that the judge is better than chance. The inputs are adjusted
+    as by Lang & Reiczigel (2014), Prev. Vet. Med. 113:13-22, whose own interval covers 90 % beside a weak judge and few
+    rejects (simulated). Labels must come from dev and test, as the criteria were written with train in view.
 
     Raises:
         InputError: there are too few labels of a kind, no unlabelled record, the judge is hardly better than chance, or
@@ -161,28 +162,23 @@ def estimate_under_label_shift(
     rate, n_rate = (n * rate + z**2 / 2) / (n + z**2), n + z**2
     recall, n_recall = (hits + 1) / (n_accepts + 2), n_accepts + 2
     specificity, n_specificity = (correct_rejects + 1) / (n_rejects + 2), n_rejects + 2
-    centre = (rate + specificity - 1) / (recall + specificity - 1)
-    shift = (
-        2
-        * z**2
-        * (centre * recall * (1 - recall) / n_recall - (1 - centre) * specificity * (1 - specificity) / n_specificity)
+    variances = tuple(
+        share * (1 - share) / size for share, size in ((rate, n_rate), (recall, n_recall), (specificity, n_specificity))
     )
-    errors_of_rates = np.sqrt(recall * (1 - recall) / n_recall + specificity * (1 - specificity) / n_specificity)
-    half = z * np.sqrt(_corrected_variance(rate, n_rate, recall, n_recall, specificity, n_specificity, centre))
-    half *= means.t_widening(errors, groups, shares, confidence)
-    low, high = np.clip([centre + shift - half, centre + shift + half], 0.0, 1.0)
+    reach = z * means.t_widening(errors, groups, shares, confidence)
+    low, high = _fieller(rate, recall, specificity, variances, reach)
     return RateEstimate(
         assumption=LABEL_SHIFT,
         value=value,
-        ci_low=float(min(low, value)),
-        ci_high=float(max(high, value)),
+        ci_low=float(np.clip(low, 0.0, value)),
+        ci_high=float(np.clip(high, value, 1.0)),
         standard_error=float(error),
         judge_rate=judge_rate,
         n_labels=labels.size,
         n_unlabeled=n,
         judge_weight=None,
         n_equivalent=_equivalent_size(value, float(error**2), 1),
-        caution=UNSHOWN if youden <= z * errors_of_rates else None,
+        caution=CONTRADICTED if low > 1 or high < 0 else None,
     )
 
 
@@ -223,6 +219,21 @@ def _smoothed_variance(labels: Floats, judged: Floats, weight: float, shares: Fl
     values = np.append(labels - weight * judged, [1 - weight, 0.0, -weight, 1.0])
     amounts = np.append(shares, np.full(4, JEFFREYS))
     return means.weighted_variance(values, amounts) / float(amounts.sum())
+
+
+def _fieller(
+    rate: float, recall: float, specificity: float, variances: tuple[float, ...], reach: float
+) -> tuple[float, float]:
+    """The shares x at which rate - (x recall + (1 - x) (1 - specificity)) is within reach of its standard errors."""
+    of_rate, of_recall, of_specificity = variances
+    slope, excess = recall + specificity - 1, rate + specificity - 1
+    square = slope**2 - reach**2 * (of_recall + of_specificity)
+    if slope <= 0 or square <= 0:
+        return 0.0, 1.0
+    centre = slope * excess - reach**2 * of_specificity
+    rest = excess**2 - reach**2 * (of_rate + of_specificity)
+    half = np.sqrt(centre**2 - square * rest)
+    return (centre - half) / square, (centre + half) / square
 
 
 def _corrected_variance(

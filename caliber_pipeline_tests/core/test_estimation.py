@@ -105,15 +105,38 @@ def test_label_shift_is_refused_for_a_judge_near_chance_and_for_labels_of_one_ki
         estimate_under_label_shift([1] * 30, [1] * 30, OTHERS)
 
 
-def test_a_judge_that_is_not_shown_to_be_better_than_chance_is_marked() -> None:
+def test_the_interval_under_label_shift_is_fiellers() -> None:
+    # TPR 97 of 100, TNR 74 of 98, q 480 of 1,000; adjusted: 98 / 102, 75 / 100 and (480 + 1.92073) / 1003.84146
+    human, judge = np.repeat([1, 1, 0, 0], [97, 3, 74, 24]), np.repeat([1, 0, 0, 1], [97, 3, 74, 24])
+
+    estimate = estimate_under_label_shift(human, judge, np.repeat([1, 0], [480, 520]))
+
+    # At both ends the rate is 1.96 standard errors from what it would be there.
+    for share in (estimate.ci_low, estimate.ci_high):
+        distance = 0.480077 - share * 98 / 102 - (1 - share) * 0.25
+        variance = 0.480077 * 0.519923 / 1003.84146 + share**2 * 98 * 4 / 102**3 + (1 - share) ** 2 * 0.75 * 0.25 / 100
+        assert abs(distance) == pytest.approx(1.959964 * variance**0.5, abs=1e-5)
+
+
+def test_a_judge_that_is_not_shown_to_be_better_than_chance_leaves_every_rate_open() -> None:
     # TPR 0.75 of 40, TNR 0.5 of 10: 0.25 above chance, with a standard error of 0.16
     human, judge = np.repeat([1, 1, 0, 0], [30, 10, 5, 5]), np.repeat([1, 0, 0, 1], [30, 10, 5, 5])
 
-    few = estimate_under_label_shift(human, judge, OTHERS)
-    many = estimate_under_label_shift(np.tile(human, 10), np.tile(judge, 10), OTHERS)
+    estimate = estimate_under_label_shift(human, judge, OTHERS)
 
-    assert few.caution == "the labels do not show that the judge is better than chance: the interval may be too narrow"
-    assert many.caution is None
+    assert (estimate.ci_low, estimate.ci_high) == (0, 1)
+
+
+def test_a_rate_that_the_judge_cannot_have_contradicts_the_assumption() -> None:
+    human, judge = np.repeat([1, 1, 0, 0], [80, 20, 90, 10]), np.repeat([1, 0, 0, 1], [80, 20, 90, 10])
+
+    impossible = estimate_under_label_shift(human, judge, np.ones(1000))  # were all acceptable, it would accept 80 %
+    possible = estimate_under_label_shift(human, judge, OTHERS)
+
+    assert (impossible.value, impossible.ci_high) == (1, 1)
+    assert impossible.caution is not None
+    assert impossible.caution.endswith("the assumption does not hold")
+    assert possible.caution is None
 
 
 def test_too_few_labels_or_no_unlabelled_record_are_refused() -> None:
@@ -155,7 +178,7 @@ def _judge(truth: Floats, rates: tuple[float, float], rng: np.random.Generator) 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 200, 1000])
 @pytest.mark.parametrize("prevalence", [0.5, 0.9])
-@pytest.mark.parametrize("rates", [(0.75, 0.65), (0.9, 0.8), (0.97, 0.95)])
+@pytest.mark.parametrize("rates", [(0.93, 0.37), (0.75, 0.65), (0.9, 0.8), (0.97, 0.95)])
 def test_both_intervals_cover(n: int, prevalence: float, rates: tuple[float, float]) -> None:
     """4,000 productions of 2,000 records; under label shift production accepts 0.7 whatever the labels' share."""
     rng = np.random.default_rng(n)
