@@ -261,6 +261,19 @@ def test_work_goes_on_while_the_server_is_away_and_arrives_once_it_is_back(serve
     assert server.store.history()["event_id"].is_unique
 
 
+def test_a_search_without_a_connection_claims_nothing_and_is_answered_once_it_is_back(
+    server: PageServer, open_page: Open
+) -> None:
+    page = open_page(server, "ada")
+    server.stop()
+    page.fill("#search", "number 17")
+    expect(page.locator("#nothing-text")).to_have_text("The records come as soon as the server answers.")
+    expect(page.locator("#notice")).to_contain_text("No connection to the server.")
+    server.start()
+    at(page, "r17")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 def test_a_lost_answer_does_not_double_what_was_stored(server: PageServer, open_page: Open) -> None:
     page = open_page(server, "ada")
     lost: list[int] = []

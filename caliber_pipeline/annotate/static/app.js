@@ -12,6 +12,7 @@ const TRAIL = 200;
 const UNDOS = 100;
 const NOTE_PAUSE_MS = 1500;
 const SEARCH_PAUSE_MS = 300;
+const RETRY_MS = 3000;
 const OPEN = { status: "open", score: null, is_skipped: false, notes: null, severity: null };
 const VERDICTS = { accepted: "✓ Accepted", rejected: "✕ Rejected", skipped: "Skipped", open: "" };
 
@@ -28,6 +29,7 @@ let looking = null;
 let walks = 0; // steps and changes of view under way; while there are any, no key judges what is still shown
 let opened = Promise.resolve();
 let isOffline = false;
+let isUnanswered = false; // nobody could be asked for the records of the view
 
 const current = () => trail[place] ?? null;
 const stateOf = (record) => states.get(record.id) ?? OPEN;
@@ -192,6 +194,7 @@ async function go(step) {
   window.scrollTo(0, 0);
 }
 
+// Resolves to whether the server answered, where it had to be asked.
 async function goOn() {
   ahead = ahead.filter(belongs);
   const isAnswered = ahead.length > 0 || (await lookAhead());
@@ -203,6 +206,7 @@ async function goOn() {
     place = trail.length;
   }
   if (ahead.length < AHEAD / 2) lookAhead();
+  return isAnswered;
 }
 
 async function goBack() {
@@ -254,10 +258,13 @@ async function openView(chosen, id) {
   if (view !== chosen) return;
   keeper.set("view", view);
   [trail, place, ahead] = [[], -1, []];
-  if (id === null || !(await visit(id))) await goOn();
+  const isAnswered = (id !== null && (await visit(id))) || (await goOn());
   if (view !== chosen) return;
+  if (isUnanswered && isAnswered) notify("");
+  isUnanswered = !isAnswered;
   show();
-  if (ahead.length < AHEAD / 2) lookAhead();
+  if (isUnanswered) setTimeout(() => view === chosen && startView(chosen, id), RETRY_MS);
+  else if (ahead.length < AHEAD / 2) lookAhead();
 }
 
 // ---- showing -----------------------------------------------------------------------------------------------------
@@ -316,9 +323,10 @@ function showState(record) {
 function showNothing() {
   const isSearch = view.q !== "";
   const done = view.filter === "open" && !isSearch ? "Every record is annotated or skipped. Thank you." : "No record here.";
-  byId("nothing-text").textContent = isSearch ? `No record here holds “${view.q}”.` : done;
+  const found = isSearch ? `No record here holds “${view.q}”.` : done;
+  byId("nothing-text").textContent = isUnanswered ? "The records come as soon as the server answers." : found;
   byId("back").hidden = !trail.length;
-  byId("show-all").hidden = view.filter === "all" && !isSearch;
+  byId("show-all").hidden = isUnanswered || (view.filter === "all" && !isSearch);
   byId("show-all").textContent = isSearch && view.filter !== "all" ? "Search in all records" : "Show all records";
 }
 
@@ -329,7 +337,7 @@ function fitNote() {
 }
 
 function notify(text) {
-  byId("notice").textContent = text;
+  if (byId("notice").textContent !== text) byId("notice").textContent = text; // a live region: said once
   byId("notice").hidden = !text;
 }
 
