@@ -272,6 +272,7 @@ def _misalignments(misalignments: pd.DataFrame) -> Row:
         "n_false_positives": int(counts.get("false_positive", 0)),
         "n_false_negatives": int(counts.get("false_negative", 0)),
         "patterns": sorted({row["pattern"] for row in rows if row["pattern"]}),
+        "faults": sorted({row["attribution"] for row in rows}),
     }
 
 

@@ -54,6 +54,10 @@ def test_the_cases_are_filtered_by_kind_split_and_text(chromium: Browser, report
     page.select_option("[name=kind]", "")
     page.select_option("[name=split]", "dev")
     assert 0 < shown.count() < n
+    page.select_option("[name=fault]", "judge error unverified")
+    assert 0 < shown.count() < n
+    page.fill("[name=text]", "people")  # a heading of each case, and in no text
+    expect(page.locator("#filters output")).to_have_text(f"0 of {n}")
     page.fill("[name=text]", "NO SUCH TEXT")
     expect(page.locator("#filters output")).to_have_text(f"0 of {n}")
     page.context.close()
