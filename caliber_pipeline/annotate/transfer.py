@@ -73,7 +73,7 @@ def load_annotation_file(
         table, lines, what = raw.table, raw.lines, "line"
     else:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
             json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except RecursionError as error:
             raise InputError(f"{path}: cannot be read as JSON ({error})") from error

@@ -51,6 +51,15 @@ def test_annotations_go_to_a_file_of_each_format_and_come_back(
     assert "the file exists" in capsys.readouterr().err
 
 
+def test_an_export_that_begins_with_a_byte_order_mark_is_read(assets: Path, tmp_path: Path) -> None:
+    task = {"data": {"record_id": "r00"}, "annotations": [{"result": [
+        {"from_name": "verdict", "type": "choices", "value": {"choices": ["accept"]}}]}]}  # fmt: skip
+    path = tmp_path / "saved_by_an_editor.json"
+    path.write_text(json.dumps([task]), encoding="utf-8-sig")
+    table, _, rejected = load_annotation_file(path, load_records(assets))
+    assert (table["score"].tolist(), rejected) == ([1], [])
+
+
 @pytest.mark.parametrize("format_", ["label-studio", "argilla"])
 def test_a_verdict_of_another_tool_on_another_text_is_rejected(
     assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format_: str
