@@ -38,14 +38,19 @@ def show_patterns(notes: pd.DataFrame, vectors: NDArray[np.floating], patterns: 
         if own.empty:
             continue
         shown = own.head(MAX_SHOWN)
-        title = f"Notes on {polarity}s"
         names = dict(zip(shown["pattern_id"], shown["name"], strict=True))
         own_points = points[points["polarity"] == polarity]
+        title = _title_map(polarity, len(own_points), int((notes["polarity"] == polarity).sum()))
+        others = "Unclustered" if len(own) == len(shown) else "Further patterns, and unclustered"
         metadata[f"patterns_of_{polarity}s"] = show_table(_rows(shown.assign(is_unstable=is_unstable)))
         metadata[f"map_of_{polarity}s"] = dg.MetadataValue.md(
-            embed_picture(render_pattern_map(own_points, names, title=title), title)
+            embed_picture(render_pattern_map(own_points, names, title=title, others=others), title)
         )
     return metadata
+
+
+def _title_map(polarity: str, n_drawn: int, n: int) -> str:
+    return f"Notes on {polarity}s" if n_drawn == n else f"Notes on {polarity}s: {n_drawn:,} of {n:,} are drawn"
 
 
 def show_enrichment(enrichment: pd.DataFrame) -> dg.MetadataValue[Any]:

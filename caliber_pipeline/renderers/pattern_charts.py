@@ -17,13 +17,16 @@ _ROW: Final = 22
 _NAME_LENGTH: Final = 46
 
 
-def render_pattern_map(points: pd.DataFrame, names: Mapping[str, str], *, title: str) -> str:
-    """The notes as dots coloured by pattern, the unclustered hollow and grey, with a legend.
+def render_pattern_map(
+    points: pd.DataFrame, names: Mapping[str, str], *, title: str, others: str = "Unclustered"
+) -> str:
+    """The notes as dots coloured by pattern, the others hollow and grey, with a legend.
 
     Args:
         points: pattern_id, x, y.
-        names: The patterns' names by id, in the legend's order; ids that are not in it are unclustered.
+        names: The patterns' names by id, in the legend's order.
         title: What is shown.
+        others: What the notes of all other ids are called.
     """
     counts = points["pattern_id"].value_counts()
     styles = {key: _style(i) for i, key in enumerate(names)}
@@ -33,7 +36,7 @@ def render_pattern_map(points: pd.DataFrame, names: Mapping[str, str], *, title:
         dots.append(_mark(left, _PLOT - top, styles.get(pattern_id)))
     legend = [(name, int(counts.get(key, 0)), styles[key]) for key, name in names.items()]
     n_rest = int(sum(n for key, n in counts.items() if key not in names))
-    rows = [*legend, ("Unclustered", n_rest, None)] if n_rest else legend
+    rows = [*legend, (others, n_rest, None)] if n_rest else legend
     lines = []
     for i, (name, count, style) in enumerate(rows):
         top = 50 + i * _ROW

@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from caliber_pipeline.assets.evaluation_metadata import CEILING, show_agreement, show_history
 from caliber_pipeline.assets.input_metadata import show_annotators
+from caliber_pipeline.assets.pattern_metadata import MAX_SHOWN, show_patterns
 from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics
 from caliber_pipeline.core.annotator_agreement import describe_annotators
 from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.pattern_map import MAX_POINTS
 
 
 def rows_of(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Dagster's table has no public type
@@ -51,6 +54,28 @@ def test_a_figure_and_its_interval_stay_on_one_line() -> None:
     # 80 of 80: Wilson's lower end is 80 / (80 + 1.96²) = 0.954, Jeffreys' lies above it
     assert cells["accuracy"] == "1.00\N{NO-BREAK SPACE}[0.95,1.00]"
     assert cells["labels missing"] == "0"
+
+
+def test_a_map_tells_what_it_leaves_out() -> None:
+    n_patterns, n_notes = MAX_SHOWN + 1, 2 * MAX_POINTS + 2
+    ids = [f"r{i:05d}" for i in range(n_notes)]
+    notes = pd.DataFrame({"record_id": ids, "text": "t", "polarity": "reject"})
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(ids).tolist()
+    members = [shuffled[i::n_patterns] for i in range(n_patterns)]
+    rows = [{"pattern_id": f"p{i:02d}", "name": f"theme {i}", "record_ids": own} for i, own in enumerate(members)]
+    patterns = pd.DataFrame(rows).assign(
+        polarity="reject",
+        is_unclustered=False,
+        count=[len(own) for own in members],
+        stability=0.9,
+        examples=[["e"]] * n_patterns,
+    )
+    vectors = rng.normal(size=(n_notes, 8))
+    picture = show_patterns(notes, vectors, patterns)["map_of_rejects"].value
+    assert "1,334 of 4,002 are drawn" in picture  # every third
+    assert "Further patterns, and unclustered" in picture
+    assert len(picture.encode()) < 200_000
 
 
 def test_the_history_names_errors_as_the_command_does() -> None:
