@@ -63,13 +63,15 @@ def test_a_map_tells_what_it_leaves_out() -> None:
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(ids).tolist()
     members = [shuffled[i::n_patterns] for i in range(n_patterns)]
-    rows = [{"pattern_id": f"p{i:02d}", "name": f"theme {i}", "record_ids": own} for i, own in enumerate(members)]
+    rows = [
+        {"pattern_id": f"p{i:02d}", "name": f"theme {i}", "record_ids": own, "examples": ["e"]}
+        for i, own in enumerate(members)
+    ]
     patterns = pd.DataFrame(rows).assign(
         polarity="reject",
         is_unclustered=False,
         count=[len(own) for own in members],
         stability=0.9,
-        examples=[["e"]] * n_patterns,
     )
     vectors = rng.normal(size=(n_notes, 8))
     picture = show_patterns(notes, vectors, patterns)["map_of_rejects"].value
