@@ -42,6 +42,8 @@ class DagsterDev:
         self.url = f"http://127.0.0.1:{port}"
         self.folder = folder
         self._log = folder / "dev.log"
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # dagster would ignore SIGTERM along with it
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 command,

@@ -81,6 +81,8 @@ def serve(settings: ServeSettings, *, say: Callable[[str], None] = lambda _line:
         name = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
         url = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
         say(f"Annotating {settings.assets} at {url}  (annotations go to {store.name}; Ctrl+C ends)")
+        if not is_loopback(settings.host):
+            say(f"Others open http://{socket.gethostname()}:{port}/?token=… with the token of CALIBER_ANNOTATE_TOKEN")
         if settings.opens_browser:
             threading.Thread(target=_open_browser, args=(url, settings.token), daemon=True).start()
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")

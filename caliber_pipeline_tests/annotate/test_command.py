@@ -197,6 +197,19 @@ def test_the_command_opens_a_browser_and_serves_the_page_until_interrupted(asset
 
 
 @pytest.mark.slow
+def test_beyond_loopback_the_command_tells_the_link_and_the_page_asks_for_the_token(assets: Path) -> None:
+    token = "a-token-of-24-characters"  # noqa: S105
+    command = Command(assets, "--port", "0", "--host", "0.0.0.0", "--no-open", CALIBER_ANNOTATE_TOKEN=token)  # noqa: S104
+    assert command.process.stderr is not None
+    link = command.process.stderr.readline()
+    assert re.search(r"Others open http://\S+:\d+/\?token=…", link)
+    assert token not in command.said + link
+    with urlopen(command.url, timeout=5) as answer:  # noqa: S310 our own server
+        assert 'id="token"' in answer.read().decode()
+    assert command.end(signal.SIGTERM) in {0, -signal.SIGTERM}
+
+
+@pytest.mark.slow
 def test_a_server_killed_while_people_annotate_has_every_verdict_that_it_acknowledged(assets: Path) -> None:
     sent = 0
     port = "0"
