@@ -12,6 +12,7 @@ from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.ingest import load_annotated
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Champion:
     Attributes:
         version: Its criteria version.
         scored: Its verdicts with labels, as `join_labels` gives them.
-        records: All stored records.
+        records: The stored records that have annotations.
         labels: All labels, as `resolve_labels` gives them.
         provider: Who judged.
         model: With which model.
@@ -53,7 +54,7 @@ def load_champion(project: Project) -> Champion:
     if version is None:
         raise MissingStepError(f"{project.settings.output}: nothing was evaluated yet; run `caliber run` first")
     verdicts = tables.require("judge_scores", version)
-    records, annotations = tables.require("records"), tables.require("annotations")
+    records, annotations = load_annotated(tables), tables.require("annotations")
     for name, table in (("records", records), ("annotations", annotations)):
         if table.attrs[f"{name}_fingerprint"] != verdicts.attrs[f"{name}_fingerprint"]:
             raise MissingStepError(f"the {name} changed after '{version}' was judged; run `caliber run` again")

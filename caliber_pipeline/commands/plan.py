@@ -111,14 +111,19 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
 
 def _choose(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw among the unlabelled records by what the judge is unsure of; the annotation page reads the stored plan."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from caliber_pipeline.champion import judge_others
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.planning import plan_labels
+    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
 
     tables = project.tables
     earlier = tables.load("label_plan")
     n_open = 0 if earlier is None else int((~earlier["record_id"].isin(champion.labels["record_id"])).sum())
-    candidates = champion.records[~champion.records["record_id"].isin(champion.labels["record_id"])]
+    is_labelled = pc.field("record_id").isin(pa.array(champion.labels["record_id"], pa.string(), from_pandas=True))
+    candidates = tables.select("records", columns=JUDGED_COLUMNS, where=~is_labelled)
     candidates = candidates.sort_values("record_id", ignore_index=True)
     if candidates.empty:
         raise InputError("every record is labelled; add records first")

@@ -78,6 +78,7 @@ def test_the_champions_held_out_rows_leave_out_train(output: Path) -> None:
 
     assert champion.version == "v001"
     assert set(champion.held_out["split"]) == {"dev", "test"}
+    assert len(champion.records) == N_LABELLED  # of records that nobody labelled there may be millions
 
 
 def test_a_plan_names_labels_for_an_interval_and_for_a_gain(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
