@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from caliber_pipeline.api.calibrated_judge import CalibratedJudge
+    from caliber_pipeline.stores.shards import StagedTable
     from caliber_pipeline.stores.verdict_cache import VerdictCache
 
 _BLOCK: Final = 16_384  # records judged at a time: memory does not grow with their number
+_MAX_TOLD: Final = 20
 _COUNTS: Final = ("n_records", "n_rejected_records", "n_accepted", "n_rejected", "n_failed", "n_for_people")
 _EXAMPLES = """\
 # what `caliber export` wrote, on new records
@@ -112,8 +114,9 @@ def _score(
         tables = TableStore(folder)
         settings = Settings(records=arguments.records, columns=parse_columns(arguments.column))
         ingested = ingest_records(settings, tables)
-        ingested.place(tables)
         counts["n_rejected_records"] = ingested.rejected.n_rows
+        _tell_rejected(ingested.rejected)
+        ingested.place(tables)
         columns = ["record_id", "query", "output", "reference", "llm_score", "llm_reasoning"]
         for batch in tables.scan("records", columns=columns):
             for start in range(0, batch.num_rows, _BLOCK):
@@ -126,6 +129,14 @@ def _score(
                 counts["n_failed"] += int((verdicts["status"] != "scored").sum())
                 counts["n_for_people"] += int(verdicts["is_abstained"].sum())
                 yield verdicts
+
+
+def _tell_rejected(rejected: "StagedTable") -> None:
+    """Say why rows of the file are no records: nothing that is written tells of them."""
+    for line, reason in rejected.head(_MAX_TOLD, ["line", "reason"]).itertuples(index=False):
+        sys.stderr.write(f"line {line} rejected: {reason}\n")
+    if rejected.n_rows > _MAX_TOLD:
+        sys.stderr.write(f"and {rejected.n_rows - _MAX_TOLD:,} more; `caliber ingest` lists all with their texts\n")
 
 
 def _write(blocks: "Iterator[pd.DataFrame]", path: Path, *, as_parquet: bool) -> None:

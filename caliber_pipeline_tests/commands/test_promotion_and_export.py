@@ -150,10 +150,17 @@ def test_scoring_counts_every_row_that_is_no_record(
 ) -> None:
     judge, records = tmp_path / "judge.json", tmp_path / "records.jsonl"
     call(capsys, "export", "--assets", str(stored), "--to", str(judge), "--version", "v001")
-    records.write_text('{"query": "q", "output": "o", "score": 1}\n{"query": "q"}\n{broken\n', encoding="utf-8")
+    broken = '{"query": "q"}\n' + "{broken\n" * 21
+    records.write_text(f'{{"query": "q", "output": "o", "score": 1}}\n{broken}', encoding="utf-8")
     options = ["--judge", str(judge), "--records", str(records), "--to", str(tmp_path / "verdicts.csv")]
-    counts = call_json(capsys, "score", *options)
-    assert (counts["n_records"], counts["n_rejected_records"]) == (1, 2)
+    assert cli.main(["score", *options]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "line 2 rejected: output is blank"
+    assert told[1].startswith("line 3 rejected: is not JSON: ")
+    assert told[-2:] == [
+        "and 2 more; `caliber ingest` lists all with their texts",
+        "records: 1, rejected records: 22, accepted: 1, rejected: 0, failed: 0, for people: 1",
+    ]
 
 
 async def _score(judge: CalibratedJudge, records: pd.DataFrame) -> pd.DataFrame:
