@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
-from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
+from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch, take_sample
 
 if TYPE_CHECKING:
     import openai
@@ -96,7 +96,13 @@ class BatchFiles:
         import openai
 
         is_alone = not self._folder.load_all()
-        batch = StoredBatch(digest(*requests)[:32], len(requests), datetime.now(UTC).isoformat(), is_alone=is_alone)
+        batch = StoredBatch(
+            name=digest(*requests)[:32],
+            n_requests=len(requests),
+            sent_at=datetime.now(UTC).isoformat(),
+            is_alone=is_alone,
+            sample=take_sample(list(requests)),
+        )
         self._folder.save(batch, requests)
         lines = (
             {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}

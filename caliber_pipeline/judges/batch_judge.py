@@ -255,8 +255,11 @@ class _BatchRun:
         """The batches of an earlier run that hold records of this task."""
         resumed = {}
         for batch in self._folder.load_all():
+            # of other shards there are hundreds: to read all ids of each would take longer the more there are, squared
+            if self._open.isdisjoint(batch.sample):
+                continue
             custom_ids = self._folder.load_custom_ids(batch)
-            if self._open.intersection(custom_ids) and (found := self._files.find_sent(batch)) is not None:
+            if (found := self._files.find_sent(batch)) is not None:
                 resumed[found] = custom_ids
         return resumed
 

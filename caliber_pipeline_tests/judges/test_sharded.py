@@ -18,7 +18,7 @@ from upath import UPath
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
 from caliber_pipeline.core.schemas import JUDGE_SCORES
-from caliber_pipeline.judges import sharded
+from caliber_pipeline.judges import batch_judge, sharded
 from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits, StillUnderWayError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
@@ -26,6 +26,7 @@ from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask, judge_in_shards
 from caliber_pipeline.stores import sharded_work
+from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
 from caliber_pipeline.stores.sharded_work import ShardedWork, ShardProgress, count_shards
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
@@ -138,6 +139,24 @@ def test_a_run_that_does_not_wait_sends_all_and_the_next_takes_what_has_ended(tm
         judged = judge(batched, IDS, tmp_path / "shards", cache=cache)
         assert (len(server.batches), server.n_single) == (16, 0)
     assert judged["status"].tolist() == ["scored"] * 100
+
+
+def test_a_shard_reads_the_ids_of_its_own_batches_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Counting(BatchFolder):
+        def load_custom_ids(self, batch: StoredBatch) -> tuple[str, ...]:
+            read.append(batch.name)
+            return super().load_custom_ids(batch)
+
+    monkeypatch.setattr(batch_judge, "BatchFolder", Counting)
+    with batch_server(BatchConfig(n_looks=2)) as server, VerdictCache(tmp_path / "c.sqlite") as cache:
+        batched = _batch_judge(server, tmp_path)
+        batched.waits = False
+        for n in (0, 16):
+            with pytest.raises(StillUnderWayError):
+                judge(batched, IDS, tmp_path / "shards", cache=cache)
+            assert (len(read), len(set(read))) == (n, n)
 
 
 def test_batches_that_the_provider_has_no_room_for_wait_for_the_others(tmp_path: Path) -> None:
