@@ -394,6 +394,9 @@ def _as_record(record: Item) -> UploadedRecord:
     if isinstance(record, UploadedRecord):
         return record
     row = rows_from_records([record])[0]
+    missing = [name for name in ("query", "output") if row[name] is None]
+    if missing:
+        raise InputError(f"record '{row['record_id']}' has no {' and no '.join(missing)}")
     names = set(UploadedRecord.model_fields)
     known = {name: value for name, value in row.items() if name in names}
     other = {str(name): None if value is None else str(value) for name, value in row.items() if name not in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -33,7 +34,7 @@ class Example(BaseModel):
         """An example from a model, dict or object with any of the usual names, or the id of an annotated record."""
         if isinstance(item, Example):
             return item
-        if isinstance(item, str | int):
+        if isinstance(item, str | Integral):
             return cls(record_id=str(item))
         score = read_field(item, "human_score", read_field(item, "score", read_field(item, "label")))
         texts = {name: read_text(item, name) for name in ("query", "output", "reference", "human_notes")}

@@ -109,7 +109,7 @@ class Dataset:
     """Items with ids of their own.
 
     Attributes:
-        items: The items, in their order.
+        items: The items, in their order; given as dicts or objects under any of the usual names, they are made items.
     """
 
     items: Sequence[DatasetItem]
@@ -118,8 +118,10 @@ class Dataset:
         """Refuse ids that repeat.
 
         Raises:
-            InputError: an id repeats.
+            InputError: an id repeats, or what is to be made an item has no id, no query or no output.
         """
+        items = (item if isinstance(item, DatasetItem) else DatasetItem.parse(item) for item in each_item(self.items))
+        object.__setattr__(self, "items", tuple(items))
         index_by_id(self.items)
 
     def __len__(self) -> int:
@@ -200,9 +202,9 @@ class CaliberHQ:
             InputError: the metric has no instruction.
         """
         self._metric = metric() if isinstance(metric, type) else metric
-        if not self._metric.instruction.strip():
+        if is_missing(self._metric.instruction):
             raise InputError(f"{type(self._metric).__name__} has no instruction; set what the judge is asked")
-        self._items = tuple(dataset.items)
+        self._items = dataset.items
         self._manager = AnnotationManager(_record(item) for item in self._items)
         self._renderer = renderer
         self._result: EvaluationResult | None = None
@@ -215,7 +217,7 @@ class CaliberHQ:
         for item in self._items:
             given = found[item.id]
             annotated.append(item if given is None else replace(item, judgment=given.score, notes=given.notes))
-        return Dataset(tuple(annotated))
+        return Dataset(annotated)
 
     @property
     def annotation_manager(self) -> AnnotationManager:
@@ -309,7 +311,7 @@ class WebCaliberHQ(CaliberHQ):
         Raises:
             InputError: a record has no id, no query or no output, ids repeat, or a score is neither 0 nor 1.
         """
-        return cls(Dataset(tuple(DatasetItem.parse(record) for record in each_item(records))), metric, renderer)
+        return cls(Dataset([*each_item(records)]), metric, renderer)
 
     @overload  # type: ignore[override]  # a dict is what is asked of it
     def execute(self, on_progress: OnProgress | None = None, *, as_dict: Literal[True] = True) -> dict[str, Any]: ...

@@ -12,7 +12,7 @@ from caliber_pipeline.api.fields import each_item
 from caliber_pipeline.api.frames import frame_from_json, frame_to_json, table_from_json, table_to_json
 from caliber_pipeline.api.records import column_values
 from caliber_pipeline.core.agreement import ConfusionMatrix, interpret_kappa
-from caliber_pipeline.core.arguments import ITEMS, TEXT, Kind, accepts, has_attributes, show
+from caliber_pipeline.core.arguments import ITEMS, Kind, accepts, has_attributes, show
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Clause, Criteria
 from caliber_pipeline.core.errors import InputError
 
@@ -27,6 +27,7 @@ EvaluationMetrics: TypeAlias = ConfusionMatrix
 _TEXTS: Final = ("query", "output", "reference")
 
 
+_SPLIT: Final = Kind(lambda name: name in {"train", "dev", "test"}, "train, dev or test")
 _SAVED: Final = Kind(lambda data: isinstance(data, Mapping) and "scored" in data, "what to_dict returned")
 EVALUATION: Final = has_attributes("scored", "records", wanted="an evaluation, as evaluate returns it")
 
@@ -225,9 +226,13 @@ class EvaluationResult:
         """The records on which judge and people differ."""
         return [record for record in self.records if not record.aligned]
 
-    @accepts(split=TEXT)
+    @accepts(split=_SPLIT)
     def on_split(self, split: str) -> EvaluationResult:
-        """The same on one split alone: train, dev or test."""
+        """The same on one split alone: train, dev or test.
+
+        Raises:
+            InputError: there is no such split.
+        """
         ids = self.scored.loc[self.scored["split"] == split, "record_id"]
         names = ("judge_scores", "scored", "texts")
         kept = {name: getattr(self, name)[getattr(self, name)["record_id"].isin(ids)] for name in names}

@@ -77,8 +77,8 @@ class ExampleSelector:
         known = None if patterns is None else list_patterns(patterns)
         verdicts, labels = _verdicts(eval_results), _labels(by_id, annotations)
         n_misaligned = sum(verdicts.get(record_id) == 1 - label for record_id, label in labels.items())
-        chosen_strategy = strategy or choose_strategy(n_misaligned, len(_real_patterns(known)))
-        _check(chosen_strategy, eval_results, known)
+        fitting = choose_strategy(n_misaligned, len(_real_patterns(known)))
+        chosen_strategy = fitting if strategy is None else _check(strategy, eval_results, known)
         candidates = _candidates(by_id, labels, verdicts, pattern_by_record(known))
         selection = select_examples(candidates, count, chosen_strategy, self._seed)
         examples = [by_id[record_id] for record_id in selection.examples["record_id"]]
@@ -103,13 +103,15 @@ def auto_select_strategy(
     return choose_strategy(n_misaligned, len(_real_patterns(patterns)))
 
 
-def _check(strategy: SelectionStrategy | str, eval_results: object, patterns: object) -> None:
-    from caliber_pipeline.core.example_selection import SelectionStrategy
+def _check(strategy: SelectionStrategy | str, eval_results: object, patterns: object) -> SelectionStrategy:
+    from caliber_pipeline.core.example_selection import SelectionStrategy, parse_strategy
 
+    strategy = parse_strategy(strategy)
     if strategy == SelectionStrategy.MISALIGNMENT_GUIDED and eval_results is None:
         raise InputError("the strategy misalignment_guided needs eval_results; evaluate first, or take balanced")
     if strategy == SelectionStrategy.PATTERN_AWARE and patterns is None:
         raise InputError("the strategy pattern_aware needs patterns; discover them first, or take balanced")
+    return strategy
 
 
 def _items(eval_results: EvaluationResult | Iterable[Item] | None) -> Iterable[Item]:

@@ -66,7 +66,7 @@ def select_examples(
         InputError: the strategy is unknown, the count is negative, ids repeat, a score is neither 0 nor 1, or the
             column that the strategy reads is missing.
     """
-    strategy = _parse_strategy(strategy)
+    strategy = parse_strategy(strategy)
     if count < 0:
         raise InputError(f"cannot choose {count} examples; give a count of 0 or more")
     pool = _shuffle(candidates, seed)
@@ -157,9 +157,14 @@ def _choose_by_pattern(choice: _Choice, pool: pd.DataFrame, count: int) -> dict[
     return {"patterns_covered": int(is_pattern[covered].sum()), "total_patterns": int(is_pattern.sum())}
 
 
-def _parse_strategy(strategy: SelectionStrategy | str) -> SelectionStrategy:
+def parse_strategy(strategy: SelectionStrategy | str) -> SelectionStrategy:
+    """The strategy of a name, in whatever case.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
-        return SelectionStrategy(strategy)
+        return SelectionStrategy(str(strategy).lower())
     except ValueError:
         names = ", ".join(SelectionStrategy)
         raise InputError(f"unknown strategy '{strategy}'; give one of {names}") from None

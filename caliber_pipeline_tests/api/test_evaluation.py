@@ -92,6 +92,14 @@ def test_takes_the_records_table_as_pandas_reads_it(tmp_path: Path) -> None:
     assert result.records == EvaluationRunner(RECORDED).run_sync(upload).records
 
 
+def test_knows_its_splits() -> None:
+    result = EvaluationRunner(RECORDED).run_sync(make_rows())
+
+    assert sum(result.on_split(split).metrics.n for split in ("train", "dev", "test")) == result.metrics.n
+    with pytest.raises(InputError, match="split is 'all'; give train, dev or test"):
+        result.on_split("all")
+
+
 def test_says_what_a_config_is() -> None:
     with pytest.raises(InputError, match="config is 'be right'; give an EvaluationConfig, or None"):
         EvaluationRunner("be right")  # type: ignore[arg-type]

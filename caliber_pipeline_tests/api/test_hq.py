@@ -107,6 +107,12 @@ def test_web_takes_records_as_they_come() -> None:
         WebCaliberHQ.from_records([{"id": 2}], Recorded)
 
 
+def test_a_dataset_makes_items_of_dicts() -> None:
+    dataset = Dataset([{"id": "a", "question": "2 + 2?", "answer": 4, "judgment": "yes"}])  # type: ignore[list-item]
+
+    assert dataset == Dataset([DatasetItem("a", "2 + 2?", "4", judgment=1)])
+
+
 def test_web_results_of_a_frame_are_json() -> None:
     frame = pd.DataFrame({"id": [1, 2], "good": [None, "2"], "score": [1.0, 0.0], "note": [np.nan, "no"]})
     items = [
@@ -141,4 +147,8 @@ def test_refuses_what_makes_no_sense() -> None:
         DatasetItem("a", "q", "o", judgment=3)
     with pytest.raises(InputError, match="BaseMetric has no instruction"):
         CaliberHQ(Dataset(ITEMS), BaseMetric())
+    with pytest.raises(InputError, match="CaliberMetric has no instruction"):
+        CaliberHQ(Dataset(ITEMS), CaliberMetric(None))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="record 'a' has no query and no output"):
+        CaliberHQ(Dataset([DatasetItem("a", " ", "")]), Recorded)
     assert len(Dataset(ITEMS)) == 4

@@ -77,7 +77,8 @@ def test_needs_what_the_strategy_reads() -> None:
     with pytest.raises(InputError, match="needs eval_results"):
         ExampleSelector().select(RECORDS, ANNOTATIONS, 4, "misalignment_guided")
     with pytest.raises(InputError, match="needs patterns"):
-        ExampleSelector().select(RECORDS, ANNOTATIONS, 4, "pattern_aware")
+        ExampleSelector().select(RECORDS, ANNOTATIONS, 4, "PATTERN_AWARE")
+    assert ExampleSelector().select(RECORDS, ANNOTATIONS, 4, "BALANCED").strategy_used is SelectionStrategy.BALANCED
     with pytest.raises(InputError, match="unknown strategy 'best'"):
         ExampleSelector().select(RECORDS, ANNOTATIONS, 4, "best")
 
