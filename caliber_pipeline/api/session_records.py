@@ -138,17 +138,21 @@ class SessionRecords:
     def upload(self, upload: UploadResult) -> UploadResult:
         """Take what `UploadHandler` read, in place of what was there.
 
-        Annotations made here stay for records that are the same as before and bring none of their own; all that
-        rested on the old records is dropped.
+        Annotations made here, or read from a file of their own, stay for records that are the same as before and bring
+        none of their own; all that rested on the old records is dropped.
         """
         brought = {(a.record_id, a.annotator) for a in upload.annotations}
         before = {record.record_id: _content(record) for record in self._content.manager.records}
         same = {r.record_id for r in upload.records if before.get(r.record_id) == _content(r)}
+        old = self._content.upload.annotations if self._content.upload else []
+        came = {(a.record_id, a.annotator) for a in old}
         by_hand = {(change.record_id, change.annotator) for change in self._content.manager.history}
         kept = [
             a
             for a in self._content.manager.annotations
-            if a.record_id in same and (a.record_id, a.annotator) in by_hand - brought
+            if a.record_id in same
+            and (key := (a.record_id, a.annotator)) not in brought
+            and (key in by_hand or key not in came)
         ]
         self._content.manager = AnnotationManager(upload.records, [*kept, *upload.annotations])
         self._content.upload = upload

@@ -117,6 +117,8 @@ def test_uploading_again_keeps_only_what_still_holds() -> None:
 
     assert session.annotation_manager.get_annotations_dict() == {"r0": 1}
     assert session.get_evaluation_result() is None
+    session.upload_records(changed)
+    assert session.annotation_manager.get_annotations_dict() == {"r0": 1}  # the second time, too
     session.upload_records([{**unlabelled(1)[0], "judgment": 0}])
     assert session.annotation_manager.get_annotations_dict() == {"r0": 0}
     session.upload_records(unlabelled(1))

@@ -83,6 +83,20 @@ def test_opens_records_that_nobody_judged_yet(tmp_path: Path) -> None:
     assert opened.get_evaluation_result() is None
 
 
+def test_annotations_of_a_file_of_their_own_stay_when_records_are_uploaded_again(tmp_path: Path) -> None:
+    session = CalibrationSession()
+    upload = session.upload_records([{**row, "judgment": None, "notes": None} for row in make_flawed_rows(4)])
+    session.annotate("r001", 0, "no", annotator="ann")
+    tables = TableStore(str(tmp_path))
+    tables.save(upload.table, tables.path("records"), "records")
+    tables.save(session.annotation_manager.table(), tables.path("annotations"), "annotations")
+    opened = CalibrationSession.from_assets(tmp_path)
+
+    opened.upload_records([{**row, "judgment": None, "notes": None} for row in make_flawed_rows(5)])
+
+    assert [(a.record_id, a.annotator) for a in opened.annotations] == [("r001", "ann")]
+
+
 def test_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no records and annotations there"):
         CalibrationSession.from_assets(tmp_path)
