@@ -14,7 +14,7 @@ Item: TypeAlias = Any
 
 def each_item(items: Iterable[Item]) -> Iterable[Item]:
     """The items one by one; those of a DataFrame are its rows."""
-    if hasattr(items, "to_dict") and hasattr(items, "columns"):
+    if hasattr(items, "iloc") and hasattr(items, "columns") and hasattr(items, "to_dict"):
         rows: list[Item] = items.to_dict("records")
         return rows
     return items
