@@ -1,5 +1,6 @@
 """Who is at fault where judge and people differ: the judge, the label, or the criteria."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ STABLE_VOTE_SHARE: Final = (
 MIN_PATTERN_SPLITS: Final = 3  # fewer split records may share a pattern by accident
 N_NEIGHBOURS: Final = 5
 MIN_CONTRADICTING: Final = 4  # of five neighbours: with three, chance alone contradicts half of all labels
+MAX_SIMILARITIES: Final = 2**24  # at once: 128 MB
 MIN_SIMILARITY: Final = 0.8  # cosine below which all-MiniLM's neighbours are of another subject
 
 
@@ -104,6 +106,11 @@ def contradicted_by_neighbours(vectors: Floats, labels: Floats, rows: npt.NDArra
     """
     if len(vectors) <= N_NEIGHBOURS:
         return np.zeros(len(rows), dtype=np.bool_)
+    blocks = np.array_split(rows, max(1, math.ceil(len(rows) * len(vectors) / MAX_SIMILARITIES)))
+    return np.concatenate([_contradicted(vectors, labels, block) for block in blocks])
+
+
+def _contradicted(vectors: Floats, labels: Floats, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     similarity = vectors[rows] @ vectors.T
     similarity[np.arange(len(rows)), rows] = -np.inf
     nearest = np.argpartition(similarity, -N_NEIGHBOURS, axis=1)[:, -N_NEIGHBOURS:]

@@ -85,6 +85,18 @@ def test_neighbours_contradict_only_where_they_are_near_and_of_one_mind() -> Non
     assert contradicted_by_neighbours(vectors[:3], np.array([0.0, 1, 1]), np.array([0])).tolist() == [False]
 
 
+def test_many_rows_are_held_against_their_neighbours_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors, labels, rows = _unit(*np.linspace(0, 1, 60)), rng.integers(0, 2, 60).astype(float), np.arange(0, 60, 2)
+    at_once = contradicted_by_neighbours(vectors, labels, rows)
+
+    monkeypatch.setattr("caliber_pipeline.core.attribution.MAX_SIMILARITIES", 100)
+
+    assert at_once.any()
+    assert contradicted_by_neighbours(vectors, labels, rows).tolist() == at_once.tolist()
+    assert contradicted_by_neighbours(vectors, labels, rows[:0]).tolist() == []
+
+
 def _records(*ids: str) -> pd.DataFrame:
     return pd.DataFrame({"record_id": ids, "query": "q", "output": "o", "reference": None}, dtype="string[pyarrow]")
 
