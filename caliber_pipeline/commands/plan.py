@@ -61,6 +61,10 @@ def execute(arguments: argparse.Namespace) -> None:
 
     if arguments.to is not None and arguments.budget is None:
         raise InputError("--to needs --budget, the number of records to choose")
+    if arguments.budget is not None and arguments.budget < 1:
+        raise InputError(
+            f"the budget is {arguments.budget}; give the number of records that can be labelled, at least 1"
+        )
     project = Project.from_settings(build_settings(arguments))
     champion = load_champion(project)
     plan = _plan(project, champion, arguments)
