@@ -167,7 +167,10 @@ def _units(
     shared: Ratings, judge: Floats, groups: npt.NDArray[np.generic] | None, weights: Floats | None
 ) -> tuple[Floats, Floats]:
     """The distinct units, and how many of each there are."""
-    if groups is None and weights is None:
+    codes = None if groups is None else pd.factorize(groups)[0]
+    if codes is not None and codes.max() + 1 == len(judge):  # each record is a group of its own
+        codes = None
+    if codes is None and weights is None:
         verdicts = np.column_stack([_first_two(shared), judge]).astype(np.int64) @ [4, 2, 1]
         most = int(shared.n_raters.max()) + 1
         kinds = (shared.n_accepts * most + shared.n_raters) * 8 + verdicts
@@ -176,10 +179,9 @@ def _units(
     rows = _vectors(shared, judge)
     if weights is not None:
         rows *= (weights / np.sort(weights).mean())[:, None]
-    if groups is not None:
-        _, places = np.unique(groups, return_inverse=True)
-        sums = np.zeros((int(places.max()) + 1, rows.shape[1]))
-        np.add.at(sums, places, rows)
+    if codes is not None:
+        sums = np.zeros((int(codes.max()) + 1, rows.shape[1]))
+        np.add.at(sums, codes, rows)
         rows = sums
     distinct, counts = merge_rows(rows)
     return distinct, counts.astype(np.float64)

@@ -62,6 +62,12 @@ def test_copies_of_records_in_groups_add_nothing_to_what_is_known_of_the_ceiling
         assert (many.n, many.reason) == (one.n * 5, None)
 
 
+def test_groups_of_one_record_change_nothing() -> None:
+    ratings, judge = people(100, 0)
+
+    assert people_figures(ratings, judge, groups=np.arange(100).astype(str)) == people_figures(ratings, judge)
+
+
 def test_few_groups_are_marked() -> None:
     ratings, judge = people(100, 0)
 
