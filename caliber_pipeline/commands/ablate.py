@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
 from caliber_pipeline.commands.stored import find_version, open_project
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from caliber_pipeline.core.criteria import Criteria
     from caliber_pipeline.resources import Project
 
+MAX_TEXT: Final = 90  # characters of a clause that does nothing: enough to find it by
 _EXAMPLES = """\
 # what each clause and example of the champion is worth
 caliber ablate
@@ -87,14 +88,16 @@ def _print(version: str, contributions: "list[Contribution]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from caliber_pipeline.core.themes import shorten
+
     console = Console(highlight=False)
     if not contributions:
         console.print(f"{version} has neither clauses nor examples to leave out.", markup=False)
         return
-    title = f"{version} without each part, on {contributions[0].n} train records"
+    title = f"{version} without each part: change in kappa and verdicts changed, on {contributions[0].n} train records"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for name in ("part", "change in kappa", "95 % interval", "verdicts changed", "effect"):
-        table.add_column(name, justify="left" if name in {"part", "effect"} else "right")
+    for name in ("part", "kappa", "95 % interval", "changed", "effect"):
+        table.add_column(name, justify="left" if name in {"part", "effect"} else "right", no_wrap=True)
     for item in contributions:
         change = "n/a" if item.change is None else f"{item.change:+.3f}"
         interval = "" if item.ci_low is None else f"{item.ci_low:+.3f} to {item.ci_high:+.3f}"
@@ -102,5 +105,8 @@ def _print(version: str, contributions: "list[Contribution]") -> None:
     console.print(table)
     if any(item.effect == "too few records" for item in contributions):
         console.print("Train has too few groups of records to tell; label more.")
-    idle = [item.name for item in contributions if item.effect == "does nothing"]
-    console.print(f"Without any effect: {', '.join(idle) or 'none'}.", markup=False)
+    idle = [item for item in contributions if item.effect == "does nothing"]
+    console.print(f"Without any effect: {', '.join(item.name for item in idle) or 'none'}.", markup=False)
+    for item in idle:
+        if item.name.startswith("clause"):
+            console.print(f"  {item.name}: {shorten(item.text, MAX_TEXT)}", markup=False, soft_wrap=True)

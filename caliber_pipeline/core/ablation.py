@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from caliber_pipeline.core.agreement import point_metrics, to_optional
+from caliber_pipeline.core.agreement import Floats, point_metrics, to_optional
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.intervals import MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
-from caliber_pipeline.core.paired_gain import cells_by_group
+from caliber_pipeline.core.intervals import JEFFREYS, MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
+from caliber_pipeline.core.paired_gain import UNSEEN_NEW, UNSEEN_OLD, cells_by_group
 from caliber_pipeline.core.weights import inclusion_weights
 
 N_HELD_OUT: Final = 5  # parts of the examples: each judges a fifth of them by the others
@@ -108,7 +108,8 @@ def leave_out(criteria: Criteria, record_ids: Collection[str]) -> Criteria:
 def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame, *, seed: int = 0) -> Contribution:
     """What leaving out a part does.
 
-    The interval is that of the paired difference under a Bayesian bootstrap over groups (Rubin, 1981).
+    The interval is that of the paired difference under a Bayesian bootstrap over groups (Rubin, 1981), with half an
+    unseen group of each kind of change: without it a single changed verdict would seem to prove something.
 
     Args:
         part: The part.
@@ -131,12 +132,26 @@ def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame
     weights = inclusion_weights(both)
     cells = np.stack([cells_by_group(human, llm, codes, len(names), weights) for llm in (full, ablated)])
     before, after = point_metrics(cells.sum(axis=1))["cohen_kappa"]
-    drawn = np.random.default_rng(seed).standard_gamma(1.0, size=(N_DRAWS, len(names)))
-    kappas = point_metrics(np.einsum("bg,kgc->kbc", drawn, cells))["cohen_kappa"]
-    differences = kappas[1] - kappas[0]
+    differences = _draw_differences(cells, seed)
     change = to_optional(float(after - before))
     if change is None or np.isnan(differences).all():
         return Contribution(part.name, part.text, None, None, None, n_changed, len(both), "nothing shown")
     low, high = percentiles(differences[~np.isnan(differences)], expanded_tail(float(len(names))))
     effect = "helps" if high < 0 else "harms" if low > 0 else "nothing shown"
     return Contribution(part.name, part.text, change, low, high, n_changed, len(both), effect)
+
+
+def _draw_differences(cells: Floats, seed: int) -> Floats:
+    """Draws of kappa without the part less kappa with it; NaN where undefined.
+
+    Args:
+        cells: Shape (2, g, 4): each group's cells with the part, then without it.
+        seed: Of the draws.
+    """
+    sizes = cells[0].sum(axis=1)
+    heaviness = float((sizes**2).sum() / sizes.sum())  # of the group that a record is in, on average
+    unseen = heaviness * np.stack([UNSEEN_OLD, UNSEEN_NEW])
+    amounts = np.append(np.ones(len(sizes)), np.full(len(UNSEEN_NEW), JEFFREYS))
+    drawn = np.random.default_rng(seed).standard_gamma(amounts, size=(N_DRAWS, len(amounts)))
+    kappas = point_metrics(np.einsum("bg,kgc->kbc", drawn, np.concatenate([cells, unseen], axis=1)))["cohen_kappa"]
+    return np.asarray(kappas[1] - kappas[0])

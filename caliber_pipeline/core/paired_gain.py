@@ -15,8 +15,8 @@ _TIE: Final = 1e-12  # rounding by which exchanges of the same gain may differ
 
 # A record that only the new version gets right, then one that only the old one does, accepted and rejected by people:
 # their cells under the new version and under the old one, in the order of `agreement.CELLS`.
-_UNSEEN_NEW: Final = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]], dtype=np.float64)
-_UNSEEN_OLD: Final = _UNSEEN_NEW[[1, 0, 3, 2]]
+UNSEEN_NEW: Final = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]], dtype=np.float64)
+UNSEEN_OLD: Final = UNSEEN_NEW[[1, 0, 3, 2]]
 
 
 def cells_by_group(
@@ -83,7 +83,7 @@ def weighted_p(new: Floats, old: Floats, weights: Floats) -> float | None:
     if gain is None:
         return None
     heaviness = float((weights**2).mean())
-    unseen_new, unseen_old = (JEFFREYS * heaviness * cells for cells in (_UNSEEN_NEW, _UNSEEN_OLD))
+    unseen_new, unseen_old = (JEFFREYS * heaviness * cells for cells in (UNSEEN_NEW, UNSEEN_OLD))
     smooth_new, smooth_old = whole_new + unseen_new.sum(axis=0), whole_old + unseen_old.sum(axis=0)
     times = np.append(np.ones(len(new)), np.full(len(unseen_new), JEFFREYS))
     without = _gain(smooth_new - np.vstack([new, unseen_new]), smooth_old - np.vstack([old, unseen_old]))

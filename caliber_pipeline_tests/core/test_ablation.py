@@ -69,6 +69,27 @@ def test_the_change_is_that_of_kappa_and_its_interval_holds_it() -> None:
     assert swapped.effect == "harms"
 
 
+@pytest.mark.parametrize("group_size", [1, 5])
+@pytest.mark.parametrize(("n_groups_changed", "effect"), [(1, "nothing shown"), (4, "nothing shown"), (10, "helps")])
+def test_a_few_changed_verdicts_show_nothing(group_size: int, n_groups_changed: int, effect: str) -> None:
+    """By the sign test 4 changes in one direction of 4 have p = 2 / 2**4 = 0.125, 10 have 0.002."""
+    n = 60 * group_size
+    full = pd.concat([scored()] * 3, ignore_index=True).head(n)
+    full = full.assign(
+        record_id=[f"r{i}" for i in range(n)],
+        group=[f"g{i // group_size}" for i in range(n)],
+        llm_score=full["human_score"],
+    )
+    is_changed = np.arange(n) < n_groups_changed * group_size
+    without = full.assign(llm_score=full["llm_score"].where(~is_changed, 1 - full["human_score"]))
+    found = measure_contribution(list_parts(CRITERIA)[0], full, without)
+    assert found.effect == effect
+    assert found.n_changed == n_groups_changed * group_size
+    assert found.ci_low is not None
+    assert found.change is not None
+    assert found.ci_low < found.change < 0
+
+
 def test_records_without_a_verdict_are_left_aside_and_dev_is_not_looked_at() -> None:
     full = scored()
     full.loc[:9, "split"] = "dev"
