@@ -298,6 +298,16 @@ def test_what_a_person_promoted_stays_champion_on_new_labels(
         assert row["decision_reason"].startswith("evaluated again; before: by hand: my own (before: ")
 
 
+def test_a_file_that_can_never_be_evaluated_keeps_no_proposal_back(
+    planted: Project, instance: dg.DagsterInstance
+) -> None:
+    planted.criteria_files.add_as("astray", Criteria(criteria="Score 1", base="v999"))
+    for _ in range(2):  # the input is read, and v001 evaluated
+        obey(planted, instance, tick(planted, instance))
+    row = planted.tables.require("optimized_criteria", "v001").iloc[0]
+    assert row["proposed_version"] == "v002"
+
+
 def test_a_gain_over_an_old_base_does_not_dethrone_a_better_champion(
     evaluated: Project, instance: dg.DagsterInstance
 ) -> None:

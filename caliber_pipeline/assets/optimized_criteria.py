@@ -23,7 +23,7 @@ from caliber_pipeline.assets.proposing import open_train_judge, propose_next
 from caliber_pipeline.core import optimized_criteria as core
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import Comparison, compare_versions
-from caliber_pipeline.core.loop import data_fingerprint
+from caliber_pipeline.core.loop import LoopState, data_fingerprint, find_fault
 from caliber_pipeline.core.staleness import find_stale
 from caliber_pipeline.core.stopping import Alignment, Decision, find_stop, measure_alignment
 from caliber_pipeline.core.usage import Usage
@@ -228,5 +228,7 @@ def _align(case: _Case, champion: str) -> Alignment:
 
 def _find_pending(case: _Case) -> str | None:
     """Which versions' evaluation would come before that of a proposal, in words; None where none would."""
-    pending = [other for other in case.valid if other not in case.decided and other != case.version]
+    state = LoopState(missing_input=None, is_ingested=True, criteria=case.valid)
+    undecided = [other for other in case.valid if other not in case.decided and other != case.version]
+    pending = [other for other in undecided if find_fault(other, case.valid[other], state) is None]
     return f"{', '.join(pending)} still to be evaluated" if pending else None
