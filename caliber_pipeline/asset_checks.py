@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caliber_pipeline.assets.metadata import show_numbers
 from caliber_pipeline.core.alignment_metrics import metric_value
 from caliber_pipeline.core.conforming import find_schema_faults
 from caliber_pipeline.core.judge_scores import MIN_COVERAGE, coverage
@@ -61,7 +62,7 @@ def judge_coverage(context: dg.AssetCheckExecutionContext, project: Project) -> 
     return dg.AssetCheckResult(
         passed=share is not None and share >= MIN_COVERAGE,
         description="; ".join([what, *(f"{n} of: {reason}" for reason, n in reasons.items())]),
-        metadata={"coverage": share if share is not None else 0.0},
+        metadata=show_numbers({"coverage": share}),
     )
 
 
@@ -222,7 +223,7 @@ def count_up_to(batches: Iterable[pa.RecordBatch], enough: int) -> int:
 
 def _warn_unless(passed: bool, description: str, **numbers: float) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=passed, severity=dg.AssetCheckSeverity.WARN, description=description, metadata=dict(numbers)
+        passed=passed, severity=dg.AssetCheckSeverity.WARN, description=description, metadata=show_numbers(numbers)
     )
 
 
