@@ -260,7 +260,10 @@ async function openView(chosen, id) {
   [trail, place, ahead] = [[], -1, []];
   const isAnswered = (id !== null && (await visit(id))) || (await goOn());
   if (view !== chosen) return;
-  if (isUnanswered && isAnswered) notify("");
+  if (isUnanswered && isAnswered) {
+    notify("");
+    refreshOverview();
+  }
   isUnanswered = !isAnswered;
   show();
   if (isUnanswered) setTimeout(() => view === chosen && startView(chosen, id), RETRY_MS);
