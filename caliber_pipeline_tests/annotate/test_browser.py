@@ -274,6 +274,17 @@ def test_a_search_without_a_connection_claims_nothing_and_is_answered_once_it_is
     expect(page.locator("#notice")).to_be_hidden()
 
 
+def test_a_page_that_could_ask_nothing_at_first_catches_up(server: PageServer, open_page: Open) -> None:
+    page = open_page(server, "ada")
+    page.route("**/api/**", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#nothing-text")).to_have_text("The records come as soon as the server answers.")
+    page.unroute_all()
+    expect(page.locator("#where")).to_have_text("Record 1 of 30 · r00")
+    expect(page.locator("#progress-text")).to_have_text("0 of 30")
+    expect(page.locator("#filter")).to_have_value("open")
+
+
 def test_a_lost_answer_does_not_double_what_was_stored(server: PageServer, open_page: Open) -> None:
     page = open_page(server, "ada")
     lost: list[int] = []

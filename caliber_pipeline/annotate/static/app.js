@@ -262,7 +262,7 @@ async function openView(chosen, id) {
   if (view !== chosen) return;
   if (isUnanswered && isAnswered) {
     notify("");
-    refreshOverview();
+    await refreshOverview();
   }
   isUnanswered = !isAnswered;
   show();
