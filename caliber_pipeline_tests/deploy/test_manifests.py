@@ -67,7 +67,7 @@ def test_what_the_chart_puts_into_pods_is_in_kubernetes_schema() -> None:
         "resources": LOCATION["resources"],
         "volumeMounts": LOCATION["volumeMounts"],
     }
-    spec = {"containers": [container], "volumes": LOCATION["volumes"]}
+    spec = {"containers": [container], "volumes": LOCATION["volumes"], "securityContext": LOCATION["podSecurityContext"]}
     resource = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "p"}, "template": {"spec": spec}}
     kubernetes_validate.validate(resource, "1.33", strict=True)
 
@@ -116,6 +116,11 @@ def test_the_variables_are_settings() -> None:
     mount = LOCATION["volumeMounts"][0]["mountPath"]
     assert all(str(path).startswith(mount) for path in (settings.output, settings.records, settings.criteria_dir))
     assert OpenAIJudgeSettings.from_env(given).max_cost_usd == 20
+
+
+def test_the_image_s_user_may_write_to_the_claim() -> None:
+    user = f"--uid {LOCATION['podSecurityContext']['fsGroup']} caliber"
+    assert user in (DEPLOY / "Dockerfile").read_text()
 
 
 def test_dagster_takes_the_instance_that_the_values_describe(tmp_path: Path) -> None:
