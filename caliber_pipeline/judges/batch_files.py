@@ -143,16 +143,9 @@ class BatchFiles:
             QueueFullError: the provider refused the batch because too much is under way.
             JudgeError: the provider refused the batch for another reason, or does not know it.
         """
-        import openai
-
         assert batch.batch_id is not None  # noqa: S101 `find_sent` gives it
-        try:
+        with self._needs(batch, "does not know"):
             seen = self._client.batches.retrieve(batch.batch_id)
-        except openai.NotFoundError:
-            raise JudgeError(
-                f"the provider does not know batch {batch.batch_id}, sent {batch.sent_at[:16]}: another account's key, "
-                f"or too long ago; to have its {batch.n_requests} records asked again remove {self._folder.path(batch)}"
-            ) from None
         if seen.status == "failed":
             faults = (seen.errors.data if seen.errors else None) or []
             words = "; ".join(fault.message or fault.code or "" for fault in faults[:3]) or "no reason given"
@@ -164,7 +157,19 @@ class BatchFiles:
             raise JudgeError(f"{refusal}; correct that and run again")
         if seen.status not in ENDED:
             return seen.status, iter(())
-        return seen.status, self._lines([seen.output_file_id, seen.error_file_id])
+        return seen.status, self._lines(batch, [seen.output_file_id, seen.error_file_id])
+
+    @contextmanager
+    def _needs(self, batch: StoredBatch, fault: str) -> Iterator[None]:
+        import openai
+
+        try:
+            yield
+        except openai.NotFoundError:
+            raise JudgeError(
+                f"the provider {fault} batch {batch.batch_id}, sent {batch.sent_at[:16]}: another account's key, "
+                f"or too long ago; to have its {batch.n_requests} records asked again remove {self._folder.path(batch)}"
+            ) from None
 
     def poll(self, batches: Sequence[StoredBatch]) -> BatchProgress:
         """How far the batches are; one that the provider does not know has ended, and the next run says so."""
@@ -184,11 +189,13 @@ class BatchFiles:
         counts = [seen.request_counts for seen in found if seen is not None and seen.request_counts is not None]
         return BatchProgress(len(batches), n_ended, sum(count.completed + count.failed for count in counts))
 
-    def _lines(self, file_ids: Sequence[str | None]) -> Iterator[tuple[str, Line]]:
+    def _lines(self, batch: StoredBatch, file_ids: Sequence[str | None]) -> Iterator[tuple[str, Line]]:
         for file_id in file_ids:
             if file_id is not None:
+                with self._needs(batch, "has no results any more of"):
+                    content = self._client.files.content(file_id).content
                 # not `splitlines`, which splits texts too, at U+2028 and others that JSON leaves as they are
-                for text in self._client.files.content(file_id).content.split(b"\n"):
+                for text in content.split(b"\n"):
                     if text.strip():
                         yield _parse_line(text)
 

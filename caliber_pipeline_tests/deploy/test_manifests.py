@@ -67,7 +67,11 @@ def test_what_the_chart_puts_into_pods_is_in_kubernetes_schema() -> None:
         "resources": LOCATION["resources"],
         "volumeMounts": LOCATION["volumeMounts"],
     }
-    spec = {"containers": [container], "volumes": LOCATION["volumes"], "securityContext": LOCATION["podSecurityContext"]}
+    spec = {
+        "containers": [container],
+        "volumes": LOCATION["volumes"],
+        "securityContext": LOCATION["podSecurityContext"],
+    }
     resource = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "p"}, "template": {"spec": spec}}
     kubernetes_validate.validate(resource, "1.33", strict=True)
 

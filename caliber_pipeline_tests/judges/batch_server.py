@@ -55,7 +55,8 @@ class BatchServer:
         if parts[0] == "files":
             if method == "POST":
                 return 200, json.dumps(self._store(_uploaded(headers, body))).encode()
-            return 200, self.files[parts[1]]
+            content = self.files.get(parts[1])
+            return (404, b'{"error": {"message": "no such file"}}') if content is None else (200, content)
         if method == "POST":
             return 200, json.dumps(self._create(json.loads(body))).encode()
         if len(parts) == 1:

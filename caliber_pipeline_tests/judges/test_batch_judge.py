@@ -230,6 +230,24 @@ def test_other_criteria_do_not_take_up_each_other_s_batches(tmp_path: Path) -> N
         assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_batch_whose_results_are_gone_says_what_to_remove(tmp_path: Path) -> None:
+    with batch_server(BatchConfig(n_looks=0)) as server:
+        judge = make_judge(server, tmp_path)
+        judge.waits = False
+        server.looks = _Late(("batch-0",))
+        with pytest.raises(StillUnderWayError):
+            run_judge(judge, make_task(TEXTS))
+        server.looks = {"batch-0": 0}
+        server._look("batch-0")
+        del server.files["file-1"]
+        gone = "has no results any more of batch batch-0, sent 2.* 10 records asked again remove (.*)"
+        with pytest.raises(JudgeError, match=gone) as error:
+            run_judge(judge, make_task(TEXTS))
+        Path(str(error.value).rpartition("remove ")[2]).unlink()
+        judge.waits = True
+        assert_as_live(server, run_judge(judge, make_task(TEXTS)))
+
+
 def test_several_votes_are_not_asked_for_in_batches(tmp_path: Path) -> None:
     criteria = Criteria(criteria="c", sampling=Sampling(n_votes=3, temperature=0.7))
     with batch_server() as server, pytest.raises(InputError, match="several votes"):
