@@ -351,6 +351,7 @@ def connected_ray(address: str | None) -> Iterator[None]:
     if address is None:
         options["include_dashboard"] = False
     context = dg.build_init_resource_context()
+    assert context.log is not None  # noqa: S101 it is, of a context that is built here
     context.log.setLevel(logging.CRITICAL)  # what goes wrong is raised, and told in one line
     with ExitStack() as stack:
         try:
