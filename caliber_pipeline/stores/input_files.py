@@ -17,7 +17,8 @@ from caliber_pipeline.stores.jsonl_blocks import Block, empty_to_null, float_tex
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 
 BLOCK_BYTES: Final = 8 << 20  # a row must fit into it; larger blocks are slower and take more memory
-_PARQUET_BATCH_ROWS: Final = 16_384
+_PARQUET_BATCH_ROWS: Final = 16_384  # at most: of long texts as many as fit into a block
+_PROBED_ROWS: Final = 256
 _SCANNED_ROWS: Final = 512  # at a time; columns of bytes may hold images
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ def _parquet_batches(path: Path, names: Sequence[str], left_out: Sequence[str]) 
     next_line = 1
     read_names = [name for name in names if name not in left_out]
     with _parquet_file(path) as file:
-        for batch in _stored_batches(path, file, read_names if left_out else None):
+        for batch in _stored_batches(path, file, read_names, left_out):
             stored = pa.Table.from_batches([batch])
             columns = {name: pa.nulls(batch.num_rows, pa.binary()) for name in names}
             columns |= {name: _text_column(stored.column(name)) for name in read_names}
@@ -204,11 +205,25 @@ def _parquet_batches(path: Path, names: Sequence[str], left_out: Sequence[str]) 
             yield RawRows(path.name, pa.table(columns), lines, REJECTED_ROWS.empty_table())
 
 
-def _stored_batches(path: Path, file: pq.ParquetFile, names: list[str] | None) -> Iterator[pa.RecordBatch]:
+def _stored_batches(
+    path: Path, file: pq.ParquetFile, names: Sequence[str], left_out: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    columns = list(names) if left_out else None
     try:
-        yield from file.iter_batches(_PARQUET_BATCH_ROWS, columns=names)
+        first = next(file.iter_batches(_PROBED_ROWS, columns=columns), None)
+        n_bytes = 0.0 if first is None else first.nbytes / max(1, first.num_rows)  # of texts that repeat one is stored
+        n_bytes = max(1.0, n_bytes, _stored_row_bytes(file.metadata, left_out))
+        yield from file.iter_batches(max(1, min(_PARQUET_BATCH_ROWS, int(BLOCK_BYTES / n_bytes))), columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: is damaged ({_in_one_line(error)}); write or copy it again") from error
+
+
+def _stored_row_bytes(metadata: pq.FileMetaData, left_out: Sequence[str]) -> float:
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    parts = (group.column(number) for group in groups for number in range(group.num_columns))
+    others = tuple(f"{name}." for name in left_out)
+    sizes = (part.total_uncompressed_size for part in parts if not f"{part.path_in_schema}.".startswith(others))
+    return sum(sizes) / max(1, metadata.num_rows)
 
 
 def _in_one_line(error: Exception) -> str:

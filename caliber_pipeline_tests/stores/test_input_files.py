@@ -20,7 +20,7 @@ from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores import input_files
 from caliber_pipeline.stores.ingest import load_records
 from caliber_pipeline.stores.ingest_records import ingest_records
-from caliber_pipeline.stores.input_files import load_rows
+from caliber_pipeline.stores.input_files import InputFile, load_rows
 from caliber_pipeline.stores.jsonl_blocks import parse_block
 from caliber_pipeline.stores.tables import TableStore
 
@@ -354,6 +354,19 @@ def test_a_text_that_is_closed_before_the_end_of_the_file_is_no_open_quote(
 ) -> None:
     rows = load_rows(write(tmp_path / "r.csv", f"id,query,output\n1,a,b\n{last}"))
     assert (rows.table.num_rows, rows.broken.num_rows) == (2 - n_broken, n_broken)
+
+
+@pytest.mark.parametrize("text", ["", "the same"], ids=["texts of their own", "a text that repeats"])
+@pytest.mark.parametrize("image", [b"\x00", b"\xff" * 50_000], ids=["", "images left out"])
+def test_batches_of_long_parquet_texts_are_blocks_and_images_make_them_no_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, image: bytes
+) -> None:
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 100_000)
+    texts = [f"{text or number}{'x' * 1000}" for number in range(1000)]
+    pq.write_table(pa.table({"query": texts, "image": [image] * 1000}), tmp_path / "r.parquet", row_group_size=500)
+    sizes = [rows.table.num_rows for rows in InputFile(tmp_path / "r.parquet").batches()]
+    assert sum(sizes) == 1000
+    assert 80 <= max(sizes) <= 100  # of about 1,000 bytes each
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
