@@ -94,6 +94,21 @@ class JobRunner:
         if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
             self._run("history")
 
+    def evaluate_on_stored(self, version: str) -> None:
+        """Evaluate a version on the data as stored, where its evaluation was on other data.
+
+        Raises:
+            JudgeError: the judge cannot be had.
+            SpendingCapError: the spending cap ended the run.
+            RunFailedError: the run failed for another reason.
+        """
+        tables = self._project.tables
+        judged, latest = (
+            tables.load_attrs(*name) or {} for name in (("optimized_criteria", version), ("annotations",))
+        )
+        if judged.get("ingested_at") != latest.get("ingested_at"):
+            self._evaluate(version, self._project.criteria_files.load(version), on_test=False)
+
     def update_history(self) -> None:
         """Judge on test who was promoted since, and add what was decided to the history.
 

@@ -33,8 +33,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def execute(arguments: argparse.Namespace) -> None:
     """Promote, tell Dagster, judge test where that is not done yet, and write the history.
 
+    A version that was evaluated before new data were read is evaluated on these first.
+
     Raises:
         InputError: the version is not evaluated, is champion already, or the reason is blank.
+        RunFailedError: the version could not be evaluated on the data as they are now; nothing was promoted.
         JudgeError: test has to be judged, and the judge cannot be had; nothing was promoted.
     """
     import dagster as dg
@@ -57,13 +60,16 @@ def execute(arguments: argparse.Namespace) -> None:
     if not is_test_judged(project.tables.load_attrs("judge_scores", version) or {}):
         # test will be judged: a judge that cannot be had must not leave half a promotion
         project.build_judge(criteria=project.criteria_files.load(version), version=version)
-    others = {name: frame for name, frame in decided.items() if name != version}
-    n_looks = count_test_looks(others, data_fingerprint(decided[version].attrs)) + 1
-    row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC), n_looks)
     tables = project.tables
-    tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
-    reason = str(row["decision_reason"].iloc[0])
     with open_instance(project.settings) as instance:
+        runner = JobRunner(project.settings, instance, report=lambda _: None)
+        runner.evaluate_on_stored(version)
+        decided = load_decided(project)
+        others = {name: frame for name, frame in decided.items() if name != version}
+        n_looks = count_test_looks(others, data_fingerprint(decided[version].attrs)) + 1
+        row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC), n_looks)
+        tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
+        reason = str(row["decision_reason"].iloc[0])
         event = dg.AssetMaterialization(
             "optimized_criteria",
             partition=version,
@@ -71,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> None:
             metadata={"decision": "promoted", "decision_reason": reason, "champion": version, "is_by_hand": True},
         )
         instance.report_runless_asset_event(event)
-        JobRunner(project.settings, instance, report=lambda _: None).update_history()
+        runner.update_history()
     if arguments.json:
         outcome = {"champion": version, "previous_champion": before, "decision_reason": reason}
         sys.stdout.write(json.dumps(outcome) + "\n")

@@ -80,6 +80,26 @@ def test_a_person_rolls_back_and_the_history_says_so(stored: Path, capsys: pytes
     assert call_json(capsys, "promote", "v002", "--reason", "back", "--assets", str(stored))["champion"] == "v002"
 
 
+def test_a_version_that_was_evaluated_on_other_data_is_evaluated_again_and_then_promoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, out = tmp_path / "records.csv", tmp_path / "out"
+    write_records(records)
+    (out / "criteria").mkdir(parents=True)
+    (out / "criteria" / "v001.yaml").write_text("criteria: Score 1 if right", encoding="utf-8")
+    (out / "criteria" / "v002.yaml").write_text("criteria: Score 1 if it is right\nbase: v001\n", encoding="utf-8")
+    run = ["run", "--records", str(records), "--judge", "recorded", "--max-iterations", "0", "--output", str(out)]
+    assert cli.main(run) == 0  # the same verdicts with more words: v002 is rejected
+    with records.open("a", encoding="utf-8") as file:
+        file.write("new,one more question,one more answer,1,because,1,1\n")
+    assert cli.main(run) == 0
+    found = call_json(capsys, "promote", "v002", "--reason", "it reads better", "--assets", str(out))
+    assert (found["champion"], found["previous_champion"]) == ("v002", "v001")
+    last = pd.read_parquet(out / "calibration_history.parquet").iloc[-1]
+    assert (last["criteria_version"], last["champion"], last["is_by_hand"]) == ("v002", "v002", True)
+    assert not last["is_test_sealed"]
+
+
 def test_recorded_verdicts_cannot_be_ablated(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "recorded verdicts do not depend" in call(capsys, "ablate", "--assets", str(stored), code=2)
 
