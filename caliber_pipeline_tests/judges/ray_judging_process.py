@@ -1,7 +1,7 @@
 """A process that judges on a cluster of two raylets on this machine, and prints what it saw as JSON.
 
 Arguments: the URL, the folder, the number of records, and words: `kill` has a worker killed after the first shard,
-`client` has the process talk to the cluster through Ray's client, as from outside it.
+`node` one of the raylets; `client` has the process talk to the cluster through Ray's client, as from outside it.
 """
 
 import functools
@@ -35,16 +35,21 @@ def build_judge(url: str, seen: Path, n_workers: int, budget: Budget | None) -> 
     return build_share(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16), n_workers, budget)
 
 
-def main(url: str, folder: str, n: int, *, kills: bool, is_outside: bool) -> None:
+def main(url: str, folder: str, n: int, *how: str) -> None:
     sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
-    killed: list[int] = []
+    killed: list[int | str] = []
     seen = Path(folder) / "workers"
     seen.mkdir(parents=True, exist_ok=True)
     task = make_task({f"r{i}": f"answer {i}" for i in range(n)})
     records = pa.table({name: pa.array(task.records[name], from_pandas=True) for name in JUDGED_COLUMNS})
 
-    def kill_one(progress: ShardProgress) -> None:
-        if kills and not killed and progress.n_done >= 1:
+    def lose_one(progress: ShardProgress) -> None:
+        if killed or not progress.n_done:
+            return
+        if "node" in how:
+            cluster.remove_node(second, allow_graceful=False)
+            killed.append("node")
+        if "kill" in how:
             victim = next(pid for path in seen.iterdir() if (pid := int(path.name)) != os.getpid())
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
@@ -54,8 +59,8 @@ def main(url: str, folder: str, n: int, *, kills: bool, is_outside: bool) -> Non
         port = probe.getsockname()[1]
     head = {**small, "include_dashboard": False, "ray_client_server_port": port}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(**small)
-    address = f"ray://127.0.0.1:{port}" if is_outside else cluster.address
+    second = cluster.add_node(**small)
+    address = f"ray://127.0.0.1:{port}" if "client" in how else cluster.address
     with connected_ray(address), VerdictCache(Path(folder) / "verdicts.sqlite") as cache:
         n_nodes = len(ray.nodes())
         started = time.perf_counter()
@@ -65,7 +70,7 @@ def main(url: str, folder: str, n: int, *, kills: bool, is_outside: bool) -> Non
             ShardedTask(task.criteria, task.examples, UPath(folder) / "shards", n, "f"),
             n_workers=2,
             cache=cache,
-            on_progress=kill_one,
+            on_progress=lose_one,
         )
     seconds = time.perf_counter() - started
     cluster.shutdown()
@@ -73,4 +78,4 @@ def main(url: str, folder: str, n: int, *, kills: bool, is_outside: bool) -> Non
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), kills="kill" in sys.argv[4:], is_outside="client" in sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
