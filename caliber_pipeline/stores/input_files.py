@@ -223,7 +223,7 @@ def _stored_row_bytes(metadata: pq.FileMetaData, left_out: Sequence[str]) -> flo
     parts = (group.column(number) for group in groups for number in range(group.num_columns))
     others = tuple(f"{name}." for name in left_out)
     sizes = (part.total_uncompressed_size for part in parts if not f"{part.path_in_schema}.".startswith(others))
-    return sum(sizes) / max(1, metadata.num_rows)
+    return float(sum(sizes) / max(1, metadata.num_rows))
 
 
 def _in_one_line(error: Exception) -> str:
