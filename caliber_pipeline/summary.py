@@ -8,6 +8,7 @@ from caliber_pipeline.core.alignment_metrics import label_verdict, metric_value
 from caliber_pipeline.core.calibration_history import CalibrationSummary, latest_evaluations, summarize_evaluation
 from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.errors import MissingStepError
+from caliber_pipeline.core.plain_words import describe_champion
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.resources import Project
 
@@ -29,20 +30,40 @@ def load_summary(project: Project) -> CalibrationSummary:
     is_unclustered = patterns["is_unclustered"].astype(bool)
     named = patterns[~is_unclustered].sort_values(["count", "name"], ascending=[False, True])
     stops, latest = history["stop_reason"].dropna(), latest_evaluations(history)
+    of_champion = latest[latest["criteria_version"] == champion].iloc[0]
+    n_records = tables.count("records")
     return CalibrationSummary(
         champion=champion,
-        versions=[_with_labels(project, summarize_evaluation(row.to_dict())) for _, row in latest.iterrows()],
+        versions=[
+            _with_labels(project, summarize_evaluation(row.to_dict()))
+            | {"is_on_earlier_data": _differs(row, of_champion)}
+            for _, row in latest.iterrows()
+        ],
         patterns=[_pattern(row) for _, row in named.iterrows()],
         stop_reason=str(stops.iloc[-1]) if len(stops) else None,
-        n_records=tables.count("records"),
+        n_records=n_records,
         n_rejected_records=tables.count("rejected_records"),
         n_rejected_annotations=tables.count("rejected_annotations"),
         n_unclustered=int(patterns.loc[is_unclustered, "count"].sum()),
         output=str(project.settings.output),
         **_kappas_with_people(project, champion),
         n_to_relabel=tables.count("relabel_queue", champion),
-        n_stale_annotations=int(latest.loc[latest["criteria_version"] == champion, "n_stale_annotations"].iloc[0]),
+        n_stale_annotations=int(of_champion["n_stale_annotations"]),
+        n_unlabelled=n_records - int(tables.select("annotations", columns=["record_id"])["record_id"].nunique()),
+        in_words=_in_words(project, champion),
     )
+
+
+def _differs(row: pd.Series, of_champion: pd.Series) -> bool:
+    """Whether a version was last evaluated on other data than the champion: their figures do not compare."""
+    return any(row[name] != of_champion[name] for name in ("records_fingerprint", "annotations_fingerprint"))
+
+
+def _in_words(project: Project, champion: str) -> tuple[str, ...]:
+    metrics = project.tables.load("alignment_metrics", champion)
+    if metrics is None:
+        return ()
+    return tuple(describe_champion(metrics, champion, kappa_target=project.settings.kappa_target))
 
 
 def _kappas_with_people(project: Project, champion: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from caliber_pipeline.champion import Champion
     from caliber_pipeline.resources import Project
 
-DEV_SHARE = 0.4  # of all groups: what is planned for dev takes 1 / 0.4 as many labels in all
 _EXAMPLES = """\
 # labels needed for kappa to ±0.1, and to see a gain of 5 %
 caliber plan
@@ -62,9 +61,9 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.to is not None and arguments.budget is None:
         raise InputError("--to needs --budget, the number of records to choose")
     if arguments.budget is not None and arguments.budget < 1:
-        raise InputError(
-            f"the budget is {arguments.budget}; give the number of records that can be labelled, at least 1"
-        )
+        raise InputError(f"--budget is {arguments.budget}; choose 1 record or more")
+    if not 0 < arguments.half_width < 1:
+        raise InputError(f"--half-width is {arguments.half_width:g}; give one between 0 and 1")
     project = Project.from_settings(build_settings(arguments))
     champion = load_champion(project)
     plan = _plan(project, champion, arguments)
@@ -82,6 +81,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
         plausible_shares,
         power_of_gain,
     )
+    from caliber_pipeline.core.splits import DEV_SHARE
 
     sample = cell_sample(champion.scored, "dev")
     shares = plausible_shares(sample.cells)

@@ -34,6 +34,8 @@ class CalibrationSummary:
         human_kappa: How far two people agree with each other on dev; None where only one judged.
         judge_annotator_kappa: How far judge and one person agree on the same records.
         n_to_relabel: Records whose label is in doubt.
+        n_unlabelled: Records that nobody judged.
+        in_words: What the champion's figures say, in sentences.
     """
 
     champion: str
@@ -49,6 +51,8 @@ class CalibrationSummary:
     human_kappa: float | None = None
     judge_annotator_kappa: float | None = None
     n_to_relabel: int = 0
+    n_unlabelled: int = 0
+    in_words: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON takes it."""

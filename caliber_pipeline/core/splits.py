@@ -13,6 +13,7 @@ from caliber_pipeline.core.fingerprints import hash_strings, hash_texts
 SPLITS: Final = ("train", "dev", "test")
 ALL: Final = "all"  # the records of every split, in figures
 CALIBRATION: Final = "calibration"  # the part of test that abstention is learned on, and no figure on test counts
+DEV_SHARE: Final = 0.4  # of all groups
 _SPLIT_OF_BUCKET: Final = np.array([0] * 4 + [1] * 4 + [2] * 2)  # train, dev, test: 40/40/20
 MIN_DISTINCT_QUERIES: Final = (
     20  # with fewer, most records share a query: grouping by it would leave no groups to split

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from caliber_pipeline.core.agreement import interpret_kappa
 from caliber_pipeline.core.calibration_history import CalibrationSummary
+from caliber_pipeline.core.plain_words import labels_in_all
 from caliber_pipeline.core.stability import MIN_STABILITY
 from caliber_pipeline.renderers.wording import format_figure
 from caliber_pipeline.settings import DEFAULT_OUTPUT
@@ -18,6 +19,7 @@ def print_summary(summary: CalibrationSummary) -> None:
     """Print versions, patterns, what was left out, and what to do next."""
     console = Console(highlight=False)
     _print_versions(summary, console)
+    _print_outcome(summary, console)
     _print_patterns(summary, console)
     _print_input(summary, console)
     console.print("\nNext:")
@@ -37,10 +39,10 @@ def _print_versions(summary: CalibrationSummary, console: Console) -> None:
         box=box.SIMPLE_HEAD, title="Criteria versions", title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
     )
     table.add_column("version", no_wrap=True)
-    for name in ("dev: acc.", "kappa"):
+    for name in ("dev acc.", "kappa"):
         table.add_column(name, justify="right")
     table.add_column("in words", no_wrap=True)
-    for name in ("FP", "FN", "test: acc.", "kappa"):
+    for name in ("FP", "FN", "test acc.", "kappa"):
         table.add_column(name, justify="right")
     table.add_column("decision", no_wrap=True)
     for version in summary.versions:
@@ -51,10 +53,18 @@ def _print_versions(summary: CalibrationSummary, console: Console) -> None:
         lines = [version["decision_reason"]]
         if version["kappa_corrected"] is not None:
             lines.append(f"corrected for being the best of those compared: kappa {version['kappa_corrected']:.3f}")
+        if version.get("is_on_earlier_data"):
+            lines.append("measured on earlier data: not to be compared with the champion's figures")
         if version.get("labels_on_dev"):
             lines.append(f"on dev: {version['labels_on_dev']}")
         for line in lines:
             console.print(Padding(escape(line), (0, 0, 0, 4), expand=False))
+
+
+def _print_outcome(summary: CalibrationSummary, console: Console) -> None:
+    from rich.markup import escape
+    from rich.padding import Padding
+
     if summary.stop_reason:
         console.print(f"\nThe loop ended: {escape(summary.stop_reason)}.")
     console.print(f"Champion: [bold]{escape(summary.champion)}[/bold].")
@@ -65,7 +75,10 @@ def _print_versions(summary: CalibrationSummary, console: Console) -> None:
             f"On dev two people agree by a kappa of {summary.human_kappa:.2f}, judge and one person by "
             f"{summary.judge_annotator_kappa:.2f}."
         )
-    console.print()
+    if summary.in_words:
+        console.print("\nIn plain words:")
+        for line in summary.in_words:
+            console.print(Padding(escape(line), (0, 0, 0, 2), expand=False))
 
 
 def _print_patterns(summary: CalibrationSummary, console: Console) -> None:
@@ -75,7 +88,7 @@ def _print_patterns(summary: CalibrationSummary, console: Console) -> None:
         own = [pattern for pattern in summary.patterns if pattern["polarity"] == polarity]
         if not own:
             continue
-        console.print(f"{title}:", style="italic")
+        console.print(f"\n{title}:", style="italic")
         for pattern in own[:MAX_PATTERNS]:
             mark = "~" if pattern["is_unstable"] else " "
             line = Text(f"  {pattern['count']:>6} {mark} {pattern['name']}")
@@ -118,7 +131,7 @@ def _next_steps(summary: CalibrationSummary) -> list[tuple[str, str]]:
     missing = champion.get("labels_missing")
     steps = []
     if missing:
-        steps.append((f"caliber annotate{where}", f"about {missing} more labels on dev before anything can be said"))
+        steps.append(_more_labels(labels_in_all(missing), summary.n_unlabelled, where))
     steps.append((f"caliber report{where} --to report.html", "the same to read and to forward"))
     if not missing:
         steps.append((f"caliber plan{where}", "how many more labels would say more"))
@@ -131,6 +144,15 @@ def _next_steps(summary: CalibrationSummary) -> list[tuple[str, str]]:
     return steps
 
 
+def _more_labels(n: int, n_unlabelled: int, where: str) -> tuple[str, str]:
+    if n_unlabelled >= n:
+        return f"caliber annotate{where}", f"about {n} more labels before anything can be said"
+    return (
+        f"caliber run --records …{where}",
+        f"again, with about {n} more labelled answers: {n_unlabelled} are left here",
+    )
+
+
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
@@ -141,7 +163,7 @@ def _cells(version: dict[str, Any], *, is_champion: bool) -> list[str]:
         version["criteria_version"] + (" *" if is_champion else ""),
         format_figure(dev["accuracy"]),
         format_figure(dev["cohen_kappa"]),
-        "too few labels" if version.get("labels_missing") else interpret_kappa(dev["cohen_kappa"]),
+        "too few" if version.get("labels_missing") else interpret_kappa(dev["cohen_kappa"]),
         str(dev["false_positives"]),
         str(dev["false_negatives"]),
         format_figure(test["accuracy"]) if test else "sealed",
