@@ -18,7 +18,7 @@ from caliber_pipeline.core.annotation_formats import (
     render_csv,
     render_label_studio,
 )
-from caliber_pipeline.core.annotations import parse_annotations
+from caliber_pipeline.core.annotations import UNNAMED, parse_annotations
 from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.errors import InputError, describe_read_error
 from caliber_pipeline.core.fingerprints import content_hashes
@@ -99,9 +99,16 @@ def _columns(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
 
 
 def import_annotations(
-    store: AnnotationStore, path: Path, records: pd.DataFrame, mapping: Mapping[str, str] | None = None
+    store: AnnotationStore,
+    path: Path,
+    records: pd.DataFrame,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    annotator: str | None = None,
 ) -> tuple[int, int, list[str]]:
     """Bring a file's annotations into the store; bringing them again changes nothing. Arguments as above.
+
+    Rows that name no annotator are those of `annotator`, where one is given.
 
     Returns:
         How many were new, how many were there already, and why each rejected row was rejected.
@@ -110,6 +117,8 @@ def import_annotations(
         InputError: the file cannot be read.
     """
     table, fingerprints, rejected = load_annotation_file(path, records, mapping)
+    if annotator is not None:
+        table["annotator"] = table["annotator"].replace(UNNAMED, annotator)
     n_new = store.import_annotations(table, fingerprints)
     return n_new, len(table) - n_new, rejected
 

@@ -18,6 +18,8 @@ _EXAMPLES = """\
 caliber annotate
 # bring in what was annotated elsewhere
 caliber annotate --import label_studio.json
+# Anna's file, which does not say whose it is
+caliber annotate --import anna.csv --annotator anna
 # everyone's latest verdicts
 caliber annotate --export annotations.csv
 # for a team: the token is in the link that each one opens
@@ -42,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--port", type=int, default=_DEFAULT_PORT, metavar="N", help=f"default: {_DEFAULT_PORT}; 0 for any free one")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="beyond loopback CALIBER_ANNOTATE_TOKEN must be set")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a further name of the server")
-    add("--annotator", metavar="NAME", help="who judges; without it the page asks")
+    add("--annotator", metavar="NAME", help="who judges, or judged the rows of --import that name nobody")
     add("--show", action="append", default=[], metavar="COLUMN", help="show this column with each record")
     add("--no-open", action="store_true", help="do not open a browser")
     add("--import", type=Path, dest="import_", metavar="FILE", help="CSV, JSONL, Parquet; Label Studio, Argilla JSON")
@@ -59,6 +61,10 @@ def execute(arguments: argparse.Namespace) -> None:
         InputError: no records, an unusable store or file, a taken port, or no token where one is needed.
     """
     settings = build_settings(arguments)
+    if arguments.records is not None and not arguments.records.is_file():
+        from caliber_pipeline.core.errors import InputError
+
+        raise InputError(f"{arguments.records}: no such file; give the records as a CSV, JSONL or Parquet file")
     store = arguments.store or settings.annotation_store_url
     records = _unstored_records(settings)
     if arguments.import_ is not None or arguments.export is not None:
@@ -115,7 +121,7 @@ def _transfer(arguments: argparse.Namespace, settings: Settings, url: str, unsto
     with AnnotationStore(url) as store:
         if arguments.import_ is not None:
             n_new, n_known, rejected = import_annotations(
-                store, arguments.import_, records, settings.annotation_columns
+                store, arguments.import_, records, settings.annotation_columns, annotator=arguments.annotator
             )
             _say(f"{n_new} annotations imported, {n_known} were there already, {len(rejected)} rows rejected")
             for reason in rejected[:20]:

@@ -60,6 +60,23 @@ def test_an_export_that_begins_with_a_byte_order_mark_is_read(assets: Path, tmp_
     assert (table["score"].tolist(), rejected) == ([1], [])
 
 
+def test_files_that_do_not_say_whose_they_are_are_those_of_the_named_annotator(assets: Path, tmp_path: Path) -> None:
+    for name, score in (("ada", 1), ("ben", 0)):
+        (tmp_path / f"{name}.csv").write_text(f"record_id,score\nr00,{score}\n")
+        options = ["--import", str(tmp_path / f"{name}.csv"), "--annotator", name]
+        assert main(["annotate", "--assets", str(assets), *options]) == 0
+    with AnnotationStore(assets / "annotations.sqlite") as store:
+        table = store.annotations()
+    assert table[["annotator", "score"]].to_numpy().tolist() == [["ada", 1], ["ben", 0]]
+
+
+def test_records_that_are_not_there_are_said_to_be_missing(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["annotate", "--assets", str(assets), "--records", str(tmp_path / "nowhere.csv")]) == 2
+    assert "nowhere.csv: no such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("format_", ["label-studio", "argilla"])
 def test_a_verdict_of_another_tool_on_another_text_is_rejected(
     assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format_: str
