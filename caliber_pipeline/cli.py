@@ -22,6 +22,7 @@ from caliber_pipeline.commands import (
     run,
     score,
 )
+from caliber_pipeline.commands.arguments import CommandParser
 from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 
 EXIT_OK: Final = 0
@@ -45,7 +46,7 @@ COMMANDS: Final = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="caliber",
         description="Calibrate an LLM judge against people.",
         epilog=_EPILOG,

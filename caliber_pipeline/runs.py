@@ -74,6 +74,7 @@ class JobRunner:
         if not is_ingested(settings, self._project.tables):
             self._report("reading records and annotations")
             self._run("ingest")
+        refuse_unlabelled(self._project)
         n_evaluated = 0
         while True:
             state = self._observe()
@@ -144,6 +145,7 @@ class JobRunner:
         if not is_ingested(project.settings, project.tables):
             self._report("reading records and annotations")
             self._run("ingest")
+        refuse_unlabelled(project)
         version = plan_next(self._observe()).evaluate
         return (
             "nothing to judge: every version is evaluated" if version is None else describe_estimate(project, version)
@@ -179,6 +181,27 @@ class JobRunner:
             for check in checks
             if check.blocking and not check.passed
         )
+
+
+def refuse_unlabelled(project: Project) -> None:
+    """Stop where there is nothing to compare a judge with.
+
+    Raises:
+        InputError: no record has a verdict of people; the message says what became of those that were given.
+    """
+    settings, tables = project.settings, project.tables
+    if tables.select("annotations", columns=["score"])["score"].notna().any():
+        return
+    rejected = tables.require("rejected_annotations")
+    where = "" if settings.is_default_output else f" --output {settings.output}"
+    why, what_to_do = "", "name their column with --column human_score=COLUMN, give them with --annotations FILE"
+    if len(rejected):
+        why = f" ({len(rejected)} rows rejected, the first: {rejected['reason'].iloc[0]})"
+        what_to_do = "mend these rows"
+    raise InputError(
+        f"{settings.annotations_file or settings.records_file}: holds no verdict of people on a record{why}; "
+        f"{what_to_do}, or judge some records with `caliber annotate{where}`"
+    )
 
 
 def describe_estimate(project: Project, version: str) -> str:

@@ -18,6 +18,7 @@ DEFAULT_INPUT_DIR: Final = Path("data/input")
 LOCAL_PROTOCOLS: Final = frozenset({"", "file", "local"})
 CACHE_FOLDER: Final = ".cache"
 _SECRET: Final = re.compile("key|token|secret|sig|password|auth", re.IGNORECASE)
+_MAY_HOLD_SECRETS: Final = frozenset({"annotation_store", "judge_options"})
 PREFIX: Final = "CALIBER_"
 STRATEGIES: Final = ("rules", "examples", "rewrite", "gepa")
 JUDGES: Final = ("local", "recorded", "openai")
@@ -95,8 +96,8 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            faults = "; ".join(f"{prefix}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-            raise InputError(f"settings: {faults}") from None  # the cause would show values, passwords among them
+            faults = "; ".join(_describe_fault(str(e["loc"][0]), e["msg"], e["input"], prefix) for e in error.errors())
+            raise InputError(faults) from None  # the cause would show values, passwords among them
 
     @field_validator("annotation_store")
     @classmethod
@@ -184,6 +185,13 @@ class Settings(BaseModel):
     def uses_own_input(self) -> bool:
         """Whether the records are those of the project's own input folder."""
         return self.records is None or self.records.resolve() == _find_input("records").resolve()
+
+
+def _describe_fault(name: str, message: str, value: object, prefix: str) -> str:
+    """What is wrong with a setting, under the name by which it was given: a variable, or an option."""
+    given = f"{prefix}{name.upper()}" if prefix else f"--{name.replace('_', '-')}"
+    shown = f" is {value}" if name not in _MAY_HOLD_SECRETS else ""
+    return f"{given}{shown}: {message.removeprefix('Value error, ')}"
 
 
 def find_secret(url: str) -> str | None:

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from caliber_pipeline import cli
+from caliber_pipeline.commands.run import hold_output
 from caliber_pipeline.resources import Project
 from caliber_pipeline.runs import JobRunner
+from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 
 RECORDED = "id,query,output,score,human_score,human_notes\n" + "".join(
@@ -79,6 +81,8 @@ def test_the_table_and_the_patterns_are_shown(recorded: list[str], capsys: pytes
     assert "Criteria versions" in shown.out
     assert "baseline" in shown.out
     assert "tables: " in shown.out
+    assert "In plain words:" in shown.out
+    assert "caliber run --records …" in shown.out  # every record is labelled already: more have to come
     assert "caliber report --output" in shown.out.split("Next:")[1]
     assert "evaluating v001" in shown.err
 
@@ -159,7 +163,14 @@ def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, caps
         (RECORDED, ["--group-by", "book"], "no column 'book' to group by"),
         (RECORDED, ["--annotations", "nowhere.csv"], "nowhere.csv: no such file"),
         (RECORDED, ["--criteria", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
-        (RECORDED, ["--max-iterations", "-1"], "MAX_ITERATIONS: Input should be greater than or equal to 0"),
+        (RECORDED, ["--max-iterations", "-1"], "--max-iterations is -1: Input should be greater than or equal to 0"),
+        (
+            "id,query,output,score\n1,q,o,1\n",
+            [],
+            "holds no verdict of people on a record; name their column with --column",
+        ),
+        (RECORDED, ["--judge", "local", "--model", "m"], "--model is for --judge openai, and the judge is 'local'"),
+        (RECORDED, ["--mode", "batch"], "--mode is for --judge openai, and the judge is 'recorded'"),
         ("query,output,human_score\nq,o,1\n", [], "no record brings a verdict; the recorded judge needs a column"),
     ],
 )
@@ -184,6 +195,56 @@ def test_criteria_that_cannot_be_used_are_one_line(
     criteria.write_text(f"criteria: x\nbase: {base}\n")
     assert cli.main(["run", *recorded, "--criteria", str(criteria)]) == 2
     assert f"criteria 'v001' name the base '{base}', which is no other version" in capsys.readouterr().err
+
+
+def test_annotations_of_which_none_counts_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "records.csv").write_text("id,query,output,score\nr1,q,o,1\n")
+    (tmp_path / "labels.csv").write_text("id,score\nx1,1\nx2,0\n")
+    files = ["--records", str(tmp_path / "records.csv"), "--annotations", str(tmp_path / "labels.csv")]
+    assert cli.main(["run", *files, "--judge", "recorded", "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "labels.csv: holds no verdict of people on a record (2 rows rejected, the first: record_id 'x1'" in said
+    assert not (tmp_path / "out" / "judge_scores").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rn"], "argument COMMAND: invalid choice: 'rn'"),
+        (["run", "--judge", "gpt"], "argument --judge: invalid choice: 'gpt'"),
+        (["run", "--annotations", "a.csv", "--annotations", "b.csv"], "--annotations is given more than once"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"caliber: {message}")
+    assert "--help`" in line
+
+
+def test_a_second_run_on_the_same_output_is_refused_until_the_first_has_ended(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(output=tmp_path / "out")
+    with hold_output(settings):
+        assert cli.main(["run", *recorded]) == 1
+    assert "another `caliber run` is at work on it" in capsys.readouterr().err
+    run_json(capsys, *recorded, "--max-iterations", "0")
+
+
+def test_figures_of_earlier_data_are_marked(
+    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    (tmp_path / "out" / "criteria" / "v002.yaml").write_text("criteria: another\nbase: v001\n")
+    (first, second) = run_json(capsys, *recorded, "--max-iterations", "0")["versions"]
+    assert not first["is_on_earlier_data"]
+    assert not second["is_on_earlier_data"]
+    (tmp_path / "records.csv").write_text(RECORDED + "new,another question,another answer,1,1,\n")
+    (first, second) = run_json(capsys, *recorded, "--max-iterations", "0")["versions"]
+    assert not first["is_on_earlier_data"]
+    assert second["is_on_earlier_data"]
 
 
 def test_a_bad_file_leaves_what_was_stored(

@@ -2,12 +2,36 @@
 
 import argparse
 import textwrap
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
 
 from caliber_pipeline.settings import DEFAULT_OUTPUT
 
 _WIDTH: Final = 78  # of 80 columns, as argparse itself takes
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with one line and the exit code of bad input."""
+        self.exit(2, f"caliber: {message}; see `{self.prog} --help`\n")
+
+
+class StoreOnce(argparse.Action):
+    """An option that is refused when given again: all but the last value would be lost without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the value, the first time."""
+        if option_string is not None and getattr(namespace, self.dest) is not self.default:
+            parser.error(f"{option_string} is given more than once and takes one value")
+        setattr(namespace, self.dest, values)
 
 
 def add_command(

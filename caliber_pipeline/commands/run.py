@@ -6,10 +6,13 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caliber_pipeline.commands.arguments import (
+    StoreOnce,
     add_abstention,
     add_annotation_columns,
     add_columns,
@@ -49,8 +52,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--records", type=Path, metavar="FILE", help="CSV, JSONL or Parquet (default: data/input/records.*)")
-    add("--annotations", type=Path, metavar="FILE", help="people's verdicts, where they are not in the records file")
+    add(
+        "--records",
+        action=StoreOnce,
+        type=Path,
+        metavar="FILE",
+        help="CSV, JSONL or Parquet (default: data/input/records.*)",
+    )
+    add(
+        "--annotations",
+        action=StoreOnce,
+        type=Path,
+        metavar="FILE",
+        help="people's verdicts, where they are not in the records file; of several people in one file, with a column "
+        "'annotator'",
+    )
     add("--criteria", type=Path, metavar="FILE", help="the first criteria version, for an output without any")
     add_output(parser, "where the Parquet goes")
     add("--judge", choices=JUDGES, help="who judges (default: local, the embedded one)")
@@ -98,7 +114,8 @@ def execute(arguments: argparse.Namespace) -> None:
     console = _console()
     with console.status("starting") as status:
         report = _reporter(console, status.update)
-        estimate = _run_loop(settings, arguments, report)
+        with hold_output(settings):
+            estimate = _run_loop(settings, arguments, report)
     if estimate is not None:
         sys.stdout.write((json.dumps({"estimate": estimate}) if arguments.json else estimate) + "\n")
         return
@@ -117,6 +134,7 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
         *("judge", "mode", "backend", "ray_address", "ray_workers", "abstention_alpha", "abstention_delta"),
     )
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    _refuse_idle_options(arguments, str(given.get("judge", values["judge"])))
     options = {name: value for name in _JUDGE_OPTIONS if (value := getattr(arguments, name, None)) is not None}
     if options:
         given["judge_options"] = options
@@ -129,6 +147,24 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     if getattr(arguments, "annotation_column", None):
         given["annotation_columns"] = parse_columns(arguments.annotation_column)
     return Settings.checked(values | given)
+
+
+def _refuse_idle_options(arguments: argparse.Namespace, judge: str) -> None:
+    """Refuse what names an endpoint for a judge that asks none: verdicts would be of another judge than was meant.
+
+    Raises:
+        InputError: such an option is given.
+    """
+    from caliber_pipeline.core.errors import InputError
+
+    strategies = getattr(arguments, "strategy", None) or ()
+    if judge == "openai" or not {"rewrite", "gepa"}.isdisjoint(strategies):
+        return
+    named = [name for name in ("provider", "model", "base_url") if getattr(arguments, name, None) is not None]
+    named += ["mode"] if getattr(arguments, "mode", None) == "batch" else []
+    if named:
+        option = f"--{named[0].replace('_', '-')}"
+        raise InputError(f"{option} is for --judge openai, and the judge is '{judge}'; add --judge openai")
 
 
 def make_output(settings: Settings) -> None:
@@ -148,6 +184,27 @@ def make_output(settings: Settings) -> None:
         raise InputError(f"{folder}: cannot be the output folder ({error.strerror}); name another --output") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written; name another --output")
+
+
+@contextmanager
+def hold_output(settings: Settings) -> Iterator[None]:
+    """Keep a second run off this output until the first has ended, however it ends.
+
+    Raises:
+        CaliberError: another one is at work.
+    """
+    from filelock import FileLock, Timeout
+
+    from caliber_pipeline.core.errors import CaliberError
+
+    settings.cache_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.cache_folder / "run.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise CaliberError(
+            f"{settings.output}: another `caliber run` is at work on it; wait for it, or name another --output"
+        ) from error
 
 
 def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report") -> str | None:
