@@ -61,7 +61,9 @@ def execute(arguments: argparse.Namespace) -> None:
     if arguments.to is not None and arguments.budget is None:
         raise InputError("--to needs --budget, the number of records to choose")
     if arguments.budget is not None and arguments.budget < 1:
-        raise InputError(f"--budget is {arguments.budget}; choose 1 record or more")
+        raise InputError(
+            f"the budget is {arguments.budget}; give the number of records that can be labelled, at least 1"
+        )
     if not 0 < arguments.half_width < 1:
         raise InputError(f"--half-width is {arguments.half_width:g}; give one between 0 and 1")
     project = Project.from_settings(build_settings(arguments))
