@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.learnings import LearningArtifact
 from caliber_pipeline.core.notes import normalise_note
+from caliber_pipeline.core.ties import TIE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,7 @@ class EmbeddingDeduper:
         vectors = self._encoder.encode([f"{learning.title}\n{learning.content}" for learning in learnings])
         kept = []
         for learning, vector in zip(learnings, vectors, strict=True):
-            if all(float(vector @ other) < self._threshold for other in self._kept):
+            if all(float(vector @ other) < self._threshold - TIE for other in self._kept):
                 self._kept.append(vector)
                 kept.append(learning)
         return kept

@@ -9,7 +9,7 @@ A stage is a module of its asset's name; the modules behind it stand below it, i
 * `judge_scores`: `judge_prompt`, `judge_reply`, `verdicts`, `pricing`, `usage`.
 * `alignment_metrics`: `agreement`, `intervals`, `means`, `weights`, `planning`, `estimation`, `abstention`.
 * `drift`.
-* `patterns`: `notes`, `fault_kinds`, `clustering`, `consensus_clustering`, `stability`, `themes`, `keywords`,
+* `patterns`: `notes`, `fault_kinds`, `clustering`, `consensus_clustering`, `stability`, `themes`, `ties`, `keywords`,
   `theme_prompts`, `pattern_map`.
 * `misalignments`: `attribution`, which makes the relabel queue too.
 * `learnings`: `enrichment`, `evidence_metadata`, `sanitizer`.

@@ -6,7 +6,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.consensus_clustering import Labels, Matrix, cluster_by_consensus, principal_components, unit
+from caliber_pipeline.core.consensus_clustering import (
+    MIN_FOR_CONSENSUS,
+    Labels,
+    Matrix,
+    cluster_by_consensus,
+    principal_components,
+    unit,
+)
+from caliber_pipeline.core.ties import TIE, first_best, number_in_order
 
 UNCLUSTERED: Final = -1
 MIN_MEMBERS: Final = 2  # records; a theme is what recurs
@@ -24,8 +32,9 @@ class Clusters:
 
     Attributes:
         labels: Per fitted row 0 … k-1, or -1 for the unclustered.
-        mean: The fitted rows' mean, shape (dimensions,).
-        axes: The principal axes in whose space rows are compared, shape (dimensions, components).
+        mean: What is taken off a row first, shape (dimensions,): the fitted rows' mean, or nothing.
+        axes: The axes in whose space rows are compared, shape (dimensions, components): the principal ones, or, for
+            few rows or a single cluster, which are compared as they are, all.
         centroids: Unit vectors in that space, shape (k, components).
         thresholds: Per cluster the least cosine similarity to its centroid that a member needs.
         method: What ran: 'consensus' or 'hdbscan'.
@@ -61,8 +70,8 @@ class Clusters:
             return labels
         for start in range(0, len(rows), _BLOCK):
             similarity = self.project(rows[start : start + _BLOCK]) @ self.centroids.T
-            nearest = similarity.argmax(axis=1)
-            is_near = similarity.max(axis=1) >= self.thresholds[nearest]
+            nearest = first_best(similarity)
+            is_near = similarity.max(axis=1) >= self.thresholds[nearest] - TIE
             labels[start : start + _BLOCK] = np.where(is_near, nearest, UNCLUSTERED)
         return labels
 
@@ -110,7 +119,7 @@ def _cluster_by_density(rows: Matrix, weights: Labels) -> Labels:
     labels[is_own] = labels.max() + 1 + np.arange(is_own.sum())
     is_noise = labels == UNCLUSTERED
     labels[is_noise] = _describe(rows, labels, HDBSCAN_PCA).assign(rows[is_noise])
-    return labels
+    return number_in_order(labels)
 
 
 def _drop_small(labels: Labels, weights: Labels) -> Labels:
@@ -123,7 +132,10 @@ def _drop_small(labels: Labels, weights: Labels) -> Labels:
 
 def _describe(rows: Matrix, labels: Labels, method: str) -> Clusters:
     n_clusters = int(labels.max(initial=UNCLUSTERED)) + 1
-    mean, axes = principal_components(rows, N_COMPONENTS) if len(rows) else (np.zeros(rows.shape[1]), rows[:0].T)
+    mean: Matrix = np.zeros(rows.shape[1])
+    axes: Matrix = np.eye(rows.shape[1])
+    if n_clusters > 1 and len(rows) >= MIN_FOR_CONSENSUS:  # else all that tells members from strangers is the mean
+        mean, axes = principal_components(rows, N_COMPONENTS)
     points = unit((rows - mean) @ axes)
     centroids, thresholds = np.zeros((n_clusters, axes.shape[1])), np.zeros(n_clusters)
     for c in range(n_clusters):

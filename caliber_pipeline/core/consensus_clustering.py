@@ -1,15 +1,19 @@
 """Consensus clustering: what stays together over many resampled clusterings is one theme.
 
 Evidence accumulation (Fred and Jain 2005): k-means on the sphere is run on many subsamples, in spaces of 6, 10 and 15
-principal components, for numbers of clusters around twice the cube root of the number of notes. Two notes'
-co-membership is the share of the runs with both of them that put them together; average linkage on it, cut where the
-mean co-membership falls under `MIN_COMEMBERSHIP`, gives the themes, so that the data decide how many there are.
+principal components, for numbers of clusters around twice the cube root of the number of notes. It is soft: a note
+belongs to each cluster to a share, or one note that lies between two would send whole runs another way on another
+processor. Two notes' co-membership is how likely a run with both of them puts them together; average linkage on it,
+cut where the mean co-membership falls under `MIN_COMEMBERSHIP`, gives the themes, so that the data decide how many
+there are.
 """
 
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caliber_pipeline.core.ties import TIE, first_best, number_in_order
 
 Labels = NDArray[np.int64]
 Matrix = NDArray[np.floating]
@@ -25,7 +29,8 @@ SMALL_PER_CUBE_ROOT: Final = 0.5  # times the cube root of n: themes of fewer no
 MIN_FOR_CONSENSUS: Final = 8  # fewer notes leave nothing to resample; their similarities decide
 MIN_SIMILARITY: Final = 0.5  # cosine; for the packaged encoder, what short paraphrases reach and strangers do not
 NEAR_DUPLICATE: Final = 0.95  # cosine; the same words in another order or with another ending
-_MAX_STEPS: Final = 20  # of k-means; single runs need not converge
+CONCENTRATION: Final = 10.0  # a note nearer to one of two clusters by 0.2 belongs to it by 0.88; 20 does as well
+N_STEPS: Final = 10  # of k-means; single runs need not converge
 
 
 def unit(vectors: NDArray[np.floating], *, in_place: bool = False) -> Matrix:
@@ -63,7 +68,7 @@ def cluster_by_consensus(rows: Matrix, rng: np.random.Generator) -> Labels:
 
 
 def comembership(rows: Matrix, rng: np.random.Generator) -> Matrix:
-    """Per pair of rows the share of the runs with both that put them together, shape (n, n)."""
+    """Per pair of rows how likely the runs with both put them together, on average; shape (n, n)."""
     n = len(rows)
     mean, axes = principal_components(rows, 64)
     reduced = (rows - mean) @ axes
@@ -76,32 +81,35 @@ def comembership(rows: Matrix, rng: np.random.Generator) -> Matrix:
         points = unit((reduced[chosen] - sub_mean) @ sub_axes)
         n_clusters = min(max(2, round(len(chosen) ** (1 / 3) * rng.uniform(*CLUSTERS_PER_CUBE_ROOT))), len(chosen))
         is_drawn[chosen, run] = 1
-        groups.append(np.zeros((n, n_clusters), dtype=np.float32))
-        groups[-1][chosen, cluster_on_sphere(points, n_clusters, rng)] = 1
-    is_member = np.hstack(groups)
-    shares: Matrix = (is_member @ is_member.T / np.maximum(is_drawn @ is_drawn.T, 1)).astype(np.float64)
+        groups.append(np.zeros((n, n_clusters)))
+        groups[-1][chosen] = share_on_sphere(points, n_clusters, rng)
+    membership = np.hstack(groups)
+    shares: Matrix = membership @ membership.T / np.maximum(is_drawn @ is_drawn.T, 1)
     np.fill_diagonal(shares, 1.0)
     return shares
 
 
-def cluster_on_sphere(points: Matrix, n_clusters: int, rng: np.random.Generator) -> Labels:
-    """K-means by cosine similarity (Dhillon and Modha 2001) from a k-means++ start; a label per unit row."""
+def share_on_sphere(points: Matrix, n_clusters: int, rng: np.random.Generator) -> Matrix:
+    """Soft k-means by cosine similarity (Banerjee et al. 2005); shares of shape (n, n_clusters), rows summing to 1.
+
+    It starts as k-means++ does, from rows drawn in proportion to their distances from those drawn before. A race of
+    exponential variables draws them: only a photo finish is open to noise, a running sum of distances is everywhere.
+    """
     centres: Matrix = np.empty((n_clusters, points.shape[1]))
     distances = np.ones(len(points))
     for c in range(n_clusters):
-        reach = np.cumsum(distances)
-        centres[c] = points[min(np.searchsorted(reach, rng.uniform(0, reach[-1])), len(points) - 1)]
-        distances = np.clip(np.minimum(distances, 1.0 - points @ centres[c]), 0.0, None)
-    labels = np.full(len(points), -1, dtype=np.int64)
-    for _ in range(_MAX_STEPS):
-        nearest = (points @ centres.T).argmax(axis=1)
-        if (nearest == labels).all():
-            break
-        labels = nearest
-        sums = np.zeros_like(centres)
-        np.add.at(sums, labels, points)
-        centres = unit(sums)
-    return labels
+        centres[c] = points[(distances / rng.exponential(size=len(points))).argmax()]
+        distances = np.minimum(distances, 1.0 - points @ centres[c])
+        distances[distances < TIE] = 0.0
+    for _ in range(N_STEPS):
+        centres = unit(_soft_shares(points, centres).T @ points)
+    return _soft_shares(points, centres)
+
+
+def _soft_shares(points: Matrix, centres: Matrix) -> Matrix:
+    likelihood = np.exp(CONCENTRATION * (points @ centres.T - 1.0))
+    shares: Matrix = likelihood / likelihood.sum(axis=1, keepdims=True)
+    return shares
 
 
 def join_small(labels: Labels, shares: Matrix) -> Labels:
@@ -112,13 +120,13 @@ def join_small(labels: Labels, shares: Matrix) -> Labels:
         sizes = np.bincount(labels, minlength=len(is_alone))
         small = np.flatnonzero((sizes > 0) & (sizes < least) & ~is_alone)
         if not len(small):
-            return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+            return number_in_order(labels)
         smallest = small[sizes[small].argmin()]
         own = labels == smallest
         mean = np.bincount(labels, shares[own].mean(axis=0), minlength=len(sizes)) / np.maximum(sizes, 1)
         mean[smallest] = -1.0
-        if mean.max() >= MIN_JOINING:
-            labels = np.where(own, mean.argmax(), labels)
+        if mean.max() >= MIN_JOINING - TIE:
+            labels = np.where(own, first_best(mean), labels)
         else:
             is_alone[smallest] = True
 
@@ -130,5 +138,4 @@ def _link(distances: Matrix, method: Literal["average", "complete"], height: flo
     if len(distances) < 2:  # of which scipy makes no tree
         return np.zeros(len(distances), dtype=np.int64)
     condensed = squareform(np.clip(distances, 0.0, None), checks=False)
-    labels: Labels = fcluster(linkage(condensed, method), height, criterion="distance").astype(np.int64) - 1
-    return labels
+    return number_in_order(fcluster(linkage(condensed, method), height, criterion="distance").astype(np.int64))

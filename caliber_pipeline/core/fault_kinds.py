@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.consensus_clustering import Labels, Matrix, unit
+from caliber_pipeline.core.ties import first_best
 
 STRETCH: Final = 2.0  # times; 1.4 gains nearly as much, 3 begins to lose what the list lacks
 MIN_VOTES: Final = 0.4  # share of a theme's notes that must be nearest to a kind; then it is right for four in five
@@ -95,7 +96,7 @@ def select_kinds(rows: NDArray[np.floating], labels: Labels, phrases: NDArray[np
     for c in range(int(labels.max(initial=-1)) + 1):
         own = np.flatnonzero(labels == c)
         similarity = (rows[own] @ phrases.T).reshape(len(own), len(KINDS), _PER_KIND).max(axis=2)
-        nearest, best = similarity.argmax(axis=1), int(similarity.mean(axis=0).argmax())
+        nearest, best = first_best(similarity), int(first_best(similarity.mean(axis=0)))
         votes = np.bincount(nearest, minlength=len(KINDS))
         is_agreed = votes[best] >= max(2, MIN_VOTES * len(own), votes.max())
         kinds.append(Kind(KINDS[best], own[nearest == best]) if is_agreed else None)

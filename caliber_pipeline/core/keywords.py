@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import fsum
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,7 @@ _PRAISE: Final = frozenset(_PRAISE_TEXT.split())
 _DENIAL: Final = re.compile(
     r"\b(?:not?|never|without|wrong|too|hardly|nothing|none|isnt|doesnt)\b|n['\u2019]t\b", re.IGNORECASE
 )
+_DECIMALS: Final = 9  # of what terms are worth; beyond them is how it was summed up
 _NAMING_NOTES: Final = 8  # of the most typical, from which the words are taken
 _SHARING_NOTES: Final = 200  # of the most typical, of which half must hold what is said to run through them
 _STOP_TEXT: Final = """
@@ -103,7 +105,7 @@ def _count_terms(texts: Sequence[str], weights: Sequence[int]) -> Counter[str]:
 def _select_distinct(weights: dict[str, float]) -> list[str]:
     chosen: list[str] = []
     taken: set[str] = set()
-    for term in sorted(weights, key=lambda t: -weights[t]):
+    for term in sorted(weights, key=lambda t: -round(weights[t], _DECIMALS)):
         words = term.split()
         if any(_stem(word) in taken for word in words):
             continue
@@ -151,7 +153,8 @@ def _most_telling(candidates: Sequence[tuple[int, str]], keywords: Sequence[str]
     best, best_score = "", 0.0
     for i, text in candidates:
         held = {_stem(word) for word in split_words(text)}
-        score = sum(worth.get(word, 0.0) for word in held) * 0.95**i * 0.94 ** len(text.split())
+        score = fsum(worth.get(word, 0.0) for word in held) * 0.95**i * 0.94 ** len(text.split())
+        score = round(score, _DECIMALS)
         if score > best_score:
             best, best_score = text, score
     return best

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core.clustering import N_COMPONENTS
 from caliber_pipeline.core.consensus_clustering import Matrix, principal_components, unit
+from caliber_pipeline.core.ties import first_best
 
 MAX_POINTS: Final = 2_000  # per polarity; more would cover each other
 
@@ -49,4 +50,6 @@ def _project(rows: Matrix, pattern_ids: pd.Series) -> Matrix:
     source = centres if n_patterns > 2 else points
     source_mean, source_axes = principal_components(source, 2)
     found = (points - source_mean) @ source_axes
+    outermost = first_best(np.abs(found.T))
+    found *= np.sign(found[outermost, np.arange(len(outermost))])  # else chance, or the processor, mirrors the map
     return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))

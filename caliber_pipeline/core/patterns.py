@@ -19,7 +19,7 @@ from caliber_pipeline.core.notes import normalise_note
 from caliber_pipeline.core.stability import bootstrap_jaccard
 from caliber_pipeline.core.themes import N_EXAMPLES, Theme, describe_themes
 
-FIT_VERSION: Final = "6"  # changes whenever the same notes would give other patterns
+FIT_VERSION: Final = "7"  # changes whenever the same notes would give other patterns
 POLARITIES: Final = ("reject", "accept")
 N_RESAMPLES: Final = 20
 N_LARGE_RESAMPLES: Final = 3  # with HDBSCAN, whose clusters are larger and whose fits take seconds

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from caliber_pipeline.core.consensus_clustering import Labels
 from caliber_pipeline.core.fault_kinds import Kind
 from caliber_pipeline.core.keywords import select_keywords, select_name
+from caliber_pipeline.core.ties import rank
 
 N_EXAMPLES: Final = 5
 _MAX_KEYWORD_NOTES: Final = 2_000  # the most typical of a group; more add no keyword, only time
@@ -53,8 +54,9 @@ def describe_themes(
         kinds: Per label the kind of fault, with which its name begins, in the words of the notes that speak of it.
     """
     n_themes = int(labels.max(initial=-1)) + 1
-    order = np.arange(len(texts)) if strengths is None else np.argsort(-strengths, kind="stable")
-    groups = [order[labels[order] == c] for c in range(n_themes)]
+    groups = [np.flatnonzero(labels == c) for c in range(n_themes)]
+    if strengths is not None:
+        groups = [group[rank(strengths[group])] for group in groups]
     telling = [group[:_MAX_KEYWORD_NOTES] for group in groups]
     keywords = select_keywords(
         [[texts[i] for i in group.tolist()] for group in telling], [weights[group].tolist() for group in telling]

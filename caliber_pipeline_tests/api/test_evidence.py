@@ -180,6 +180,8 @@ def test_learnings_that_mean_the_same_are_dropped() -> None:
     learnings = [LearningArtifact(t, "fees") for t in ("wrong fee quoted", "Quoted wrong fee", "rude reply")]
     kept = EmbeddingDeduper(0.85, encoder=UnitWords()).select_new(learnings)
     assert [learning.title for learning in kept] == ["wrong fee quoted", "rude reply"]
+    same = EmbeddingDeduper(1.0, encoder=UnitWords()).select_new([LearningArtifact("a b c", "d e f g")] * 3)
+    assert len(same) == 1
     with pytest.raises(InputError, match=r"threshold is 1\.2"):
         EmbeddingDeduper(1.2)
 

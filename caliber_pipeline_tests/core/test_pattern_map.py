@@ -34,6 +34,13 @@ def test_every_note_is_placed_once_and_patterns_lie_apart() -> None:
     assert min(distances) > 5 * within
 
 
+def test_noise_in_the_vectors_does_not_mirror_the_map() -> None:
+    notes, vectors, patterns = _notes(40, 4)
+    first = map_notes(notes, vectors, patterns)[["x", "y"]].to_numpy()
+    for mirrored in (vectors @ np.diag([-1.0] * 8), vectors[:, ::-1]):  # distances stay, axes come out otherwise
+        assert np.abs(map_notes(notes, mirrored, patterns)[["x", "y"]].to_numpy() - first).max() < 1e-6
+
+
 def test_many_notes_are_thinned_evenly() -> None:
     notes, vectors, patterns = _notes(3 * MAX_POINTS, 5)
     assert len(map_notes(notes, vectors, patterns)) == MAX_POINTS

@@ -74,6 +74,22 @@ def test_order_of_the_rows_changes_nothing(rows: list[tuple[str, str, str]], ran
     )
 
 
+@given(_rows, st.integers(0, 2**16))
+@settings(max_examples=60)
+def test_noise_in_the_last_digits_of_the_vectors_changes_nothing_that_is_seen(
+    rows: list[tuple[str, str, str]], seed: int
+) -> None:
+    notes = _notes(rows)
+    vectors = _vectors(notes)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1.0)
+    noise = 1e-6 * np.random.default_rng(seed).normal(size=vectors.shape)
+    seen = ["pattern_id", "name", "description", "record_ids", "examples", "keywords"]
+    pd.testing.assert_frame_equal(
+        stage.discover_patterns(notes, vectors, n_resamples=0)[seen],
+        stage.discover_patterns(notes, vectors + noise, n_resamples=0)[seen],
+    )
+
+
 @given(_rows)
 @settings(max_examples=20)
 def test_identical_notes_of_a_side_stay_together(rows: list[tuple[str, str, str]]) -> None:
