@@ -16,7 +16,8 @@ TIE: Final = 1e-4  # of similarities; a hundred times what arithmetic adds, a hu
 
 def first_best(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     """The position of the best score along the last axis; of those within `TIE` of it the first."""
-    return (scores >= scores.max(axis=-1, keepdims=True) - TIE).argmax(axis=-1)
+    first: NDArray[np.int64] = (scores >= scores.max(axis=-1, keepdims=True) - TIE).argmax(axis=-1)
+    return first
 
 
 def rank(scores: NDArray[np.floating]) -> NDArray[np.int64]:
