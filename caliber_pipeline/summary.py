@@ -51,12 +51,18 @@ def load_summary(project: Project) -> CalibrationSummary:
         n_stale_annotations=int(of_champion["n_stale_annotations"]),
         n_unlabelled=n_records - int(tables.select("annotations", columns=["record_id"])["record_id"].nunique()),
         in_words=_in_words(project, champion),
+        drift_alarm=_drift_alarm(project, champion),
     )
 
 
 def _differs(row: pd.Series, of_champion: pd.Series) -> bool:
     """Whether a version was last evaluated on other data than the champion: their figures do not compare."""
     return any(row[name] != of_champion[name] for name in ("records_fingerprint", "annotations_fingerprint"))
+
+
+def _drift_alarm(project: Project, champion: str) -> str | None:
+    drift = project.tables.load("drift", champion)
+    return None if drift is None or not drift["is_alarm"].iloc[0] else str(drift["summary"].iloc[0])
 
 
 def _in_words(project: Project, champion: str) -> tuple[str, ...]:

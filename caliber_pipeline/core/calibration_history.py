@@ -36,6 +36,7 @@ class CalibrationSummary:
         n_to_relabel: Records whose label is in doubt.
         n_unlabelled: Records that nobody judged.
         in_words: What the champion's figures say, in sentences.
+        drift_alarm: What the drift test found, where it raised its alarm on the champion.
     """
 
     champion: str
@@ -53,6 +54,7 @@ class CalibrationSummary:
     n_to_relabel: int = 0
     n_unlabelled: int = 0
     in_words: tuple[str, ...] = ()
+    drift_alarm: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON takes it."""

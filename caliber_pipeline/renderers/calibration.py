@@ -75,6 +75,8 @@ def _print_outcome(summary: CalibrationSummary, console: Console) -> None:
             f"On dev two people agree by a kappa of {summary.human_kappa:.2f}, judge and one person by "
             f"{summary.judge_annotator_kappa:.2f}."
         )
+    if summary.drift_alarm:
+        console.print(f"[bold red]Drift alarm:[/bold red] {escape(summary.drift_alarm)}")
     if summary.in_words:
         console.print("\nIn plain words:")
         for line in summary.in_words:
