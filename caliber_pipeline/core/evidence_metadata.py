@@ -8,8 +8,8 @@ from typing import Any, Final
 from caliber_pipeline.core.sanitizer import redact
 
 _PII_TEXT: Final = """
-address birth birthday card customer cvv dob email firstname iban ip lastname location mail mobile name
-passport password phone postcode secret ssn surname tel telephone token user username zip
+account address apikey auth birth birthday card contact cookie credential customer cvv dob email firstname iban ip
+lastname location mail mobile name passport password phone postcode secret ssn surname tel telephone token user username zip
 """
 PII_KEYS: Final = frozenset(_PII_TEXT.split())
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -51,9 +51,13 @@ class MetadataConfig:
 
 
 def is_pii_key(key: str) -> bool:
-    """Whether a word of the key (snake_case or camelCase) names what identifies a person."""
+    """Whether a word of the key (snake_case or camelCase), or its singular, names what identifies a person.
+
+    Tokens are counted in such metadata more often than they are secrets; one token is a secret.
+    """
     words = {word.lower() for word in _WORD.findall(key)}
-    return bool(words & PII_KEYS) or key.lower() in PII_KEYS
+    words |= {word.removesuffix("s") for word in words - {"tokens"}} | {re.sub(r"[\W_]", "", key.lower())}
+    return not words.isdisjoint(PII_KEYS)
 
 
 def append_metadata(text: str, metadata: Mapping[str, str]) -> str:

@@ -158,6 +158,9 @@ def test_metadata_are_limited_by_key_number_and_length() -> None:
     assert MetadataConfig(denied_keys=frozenset("a")).select(metadata) == {"b": "long" * 9}
     assert MetadataConfig(allowed_keys=frozenset({"customerName"})).select(metadata) == {"customerName": "Jo"}
     assert [is_pii_key(k) for k in ("phone_no", "PhoneNo", "tokens_used", "shipping")] == [True, True, False, False]
+    assert all(
+        is_pii_key(key) for key in ("api_key", "apiKey", "customerEmails", "emails", "E-Mail", "auth", "contact")
+    )
 
 
 def test_enrichment_is_told_and_asks_for_action() -> None:
