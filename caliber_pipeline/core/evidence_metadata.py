@@ -9,7 +9,8 @@ from caliber_pipeline.core.sanitizer import redact
 
 _PII_TEXT: Final = """
 account address apikey auth birth birthday card contact cookie credential customer cvv dob email firstname iban ip
-lastname location mail mobile name passport password phone postcode secret ssn surname tel telephone token user username zip
+lastname location mail mobile name passport password phone postcode secret ssn surname tel telephone token user
+username zip
 """
 PII_KEYS: Final = frozenset(_PII_TEXT.split())
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
