@@ -16,6 +16,7 @@ from caliber_pipeline.commands.run import hold_output
 from caliber_pipeline.resources import Project
 from caliber_pipeline.runs import JobRunner
 from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 
 RECORDED = "id,query,output,score,human_score,human_notes\n" + "".join(
@@ -233,18 +234,13 @@ def test_a_second_run_on_the_same_output_is_refused_until_the_first_has_ended(
     run_json(capsys, *recorded, "--max-iterations", "0")
 
 
-def test_figures_of_earlier_data_are_marked(
-    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
-    (tmp_path / "out" / "criteria" / "v002.yaml").write_text("criteria: another\nbase: v001\n")
-    (first, second) = run_json(capsys, *recorded, "--max-iterations", "0")["versions"]
-    assert not first["is_on_earlier_data"]
-    assert not second["is_on_earlier_data"]
-    (tmp_path / "records.csv").write_text(RECORDED + "new,another question,another answer,1,1,\n")
-    (first, second) = run_json(capsys, *recorded, "--max-iterations", "0")["versions"]
-    assert not first["is_on_earlier_data"]
-    assert second["is_on_earlier_data"]
+def test_a_drift_alarm_is_told(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_json(capsys, *recorded, "--max-iterations", "0")["drift_alarm"] is None
+    tables = TableStore(str(tmp_path / "out"))
+    drift = tables.require("drift", "v001")
+    tables.save(drift.assign(is_alarm=True, summary="agreement fell"), tables.path("drift", "v001"), "drift")
+    assert cli.main(["run", *recorded, "--max-iterations", "0"]) == 0
+    assert "Drift alarm: agreement fell" in capsys.readouterr().out
 
 
 def test_a_bad_file_leaves_what_was_stored(
