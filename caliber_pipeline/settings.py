@@ -18,7 +18,7 @@ DEFAULT_INPUT_DIR: Final = Path("data/input")
 LOCAL_PROTOCOLS: Final = frozenset({"", "file", "local"})
 CACHE_FOLDER: Final = ".cache"
 _SECRET: Final = re.compile("key|token|secret|sig|password|auth", re.IGNORECASE)
-_MAY_HOLD_SECRETS: Final = frozenset({"annotation_store", "judge_options"})
+_MAY_HOLD_SECRETS: Final = frozenset({"annotation_store", "judge_options", "output", "ray_address"})
 PREFIX: Final = "CALIBER_"
 STRATEGIES: Final = ("rules", "examples", "rewrite", "gepa")
 JUDGES: Final = ("local", "recorded", "openai")
@@ -102,8 +102,8 @@ class Settings(BaseModel):
     @field_validator("annotation_store")
     @classmethod
     def _has_no_password(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).password:
-            raise ValueError("holds a password, which settings show; put it in ~/.pgpass or PGPASSWORD")
+        if url is not None and (secret := find_secret(url, may_name_user=True)):
+            raise ValueError(f"holds {secret}, which settings show; put a password in ~/.pgpass or PGPASSWORD")
         return url
 
     @field_validator("judge_options")
@@ -194,9 +194,11 @@ def _describe_fault(name: str, message: str, value: object, prefix: str) -> str:
     return f"{given}{shown}: {message.removeprefix('Value error, ')}"
 
 
-def find_secret(url: str) -> str | None:
+def find_secret(url: str, *, may_name_user: bool = False) -> str | None:
     """What of a URL must not be shown, in words: a user or password, or what looks like a key in its query."""
-    if "@" in urlsplit(url).netloc:
+    if may_name_user and urlsplit(url).password:
+        return "a password"
+    if not may_name_user and "@" in urlsplit(url).netloc:
         return "a user or password"
     names = (name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
     return next((f"'{name}' in its query" for name in names if _SECRET.search(name)), None)

@@ -22,10 +22,10 @@ def test_the_environment_sets_everything() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("CALIBER_MAX_ITERATIONS", "many", "CALIBER_MAX_ITERATIONS: Input should be a valid integer"),
-        ("CALIBER_JUDGE", "oracle", "CALIBER_JUDGE: Input should be 'local', 'recorded'"),
-        ("CALIBER_ABSTENTION_ALPHA", "0", "CALIBER_ABSTENTION_ALPHA: Input should be greater than 0"),
-        ("CALIBER_ABSTENTION_DELTA", "nan", "CALIBER_ABSTENTION_DELTA: Input should be"),
+        ("CALIBER_MAX_ITERATIONS", "many", "CALIBER_MAX_ITERATIONS is many: Input should be a valid integer"),
+        ("CALIBER_JUDGE", "oracle", "CALIBER_JUDGE is oracle: Input should be 'local', 'recorded'"),
+        ("CALIBER_ABSTENTION_ALPHA", "0", "CALIBER_ABSTENTION_ALPHA is 0: Input should be greater than 0"),
+        ("CALIBER_ABSTENTION_DELTA", "nan", "CALIBER_ABSTENTION_DELTA is nan: Input should be"),
         ("CALIBER_COLUMNS", "output", "column mapping 'output' is not NAME=COLUMN"),
     ],
 )

@@ -16,5 +16,5 @@ A stage is a module of its asset's name; the modules behind it stand below it, i
 * `optimized_criteria`: `proposals`, `proposed_change`, `example_selection`, `rewriting`, `shown_records`,
   `proposal_checks` write the next version; `gate`, `paired_gain`, `selection_bias`, `stopping`, `loop` decide about it;
   `ablation` tells what its parts are worth.
-* `calibration_history`, `calibrated_judge`, `report`.
+* `calibration_history`, `calibrated_judge`, `report`, `plain_words`.
 """

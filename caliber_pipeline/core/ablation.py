@@ -9,7 +9,7 @@ import pandas as pd
 
 from caliber_pipeline.core.agreement import Floats, point_metrics, to_optional
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.intervals import JEFFREYS, MIN_GROUPS, N_DRAWS, expanded_tail, percentiles
+from caliber_pipeline.core.intervals import JEFFREYS, MIN_GROUPS, N_DRAWS, expanded_tail
 from caliber_pipeline.core.paired_gain import UNSEEN_NEW, UNSEEN_OLD, cells_by_group
 from caliber_pipeline.core.weights import inclusion_weights
 
@@ -136,7 +136,8 @@ def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame
     change = to_optional(float(after - before))
     if change is None or np.isnan(differences).all():
         return Contribution(part.name, part.text, None, None, None, n_changed, len(both), "nothing shown")
-    low, high = percentiles(differences[~np.isnan(differences)], expanded_tail(float(len(names))))
+    tail = expanded_tail(float(len(names)))
+    low, high = np.quantile(differences[~np.isnan(differences)], (tail, 1 - tail)).tolist()
     effect = "helps" if high < 0 else "harms" if low > 0 else "nothing shown"
     return Contribution(part.name, part.text, change, low, high, n_changed, len(both), effect)
 

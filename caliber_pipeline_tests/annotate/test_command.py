@@ -123,7 +123,7 @@ def test_a_verdict_on_an_earlier_text_leaves_and_enters_as_one(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--assets", "nowhere", "--records", "none.csv"], "records.parquet: no such file"),
+        (["--assets", "nowhere", "--records", "none.csv"], "none.csv: no such file; give the records as"),
         (["--host", "0.0.0.0"], "set CALIBER_ANNOTATE_TOKEN"),  # noqa: S104
         (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),
         (["--import", "gone.csv"], "gone.csv: no such file"),

@@ -135,7 +135,7 @@ def test_an_assumption_must_be_stated(output: Path, tmp_path: Path) -> None:
     [
         (["estimate", "--label-shift", "--unlabeled", "{records}"], "give others"),
         (["estimate", "--label-shift", "--unlabeled", "{records}", "--judge", "local"], "give others"),
-        (["plan", "--half-width", "0"], "the half-width is 0.0; give a number above 0"),
+        (["plan", "--half-width", "0"], "--half-width is 0; give one between 0 and 1"),
         (["plan", "--gain", "0.3", "--discordance", "0.1"], "a gain of 0.3 at a discordance of 0.1 is impossible"),
         (["plan", "--discordance", "0"], "a gain of 0.05 at a discordance of 0.0 is impossible"),
         (["plan", "--power", "1"], "power is 1.0; give a share between 0 and 1"),

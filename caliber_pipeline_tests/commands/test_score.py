@@ -47,7 +47,7 @@ def write_judge(folder: Path, provider: str, model: str) -> Path:
         sampling=criteria.sampling.model_dump(),
         template_version=TEMPLATE_VERSION,
         abstention=asdict(Abstention(None, 0.0, 0, 0, 0, None, "no calibration records")),
-        certificate={},
+        certificate=dict.fromkeys(("test", "dev", "labels", "human_ceiling", "fingerprints")) | {"fingerprints": {}},
     )
     path = folder / "judge.json"
     path.write_text(document.model_dump_json(), encoding="utf-8")

@@ -47,7 +47,11 @@ WRONG: dict[str, tuple[Callable[[Any], object], object, str]] = {
     ),
     "a saved manager": (lambda x: cp.AnnotationManager.from_dict(x), {}, r"data is {}; give what to_dict returned"),
     "a judge": (lambda x: cp.CalibrationSession(judge=x), "gpt-4o", "judge is 'gpt-4o'; give a judge, or None"),
-    "examples": (lambda x: session().evaluate_sync("a", examples=x), 5, "examples is 5; give a list, or None"),
+    "examples": (
+        lambda x: session().evaluate_sync("a", examples=x),
+        5,
+        "examples is 5; give a list of records or of record ids",
+    ),
     "a callback": (
         lambda x: cp.EvaluationRunner(CONFIG).run_sync(ROWS, on_progress=x),
         True,
