@@ -23,12 +23,14 @@ from caliber_pipeline.commands import (
     score,
 )
 from caliber_pipeline.commands.arguments import CommandParser
-from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
+from caliber_pipeline.core.errors import CaliberError, DriftAlarmError, InputError, SpendingCapError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_INPUT: Final = 2
 EXIT_CAPPED: Final = 3
+EXIT_DRIFT: Final = 4
+_EXIT_CODES: Final = {InputError: EXIT_BAD_INPUT, SpendingCapError: EXIT_CAPPED, DriftAlarmError: EXIT_DRIFT}
 _EPILOG: Final = """\
 start with:
   caliber run                         the sample, with the embedded judge
@@ -36,7 +38,7 @@ start with:
   caliber COMMAND --help              options and examples
 
 exit codes:
-  0 success, 2 bad input, 3 spending cap reached, 1 anything else
+  0 success, 2 bad input, 3 spending cap reached, 4 drift alarm, 1 anything else
 """
 COMMANDS: Final = (
     *(run, ingest, judge, annotate, report, compare, promote, ablate),
@@ -63,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 on success, 2 on bad input, 3 where the spending cap ended the run, 1 on anything else.
+        0 on success, 2 on bad input, 3 where the spending cap ended the run, 4 on a drift alarm that was to end it so,
+        1 on anything else.
     """
     arguments = build_parser().parse_args(argv)
     try:
@@ -72,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verbose:
             raise
         sys.stderr.write(f"caliber: {error}\n")
-        if isinstance(error, SpendingCapError):
-            return EXIT_CAPPED
-        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
     except KeyboardInterrupt:
         sys.stderr.write("caliber: stopped; what was judged is kept\n")
         return EXIT_FAILED

@@ -241,6 +241,10 @@ def test_a_drift_alarm_is_told(recorded: list[str], tmp_path: Path, capsys: pyte
     tables.save(drift.assign(is_alarm=True, summary="agreement fell"), tables.path("drift", "v001"), "drift")
     assert cli.main(["run", *recorded, "--max-iterations", "0"]) == 0
     assert "Drift alarm: agreement fell" in capsys.readouterr().out
+    assert cli.main(["run", *recorded, "--max-iterations", "0", "--fail-on-drift", "--json"]) == 4
+    shown = capsys.readouterr()
+    assert shown.err.endswith("caliber: drift alarm: agreement fell\n")
+    assert json.loads(shown.out)["drift_alarm"] == "agreement fell"
 
 
 def test_a_bad_file_leaves_what_was_stored(

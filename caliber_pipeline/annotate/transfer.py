@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -25,6 +25,8 @@ from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judged_texts import reject_outdated
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 from caliber_pipeline.stores.input_files import load_rows
+
+_FORMAT_OF: Final[Mapping[str, Format]] = {".csv": "csv", ".json": "label-studio"}
 
 
 def render_export(
@@ -138,9 +140,11 @@ def export_annotations(
         How many were written, and how many left out as they were given on another text than is there now.
 
     Raises:
-        InputError: the file exists or cannot be written.
+        InputError: the file is of no such form, exists, or cannot be written.
     """
-    chosen: Format = format_ or ("label-studio" if path.suffix.lower() == ".json" else "csv")
+    chosen = format_ or _FORMAT_OF.get(path.suffix.lower())
+    if chosen is None:
+        raise InputError(f"{path}: annotations are written as .csv or .json; name one of these, or give the --format")
     annotations, fingerprints = store.annotations_with_texts()
     text, n_written = render_export(chosen, records, annotations, fingerprints)
     try:

@@ -27,7 +27,7 @@ def patterns(
     """Find the patterns in the notes."""
     notes = select_notes(resolve_labels(annotations), load_records(project, alignment_metrics))
     with one_line_failures():
-        encoder = project.build_encoder(log_progress(context, "notes encoded"))
+        encoder = project.build_encoder(log_progress(context, "texts encoded"))
         vectors, phrases = encode_notes(encoder, list(notes["text"]))
         found = project.fits.load_or_fit(
             notes, f"{encoder.name} {FIT_VERSION}", lambda: discover_patterns(notes, vectors, phrases)

@@ -1,14 +1,12 @@
 """`caliber report`: one criteria version in one HTML file, to forward."""
 
 import argparse
-import os
 import sys
 import webbrowser
 from datetime import UTC, datetime
 from pathlib import Path
 
 from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
-from caliber_pipeline.settings import Settings
 
 _EXAMPLES = """\
 # on the champion, into a browser
@@ -40,19 +38,20 @@ def execute(arguments: argparse.Namespace) -> None:
     """Write the report.
 
     Raises:
-        MissingStepError: nothing was evaluated yet, or not this version.
-        InputError: the file cannot be written.
+        MissingStepError: nothing was evaluated yet.
+        InputError: this version was not evaluated, or the file cannot be written.
     """
+    from caliber_pipeline.commands.stored import find_version, open_project
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.renderers.report import load_report_source, render_report
-    from caliber_pipeline.stores.criteria_files import CriteriaFiles
-    from caliber_pipeline.stores.tables import TableStore
 
-    values = Settings.from_env(os.environ).model_dump()
-    settings = Settings.checked(values | ({"output": arguments.output} if arguments.output else {}))
-    tables, files = TableStore(str(settings.output)), CriteriaFiles(settings.criteria_folder)
+    project = open_project(arguments)
     source = load_report_source(
-        tables, files, version=arguments.version, kappa_target=settings.kappa_target, max_rounds=settings.max_iterations
+        project.tables,
+        project.criteria_files,
+        version=find_version(project, arguments.version),
+        kappa_target=project.settings.kappa_target,
+        max_rounds=project.settings.max_iterations,
     )
     html = render_report(source, made_at=datetime.now(UTC))
     try:

@@ -96,6 +96,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="who proposes the next version; several race on train (default: rules, or rewrite with --judge openai)",
     )
     add_abstention(parser)
+    add("--fail-on-drift", action="store_true", help="end with exit code 4 where the champion raises a drift alarm")
     add("--json", action="store_true", help="end with one JSON object on stdout")
     add("--verbose", action="store_true", help="show the runs' logs, and tracebacks")
 
@@ -107,6 +108,7 @@ def execute(arguments: argparse.Namespace) -> None:
         InputError: input, criteria or a setting cannot be used.
         JudgeError: the judge or the language model cannot be had.
         SpendingCapError: the spending cap ended the run, whatever the coverage.
+        DriftAlarmError: the champion raises a drift alarm, and that was to end the run so.
         RunFailedError: a run failed for another reason.
     """
     settings = build_settings(arguments)
@@ -119,7 +121,11 @@ def execute(arguments: argparse.Namespace) -> None:
     if estimate is not None:
         sys.stdout.write((json.dumps({"estimate": estimate}) if arguments.json else estimate) + "\n")
         return
-    _show(settings, as_json=arguments.json)
+    alarm = _show(settings, as_json=arguments.json)
+    if alarm is not None and arguments.fail_on_drift:
+        from caliber_pipeline.core.errors import DriftAlarmError
+
+        raise DriftAlarmError(f"drift alarm: {alarm}")
 
 
 def build_settings(arguments: argparse.Namespace) -> Settings:
@@ -236,7 +242,8 @@ def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report
     return None
 
 
-def _show(settings: Settings, *, as_json: bool) -> None:
+def _show(settings: Settings, *, as_json: bool) -> str | None:
+    """Show what came of the loop, and return the drift alarm where there is one."""
     from caliber_pipeline.renderers.calibration import print_summary
     from caliber_pipeline.resources import Project
     from caliber_pipeline.summary import load_summary
@@ -246,6 +253,7 @@ def _show(settings: Settings, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(summary.to_dict()) + "\n")
     else:
         print_summary(summary)
+    return summary.drift_alarm
 
 
 def _console() -> "Console":

@@ -63,6 +63,8 @@ def execute(arguments: argparse.Namespace) -> None:
 
     if arguments.json and arguments.to is None:
         raise InputError("--json needs --to: the verdicts and the summary cannot both go to stdout")
+    if arguments.to is not None and not arguments.to.endswith((".csv", ".parquet")):
+        raise InputError(f"--to {arguments.to}: verdicts are written as .csv or .parquet; name one of these")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         judge = CalibratedJudge.load(arguments.judge)

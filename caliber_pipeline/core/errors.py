@@ -30,6 +30,10 @@ class SpendingCapError(CaliberError):
     """The spending cap ended a run before enough was judged; what was judged is kept."""
 
 
+class DriftAlarmError(CaliberError):
+    """The champion agrees less with people on newer labels than it was certified for."""
+
+
 class ReplyError(CaliberError):
     """A language model's reply is not of the form that it was asked for."""
 

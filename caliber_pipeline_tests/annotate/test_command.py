@@ -129,6 +129,7 @@ def test_a_verdict_on_an_earlier_text_leaves_and_enters_as_one(
         (["--import", "gone.csv"], "gone.csv: no such file"),
         (["--import", "gone.json"], "cannot be read as JSON"),
         (["--export", "no/such/folder.csv"], "cannot be written"),
+        (["--export", "labels.xlsx"], "labels.xlsx: annotations are written as .csv or .json"),
         (["--store", "mysql://x/y", "--export", "x.csv"], "no annotation store on 'mysql'"),
     ],
 )
