@@ -311,5 +311,5 @@ def _as_interval(ends: tuple[Floats, Floats]) -> Interval:
 
 def percentiles(values: Floats, tail: float) -> Interval:
     """The quantiles at both tails of values of shape (2, n): the first row's, the upper one raised to the second's."""
-    low, high = np.quantile(values[0], (tail, 1 - tail))
-    return float(low), max(float(high), float(np.quantile(values[1], 1 - tail)))
+    low, high = np.quantile(values, (tail, 1 - tail), axis=-1)
+    return float(low[0]), float(high.max())

@@ -1,10 +1,7 @@
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from caliber_pipeline.core.agreement import Floats, point_metrics
+from caliber_pipeline.core.agreement import point_metrics
 from caliber_pipeline.core.intervals import (
     CellSample,
     degrees_of_freedom,
@@ -17,9 +14,7 @@ from caliber_pipeline.core.intervals import (
     proportion_interval,
     wilson_interval,
 )
-from caliber_pipeline.core.planning import sampling_probabilities
-
-SIZES = (50, 200, 1000)
+from caliber_pipeline_tests.core.simulated_intervals import SIZES
 
 
 def test_wilson_agrees_with_statsmodels() -> None:
@@ -182,182 +177,6 @@ def test_no_hit_and_no_miss_leave_their_end_open() -> None:
     # Brown, Cai & DasGupta (2001) set the end to 0 or 1, where the posterior's tail would leave it out
     assert float(jeffreys_interval(0, 50)[0]) == 0
     assert float(jeffreys_interval(50, 50)[1]) == 1
-
-
-NEXT_TO_PERFECT = (0.99, 0.99)
-# Recall and specificity of judges: one that knows nothing, a weak, a good, an excellent and a next to perfect one.
-RATES = [(0.5, 0.5), (0.75, 0.65), (0.9, 0.8), (0.97, 0.95), NEXT_TO_PERFECT]
-PERCENTILES = {"f1_score", "balanced_accuracy", "mcc", "cohen_kappa", "gwet_ac1", "bias"}
-
-
-def _shares(prevalence: float, rates: tuple[float, float]) -> Floats:
-    recall, specificity = rates
-    rejects = 1 - prevalence
-    return np.array(
-        [prevalence * recall, rejects * specificity, rejects * (1 - specificity), prevalence * (1 - recall)]
-    )
-
-
-class _Tally:
-    """Share of samples covered and mean width, by figure."""
-
-    def __init__(self) -> None:
-        self.samples: Counter[str] = Counter()
-        self.covered: Counter[str] = Counter()
-        self.width: defaultdict[str, float] = defaultdict(float)
-
-    def add(self, name: str, interval: tuple[float, float], truth: float, count: int) -> None:
-        if not np.isnan(interval).any():
-            self.samples[name] += count
-            self.covered[name] += count * bool(interval[0] - 1e-12 <= truth <= interval[1] + 1e-12)
-            self.width[name] += count * (interval[1] - interval[0])
-
-    def coverage(self, name: str) -> float:
-        return self.covered[name] / self.samples[name]
-
-    def mean_width(self, name: str) -> float:
-        return self.width[name] / self.samples[name]
-
-
-def _rival_intervals(cells: Floats, rng: np.random.Generator) -> Iterator[tuple[str, str, tuple[float, float]]]:
-    """The intervals that others print: percentile and BCa bootstrap (Efron 1987) and the normal one with its spread."""
-    from scipy.special import ndtr, ndtri
-
-    n = int(cells.sum())
-    figures = point_metrics(cells)
-    draws = point_metrics(rng.multinomial(n, cells / n, size=1000))
-    left_out = point_metrics(np.maximum(cells - np.eye(4), 0))
-    for name in PERCENTILES:
-        values, value = draws[name][~np.isnan(draws[name])], float(figures[name])
-        if np.isnan(value) or len(values) < 900:
-            continue
-        yield "percentile", name, (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
-        spread = 1.96 * float(values.std())
-        yield "normal", name, (value - spread, value + spread)
-        below = (np.mean(values < value) + np.mean(values <= value)) / 2
-        shift = ndtri(np.clip(below, 1e-3, 1 - 1e-3))
-        jackknife = np.where(cells > 0, np.nan_to_num(left_out[name], nan=value), value)
-        influence = (cells @ jackknife) / n - jackknife
-        scale = 6 * (cells @ influence**2) ** 1.5
-        skew = (cells @ influence**3) / scale if scale > 0 else 0.0
-        reach = shift + ndtri([0.025, 0.975])
-        low, high = np.quantile(values, ndtr(shift + reach / (1 - skew * reach)))
-        yield "bca", name, (float(low), float(high))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("prevalence", [0.5, 0.9])
-@pytest.mark.parametrize("rates", RATES)
-def test_intervals_cover_and_are_narrow(n: int, prevalence: float, rates: tuple[float, float]) -> None:
-    """4,000 samples; no interval of a rival that covers as well may be narrower by more than the factor 1.15.
-
-    With a judge that is next to perfect rivals cover by luck only: they are points wherever no record is misjudged.
-    """
-    shares = _shares(prevalence, rates)
-    truths = {name: float(value) for name, value in point_metrics(shares).items()}
-    truths["standardised_kappa"] = sum(rates) - 1  # kappa at prevalence 1/2 is TPR + TNR - 1
-    samples = np.random.default_rng(n).multinomial(n, shares, size=4000)
-    distinct, counts = np.unique(samples, axis=0, return_counts=True)
-    ours, rivals = _Tally(), {name: _Tally() for name in ("percentile", "normal", "bca")}
-    for seed, (cells, count) in enumerate(zip(distinct.astype(np.float64), counts.tolist(), strict=True)):
-        for name, interval in metric_intervals(CellSample.from_counts(cells), seed=seed, n_draws=1000).items():
-            ours.add(name, interval, truths[name], count)
-        for rival, name, interval in _rival_intervals(cells, np.random.default_rng(seed)):
-            rivals[rival].add(name, interval, truths[name], count)
-
-    coverage = {name: ours.coverage(name) for name in truths}
-    assert {name: value for name, value in coverage.items() if value < 0.935} == {}
-    if rates == NEXT_TO_PERFECT:
-        return
-    widths = {
-        (rival, name): ours.mean_width(name) / tally.mean_width(name)
-        for rival, tally in rivals.items()
-        for name in PERCENTILES
-        if tally.coverage(name) >= 0.935
-    }
-    assert {key: value for key, value in widths.items() if value > 1.15} == {}
-
-
-def _weighted_samples(n: int, prevalence: float, rng: np.random.Generator) -> tuple[Floats, Iterator[CellSample]]:
-    """Active samples of about n of 10 n records; the judge is right as often as it says, and mostly sure."""
-    confidence, share = np.linspace(0.5, 1, 11), np.array([1, 1, 1, 1, 1, 2, 2, 3, 4, 6, 8]) / 30
-    right = np.minimum(confidence, 0.98)
-    kinds = share[:, None] * np.stack([_shares(prevalence, (rate, rate)) for rate in right])
-
-    def samples() -> Iterator[CellSample]:
-        for counts in rng.multinomial(10 * n, share, size=4000):
-            probabilities = sampling_probabilities(np.repeat(1 - confidence, counts), n)
-            chances = probabilities[np.cumsum(counts) - 1]
-            drawn = rng.multinomial(rng.binomial(counts, chances), kinds / share[:, None])
-            vectors = (np.eye(4) / chances[:, None, None]).reshape(-1, 4)
-            is_there = drawn.ravel() > 0
-            weight = drawn.sum() / (drawn.sum(axis=1) @ (1 / chances))
-            yield CellSample(weight * vectors[is_there], drawn.ravel()[is_there].astype(float), is_simple=False)
-
-    return np.asarray(kinds.sum(axis=0)), samples()
-
-
-def _grouped_samples(
-    n: int, prevalence: float, sizes: tuple[int, ...], rng: np.random.Generator
-) -> tuple[Floats, Iterator[CellSample]]:
-    """About n records in groups whose members are alike: intra-class correlation 0.3 in each rate."""
-    n_groups, alike, rates = round(n / float(np.mean(sizes))), 0.7 / 0.3, (0.85, 0.75)
-
-    def rate(mean: float) -> Floats:
-        return rng.beta(mean * alike, (1 - mean) * alike, size=(4000, n_groups))
-
-    n_records = rng.choice(sizes, size=(4000, n_groups))
-    accepted = rng.binomial(n_records, rate(prevalence))
-    tp, tn = rng.binomial(accepted, rate(rates[0])), rng.binomial(n_records - accepted, rate(rates[1]))
-    groups = np.stack([tp, tn, n_records - accepted - tn, accepted - tp], axis=-1).astype(np.float64)
-    return _shares(prevalence, rates), (CellSample.from_units(vectors) for vectors in groups)
-
-
-def _unit_rivals(sample: CellSample, rng: np.random.Generator) -> Iterator[tuple[str, str, tuple[float, float]]]:
-    """What others print for groups and weights: percentiles of resampled units, and the normal interval."""
-    draws = point_metrics(rng.gamma(sample.multiplicities, size=(500, len(sample.vectors))) @ sample.vectors)
-    figures = point_metrics(sample.cells)
-    for name in draws.keys() - {"lift", "majority_baseline"}:
-        if not np.isnan(figures[name]):
-            values, value = draws[name], float(figures[name])
-            low, high = np.nanquantile(values, (0.025, 0.975))
-            spread = 1.96 * float(np.nanstd(values))
-            yield "percentile", name, (float(low), float(high))
-            yield "normal", name, (value - spread, value + spread)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("sizes", [None, (1, 2, 3), (1, 1, 2, 3, 10)], ids=["weighted", "groups", "unequal groups"])
-def test_intervals_over_weights_and_groups_cover_and_are_narrow(n: int, sizes: tuple[int, ...] | None) -> None:
-    """4,000 samples each at prevalence 0.5 and 0.9; a rival counts where it covers at both: one chooses before."""
-    ours: dict[float, _Tally] = {}
-    rivals: dict[tuple[str, float], _Tally] = {}
-    for prevalence in (0.5, 0.9):
-        rng, tally = np.random.default_rng(n), _Tally()
-        shares, samples = (
-            _weighted_samples(n, prevalence, rng) if sizes is None else _grouped_samples(n, prevalence, sizes, rng)
-        )
-        truths = {name: float(value) for name, value in point_metrics(shares).items()}
-        for seed, sample in enumerate(samples):
-            for name, interval in metric_intervals(sample, seed=seed, n_draws=1000).items():
-                if name in truths:
-                    tally.add(name, interval, truths[name], 1)
-            for rival, name, interval in _unit_rivals(sample, np.random.default_rng(seed)):
-                rivals.setdefault((rival, prevalence), _Tally()).add(name, interval, truths[name], 1)
-        ours[prevalence] = tally
-        assert {name: tally.coverage(name) for name in truths if tally.coverage(name) < 0.935} == {}
-
-    for rival in ("percentile", "normal"):
-        both = [rivals[rival, prevalence] for prevalence in ours]
-        covering = [name for name in both[0].samples if min(tally.coverage(name) for tally in both) >= 0.935]
-        wider = {
-            (rival, name, prevalence): ours[prevalence].mean_width(name) / tally.mean_width(name)
-            for name in covering
-            for prevalence, tally in zip(ours, both, strict=True)
-        }
-        assert {key: value for key, value in wider.items() if value > 1.15} == {}
 
 
 @pytest.mark.parametrize("cells", [(25, 25, 0, 0), (0, 0, 25, 25), (50, 0, 0, 0), (1, 1, 0, 0), (0, 3, 0, 1)])
