@@ -45,9 +45,12 @@ class JsonlSink:
         rows = ({"id": id_} | learning.to_dict() for id_, learning in zip(ids, learnings, strict=True))
         data = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, data)
+            end = os.fstat(descriptor).st_size
+            # whoever was killed in the middle of a line spoils that line alone, and not the next one too
+            is_torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+            os.write(descriptor, b"\n" + data if is_torn else data)
         finally:
             os.close(descriptor)
         return ids

@@ -246,6 +246,16 @@ def test_a_line_that_is_no_learning_is_named(tmp_path: Path) -> None:
         JsonlSink(path).load()
 
 
+def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    path.write_text('{"id": "torn", "ti')
+    (stored,) = JsonlSink(path).store([LearningArtifact("t", "c")])
+    with pytest.raises(InputError, match="line 1 is no learning"):
+        JsonlSink(path).load()
+    path.write_text(path.read_text(encoding="utf-8").split("\n", 1)[1], encoding="utf-8")
+    assert list(JsonlSink(path).load()) == [stored]
+
+
 def test_parquet_files_add_up(tmp_path: Path) -> None:
     sink = ParquetSink(tmp_path / "learnings")
     learning = LearningArtifact("t", "c", ("a", "b"), provenance={"writer": "keywords"})
