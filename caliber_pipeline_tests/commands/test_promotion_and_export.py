@@ -56,16 +56,6 @@ def call_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return content
 
 
-def test_a_report_needs_an_evaluated_version(stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    to = ["--to", str(tmp_path / "report.html")]
-    nowhere = str(tmp_path / "nowhere")
-    assert f"{nowhere}: nothing was evaluated yet" in call(capsys, "report", "--output", nowhere, *to, code=1)
-    unknown = call(capsys, "report", "--output", str(stored), "--version", "v009", *to, code=2)
-    assert "'v009' is no evaluated version; evaluated are v001, v002" in unknown
-    call(capsys, "report", "--output", str(stored), "--version", "v002", *to)
-    assert "v002" in (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
 def test_verdicts_are_written_in_a_form_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     refused = call(capsys, "score", "--judge", "j.json", "--records", "r.csv", "--to", "scores.xlsx", code=2)
     assert "--to scores.xlsx: verdicts are written as .csv or .parquet" in refused

@@ -231,10 +231,10 @@ def test_the_command_writes_the_file_and_names_what_is_missing(
     assert main([*options, "--version", "v001"]) == 0
     assert "report on v001" in capsys.readouterr().err
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert main([*options, "--version", "v009"]) != 0
-    assert "'v009' was not evaluated; these were: v001, v002" in capsys.readouterr().err
-    assert main(["report", "--assets", str(tmp_path / "none"), "--to", str(tmp_path / "r.html")]) != 0
-    assert "nothing was evaluated yet" in capsys.readouterr().err
+    assert main([*options, "--version", "v009"]) == 2
+    assert "'v009' is no evaluated version; evaluated are v001, v002" in capsys.readouterr().err
+    assert main(["report", "--assets", str(tmp_path / "none"), "--to", str(tmp_path / "r.html")]) == 1
+    assert f"{tmp_path / 'none'}: nothing was evaluated yet" in capsys.readouterr().err
     assert main(["report", "--assets", str(stored), "--to", str(tmp_path / "no" / "r.html")]) == 2
 
 
