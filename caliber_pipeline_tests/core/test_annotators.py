@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.annotators import (
-    Ratings,
     annotator_biases,
     build_ratings,
     fit_dawid_skene,
@@ -19,15 +18,10 @@ from caliber_pipeline.core.annotators import (
     run_alt_test,
 )
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline_tests.core.rating_tables import ratings_of
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 NAN = np.nan
-
-
-def ratings_of(scores: object) -> Ratings:
-    matrix = np.asarray(scores, dtype=np.float64)
-    ids = np.array([f"r{i:05d}" for i in range(len(matrix))], dtype=object)
-    return Ratings(ids, tuple(f"a{j}" for j in range(matrix.shape[1])), matrix)
 
 
 def annotations_of(*rows: tuple[str, str, int, str | None, bool]) -> pd.DataFrame:

@@ -8,15 +8,10 @@ import pytest
 from caliber_pipeline.core.agreement import Figure, Floats
 from caliber_pipeline.core.annotators import Ratings, pairwise_agreement
 from caliber_pipeline.core.human_ceiling import people_figures
+from caliber_pipeline_tests.core.rating_tables import ratings_of
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 NAN = np.nan
-
-
-def ratings_of(scores: object) -> Ratings:
-    matrix = np.asarray(scores, dtype=np.float64)
-    ids = np.array([f"r{i:05d}" for i in range(len(matrix))], dtype=object)
-    return Ratings(ids, tuple(f"a{j}" for j in range(matrix.shape[1])), matrix)
 
 
 def by_name(figures: list[Figure]) -> dict[str, Figure]:
