@@ -3,7 +3,7 @@
 A stage is a module of its asset's name; the modules behind it stand below it, in the order in which data pass.
 
 * Every stage: `schemas`, `conforming`, `errors`, `arguments`, `criteria`, `fingerprints`, `column_lineage`.
-* `records`: `columns`, `column_names`, `splits`.
+* `records`: `columns`, `column_names`, `text_bytes`, `splits`.
 * `annotations`: `annotation_events`, `annotation_formats`, `judged_texts`, `staleness`.
 * `annotator_agreement`: `annotators`, `human_ceiling`.
 * `judge_scores`: `judge_prompt`, `judge_reply`, `verdicts`, `pricing`, `usage`.

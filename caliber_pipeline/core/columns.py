@@ -115,11 +115,12 @@ class Faults:
         """Add a reason (one for all, or one per row) to the rows that are wrong."""
         if not pc.any(is_wrong).as_py():
             return
-        joined = pc.if_else(
-            pc.equal(self._reasons, ""), reason, pc.binary_join_element_wise(self._reasons, reason, "; ")
-        )
-        reasons = pc.if_else(is_wrong, joined, self._reasons)
-        self._reasons = reasons.combine_chunks() if isinstance(reasons, pa.ChunkedArray) else reasons
+        mask = is_wrong.combine_chunks() if isinstance(is_wrong, pa.ChunkedArray) else is_wrong
+        before = self._reasons.filter(mask)  # few, mostly: the others are not touched
+        reason = reason if isinstance(reason, str) else reason.filter(mask)
+        joined = pc.if_else(pc.equal(before, ""), reason, pc.binary_join_element_wise(before, reason, "; "))
+        joined = joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+        self._reasons = pc.replace_with_mask(self._reasons, mask, joined)
 
     def add_values(self, is_wrong: pa.ChunkedArray, name: str, values: pa.ChunkedArray, expected: str) -> None:
         """Add to the wrong rows a reason that quotes their value."""

@@ -18,11 +18,12 @@ def conform_table(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
         SchemaError: a column is missing or unknown, a value does not fit its type, or a required one is null. The
             message names every fault at once.
     """
-    faults = [f"column '{c}' is missing" for c in schema.names if c not in table.column_names]
-    faults += [f"column '{c}' is not in the schema" for c in table.column_names if c not in schema.names]
+    own, declared = table.column_names, schema.names
+    faults = [f"column '{c}' is missing" for c in declared if c not in own]
+    faults += [f"column '{c}' is not in the schema" for c in own if c not in declared]
     columns = []
     for field in schema:
-        if field.name not in table.column_names:
+        if field.name not in own:
             continue
         column = table.column(field.name)
         try:

@@ -15,6 +15,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.text_bytes import rows_of_bytes, text_bytes
 from caliber_pipeline.stores.input_bytes import check_utf8, is_gzipped, open_bytes, read_tail
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 
@@ -192,14 +193,8 @@ def _count_breaks(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """Line feeds in each text of a string column."""
     counts = [np.zeros(0, dtype=np.int64)]
     for chunk in column.chunks:
-        _, offset_buffer, data = chunk.buffers()
-        if data is None or not len(chunk):
-            counts.append(np.zeros(len(chunk), dtype=np.int64))
-            continue
-        offsets = np.frombuffer(offset_buffer, np.int32, len(chunk) + 1, chunk.offset * 4)
-        breaks = np.flatnonzero(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] == ord("\n")) + offsets[0]
-        rows = np.searchsorted(offsets, breaks, side="right") - 1
-        counts.append(np.bincount(rows, minlength=len(chunk)))
+        offsets, bytes_ = text_bytes(chunk)
+        counts.append(np.bincount(rows_of_bytes(offsets, bytes_ == ord("\n")), minlength=len(chunk)))
     return np.concatenate(counts)
 
 

@@ -27,7 +27,7 @@ from caliber_pipeline.stores.shards import ShardWriter, StagedTable, staging_fol
 from caliber_pipeline.stores.tables import TableStore
 
 _N_READ_AHEAD = 3
-_N_BEHIND = 12  # batches; a row group is about nine, and writing one must not keep parsing waiting
+_N_BEHIND = 6  # batches; a row group is about four, and writing one must not keep parsing waiting
 _CHECK_KEY = "record id checks"
 OnProgress = Callable[[int], None]
 

@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 import resource
 import shutil
 import subprocess
@@ -263,6 +264,7 @@ def measure(name: str, source: Path, target: Path, n: int) -> Measured:
         str(target),
         str(n),
     ]
+    os.sync()  # what was written before must not be on its way to the disk meanwhile
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Measured(*json.loads(done.stdout))
 
