@@ -1,14 +1,14 @@
 """How seconds and memory grow with the number of records: each stage beside the least that its work can take.
 
     python -m caliber_pipeline_tests.benchmarks.scale                      10^4 to 10^7 records, 12 GB on disk
-    python -m caliber_pipeline_tests.benchmarks.scale --rows 1e4 1e5 1e6   a few minutes
+    python -m caliber_pipeline_tests.benchmarks.scale --rows 1e4 1e5 1e6   some minutes
 
-Every figure is of a process of its own, so that its peak memory is its own too. The floors: for ingest, a bare copy of
-the same file to Parquet by polars, DuckDB and pyarrow, the fastest of those that are installed; for metrics,
-scikit-learn's five functions on the same verdicts, without intervals; for judging in shards with recorded verdicts, a
-read of the stored records and a write of as many verdict rows by pyarrow; for judging through a loopback server its
-latency over the calls that are under way at once. JSONL and Parquet are read up to 10^6 records, the loopback server is
-asked up to 10^5.
+Every figure is of processes of their own, so that their peak memory is their own too, and the median of three that took
+turns with their floors; of the loopback server it is of one. The floors: for ingest, a bare copy of the same file to
+Parquet by polars, DuckDB and pyarrow, the fastest of those that are installed; for metrics, scikit-learn's five
+functions on the same verdicts, without intervals; for judging in shards with recorded verdicts, a read of the stored
+records and a write of as many verdict rows by pyarrow; for judging through a loopback server its latency over the calls
+that are under way at once. JSONL and Parquet are read up to 10^6 records, the loopback server is asked up to 10^5.
 """
 
 import argparse
@@ -46,6 +46,7 @@ STAGES: Final = ("ingest", "judge", "metrics", "endpoint")
 _BATCH: Final = 100_000
 _LATENCY_S: Final = 0.05
 _CONCURRENCY: Final = 128
+_N_ROUNDS: Final = 3
 
 
 def write_csv(path: Path, n: int) -> None:
@@ -252,18 +253,18 @@ class Measured(NamedTuple):
     megabytes: float
 
 
-def measure(name: str, source: Path, target: Path, n: int) -> Measured:
-    """Run a stage or a floor in a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        __spec__.name if __spec__ else "",
-        "--only",
-        name,
-        str(source),
-        str(target),
-        str(n),
-    ]
+class Process(NamedTuple):
+    """What a process of its own does: a stage or a floor, from a file or folder to another."""
+
+    name: str
+    source: Path
+    target: Path
+
+
+def measure(process: Process, n: int) -> Measured:
+    """Run a stage or a floor."""
+    module = __spec__.name if __spec__ else ""
+    command = [sys.executable, "-m", module, "--only", *(str(part) for part in process), str(n)]
     os.sync()  # what was written before must not be on its way to the disk meanwhile
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Measured(*json.loads(done.stdout))
@@ -291,29 +292,48 @@ def measure_all(work: Path, n: int, stages: Sequence[str]) -> Iterator[dict[str,
             yield measure_ingest(csv.with_suffix(suffix), work / "other", n)
     csv.unlink(missing_ok=True)
     if "judge" in stages:
-        floor = measure("copy_verdicts", project, work / "copy.parquet", n)
-        yield _row("judge, recorded", n, measure("judge", project, work / "shards", n), "pyarrow", floor)
+        floors = {"pyarrow": Process("copy_verdicts", project, work / "copy.parquet")}
+        yield measure_beside("judge, recorded", n, Process("judge", project, work / "shards"), floors)
     for name in ("shards", "other", f"project_{n}"):
         shutil.rmtree(work / name, ignore_errors=True)
     if "metrics" in stages:
-        yield _row("metrics", n, measure("metrics", work, work, n), "scikit-learn", measure("sklearn", work, work, n))
+        nothing = work / "nothing"
+        floors = {"scikit-learn": Process("sklearn", nothing, nothing)}
+        yield measure_beside("metrics", n, Process("metrics", nothing, nothing), floors)
     if "endpoint" in stages and n <= MAX_ENDPOINT:
         yield measure_endpoint(n)
 
 
 def measure_ingest(source: Path, project: Path, n: int) -> dict[str, Any]:
     """Ingest of a file beside the fastest bare copy of it."""
-    format_ = source.suffix[1:]
-    copies = [name for name in COPIES[format_] if importlib.util.find_spec(name)]
-    floors = {name: measure(f"copy_{name}", source, project.with_name("copy.parquet"), n) for name in copies}
-    fastest = min(floors, key=lambda name: floors[name].seconds)
-    return _row(f"ingest, {format_}", n, measure("ingest", source, project, n), fastest, floors[fastest])
+    format_, copy = source.suffix[1:], project.with_name("copy.parquet")
+    names = [name for name in COPIES[format_] if importlib.util.find_spec(name)]
+    floors = {name: Process(f"copy_{name}", source, copy) for name in names}
+    return measure_beside(f"ingest, {format_}", n, Process("ingest", source, project), floors)
+
+
+def measure_beside(stage: str, n: int, ours: Process, floors: Mapping[str, Process]) -> dict[str, Any]:
+    """The stage and its floors by turns, as a machine's speed changes; the medians of each."""
+    of_ours: list[Measured] = []
+    of_floors: dict[str, list[Measured]] = {name: [] for name in floors}
+    for _ in range(_N_ROUNDS):
+        for name, process in floors.items():
+            of_floors[name].append(measure(process, n))
+        shutil.rmtree(ours.target, ignore_errors=True)
+        of_ours.append(measure(ours, n))
+    medians = {name: _median(measured) for name, measured in of_floors.items()}
+    fastest = min(medians, key=lambda name: medians[name].seconds)
+    return _row(stage, n, _median(of_ours), fastest, medians[fastest])
+
+
+def _median(measured: Sequence[Measured]) -> Measured:
+    return Measured(*(float(median) for median in np.median(np.array(measured), axis=0)))
 
 
 def measure_endpoint(n: int) -> dict[str, Any]:
     """n records through the loopback server, every answer after 50 ms."""
     floor = Measured(n * _LATENCY_S / _CONCURRENCY, 0.0, 0.0)
-    return _row("judge, endpoint", n, measure("endpoint", Path(), Path(), n), "latency", floor)
+    return _row("judge, endpoint", n, measure(Process("endpoint", Path(), Path()), n), "latency", floor)
 
 
 def _row(stage: str, n: int, ours: Measured, floor_name: str, floor: Measured) -> dict[str, Any]:
