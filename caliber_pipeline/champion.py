@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.errors import InputError, MissingStepError
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.optimized_criteria import current_champion
 from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import JudgeTask

@@ -382,7 +382,7 @@ def _labels(annotations: list[Annotation]) -> dict[str, tuple[int, str | None]]:
         return {}
     if len({annotation.record_id for annotation in annotations}) == len(annotations):
         return {a.record_id: (a.score, a.notes) for a in annotations}
-    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.core.labels import resolve_labels
 
     labels = resolve_labels(annotations_table(annotations))
     decided = labels[labels["human_score"].notna()]

@@ -15,12 +15,13 @@ from caliber_pipeline.api.iterating import CalibrationOutcome, CalibrationRound,
 from caliber_pipeline.api.optimization import OptimizationResult
 from caliber_pipeline.api.results import EvaluationResult
 from caliber_pipeline.core import optimized_criteria as core
-from caliber_pipeline.core.annotations import fingerprint_annotations, resolve_labels
+from caliber_pipeline.core.annotations import fingerprint_annotations
 from caliber_pipeline.core.criteria import Criteria, next_version
 from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.gate import Comparison, compare_versions
 from caliber_pipeline.core.human_ceiling import compute_people_metrics
 from caliber_pipeline.core.judge_scores import count_labelled_groups, place_verdicts
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.loop import data_fingerprint
 from caliber_pipeline.core.proposal_checks import select_guarded
 from caliber_pipeline.core.proposals import ProposalRequest, TrainEvidence

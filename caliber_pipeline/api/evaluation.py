@@ -156,8 +156,8 @@ def _evaluate(
     *,
     with_test: bool,
 ) -> EvaluationResult:
-    from caliber_pipeline.core.annotations import resolve_labels
     from caliber_pipeline.core.judge_scores import join_labels, select_judged
+    from caliber_pipeline.core.labels import resolve_labels
     from caliber_pipeline.judges.protocol import JudgeTask
     from caliber_pipeline.judges.runner import run_judge
 

@@ -37,8 +37,8 @@ def evidence_frames(results: EvaluationResult | Sequence[EvaluatedRecord]) -> tu
     """
     if isinstance(results, EvaluationResult):
         return results.scored.assign(split="train"), results.texts.assign(split="train")
-    from caliber_pipeline.core.annotations import resolve_labels
     from caliber_pipeline.core.judge_scores import join_labels
+    from caliber_pipeline.core.labels import resolve_labels
 
     records = _table(
         {

@@ -138,7 +138,7 @@ def _is_misaligned(item: Item) -> bool:
 
 def _labels(by_id: Mapping[str, Item], annotations: Mapping[Any, Any] | Iterable[Item] | None) -> dict[str, int]:
     from caliber_pipeline.api.records import column_values
-    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.core.labels import resolve_labels
 
     if annotations is None:
         own = {record_id: read_field(record, "human_score") for record_id, record in by_id.items()}

@@ -329,7 +329,7 @@ class CalibrationSession(SessionStorage):
         )
 
     def _labels(self) -> pd.DataFrame:
-        from caliber_pipeline.core.annotations import resolve_labels
+        from caliber_pipeline.core.labels import resolve_labels
 
         return resolve_labels(self._content.manager.table())
 

@@ -115,8 +115,8 @@ def _export(
 def _evaluation(
     tables: TableStore, version: str, criteria: Criteria, records: pd.DataFrame, annotations: pd.DataFrame
 ) -> EvaluationResult:
-    from caliber_pipeline.core.annotations import resolve_labels
     from caliber_pipeline.core.judge_scores import join_labels
+    from caliber_pipeline.core.labels import resolve_labels
 
     verdicts = tables.load("judge_scores", version)
     if verdicts is None:

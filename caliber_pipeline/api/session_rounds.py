@@ -80,7 +80,7 @@ def export_rounds(
 
 
 def _ingest(settings: Settings, tables: TableStore, encoder: Encoder, now: datetime) -> _Data:
-    from caliber_pipeline.core.annotations import resolve_labels
+    from caliber_pipeline.core.labels import resolve_labels
     from caliber_pipeline.stores.ingest import load_annotatable, load_annotated, load_annotations, stamp_annotations
     from caliber_pipeline.stores.ingest_records import ingest_records
     from caliber_pipeline.strategies.evidence import find_patterns

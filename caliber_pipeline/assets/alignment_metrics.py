@@ -12,9 +12,9 @@ from caliber_pipeline.core.alignment_metrics import (
     label_verdict,
     seal_test,
 )
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.human_ceiling import compute_people_metrics
 from caliber_pipeline.core.judge_scores import is_test_judged, join_labels, place_verdicts
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.records import metadata_columns
 from caliber_pipeline.resources import Project
 

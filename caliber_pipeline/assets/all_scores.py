@@ -10,10 +10,10 @@ from upath import UPath
 from caliber_pipeline.assets.batches import observe_batches
 from caliber_pipeline.assets.definition import OWNERS, criteria_versions, log_progress, one_line_failures
 from caliber_pipeline.assets.judge_scores import load_unchanged
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.conforming import empty_frame
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_scores import resolve_examples
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.judges.batch_judge import StillUnderWayError
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotated

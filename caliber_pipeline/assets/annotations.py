@@ -7,7 +7,7 @@ import dagster as dg
 
 from caliber_pipeline.assets.definition import describe, one_line_failures
 from caliber_pipeline.assets.input_metadata import show_annotations, show_rejected
-from caliber_pipeline.core.annotations import resolve_labels
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotatable, load_annotations, stamp_annotations
 

@@ -6,8 +6,8 @@ import pandas as pd
 from caliber_pipeline.assets.definition import criteria_versions, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.core import drift as core
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.verdicts import refuse_capped, summarize_verdicts
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.runner import run_judge

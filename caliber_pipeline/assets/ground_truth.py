@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.judge_scores import count_labelled_groups, join_labels
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.resources import Project
 from caliber_pipeline.stores.ingest import load_annotated
 

@@ -12,10 +12,10 @@ from caliber_pipeline.assets.batches import observe_batches, show_endings
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.evaluation_metadata import show_judging
 from caliber_pipeline.assets.metadata import show_numbers
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CriteriaError
 from caliber_pipeline.core.judge_scores import is_test_judged, resolve_examples, select_judged
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.loop import describe_change
 from caliber_pipeline.core.optimized_criteria import may_judge_test, measure_effort
 from caliber_pipeline.core.verdicts import JudgingSummary, refuse_capped, summarize_verdicts

@@ -6,8 +6,8 @@ import pandas as pd
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.ground_truth import GroundTruth
 from caliber_pipeline.assets.pattern_metadata import show_enrichment
-from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.enrichment import measure_enrichment
+from caliber_pipeline.core.labels import select_notes
 from caliber_pipeline.core.learnings import distil_patterns
 from caliber_pipeline.resources import Project
 

@@ -7,10 +7,10 @@ from caliber_pipeline.assets.decision_metadata import show_misalignments
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.assets.pattern_metadata import show_enrichment
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import ask_owner
 from caliber_pipeline.core.enrichment import measure_enrichment
 from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.misalignments import find_misalignments
 from caliber_pipeline.encoders.neighbours import encode_neighbours
 from caliber_pipeline.renderers.markdown import render_list

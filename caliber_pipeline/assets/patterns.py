@@ -6,7 +6,7 @@ import pandas as pd
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
 from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.assets.pattern_metadata import show_patterns
-from caliber_pipeline.core.annotations import resolve_labels, select_notes
+from caliber_pipeline.core.labels import resolve_labels, select_notes
 from caliber_pipeline.core.patterns import FIT_VERSION, discover_patterns
 from caliber_pipeline.encoders.notes import encode_notes
 from caliber_pipeline.resources import Project

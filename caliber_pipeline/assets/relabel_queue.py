@@ -6,9 +6,9 @@ import pandas as pd
 from caliber_pipeline.assets.definition import criteria_versions, stage, with_attrs
 from caliber_pipeline.assets.ground_truth import load_records
 from caliber_pipeline.core.abstention import learn_abstention, list_abstained
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.attribution import build_relabel_queue
 from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.resources import Project
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.conforming import empty_frame
+from caliber_pipeline.core.labels import select_notes
 from caliber_pipeline.core.misalignments import find_misalignments
 from caliber_pipeline.core.patterns import discover_patterns
 from caliber_pipeline.core.proposals import TrainEvidence, select_train

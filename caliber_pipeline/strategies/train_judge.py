@@ -36,7 +36,7 @@ class TrainJudge:
 
         Args:
             records: Of the `records` schema; the examples of criteria are among them.
-            labels: As `core.annotations.resolve_labels` gives them.
+            labels: As `core.labels.resolve_labels` gives them.
             build_judge: Who judges under criteria.
             open_cache: Where verdicts are kept.
         """

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from caliber_pipeline.api.session import CalibrationSession
-from caliber_pipeline.core.annotations import select_notes
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.labels import select_notes
 from caliber_pipeline.core.notes import theme_texts
 from caliber_pipeline.core.optimized_criteria import build_row
 from caliber_pipeline.core.patterns import discover_patterns

@@ -12,9 +12,9 @@ import pytest
 
 from caliber_pipeline.champion import load_champion
 from caliber_pipeline.cli import main
-from caliber_pipeline.core.annotations import resolve_labels
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_scores import select_judged
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.optimized_criteria import build_row
 from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline.judges.protocol import JudgeTask

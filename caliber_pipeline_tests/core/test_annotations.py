@@ -14,9 +14,8 @@ from caliber_pipeline.core.annotations import (
     combine_annotations,
     fingerprint_annotations,
     parse_annotations,
-    resolve_labels,
-    select_notes,
 )
+from caliber_pipeline.core.labels import resolve_labels, select_notes
 from caliber_pipeline.core.records import ParsedRows
 from caliber_pipeline_tests.core.test_records import parse as parse_record_rows
 
