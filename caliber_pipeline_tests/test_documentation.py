@@ -1,4 +1,5 @@
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,36 @@ def test_finds_and_runs_blocks(tmp_path: Path) -> None:
     page.write_text("```python\nx = 1\nraise ValueError('no')\n```\n")
     with pytest.raises(AssertionError, match=r"page.md:2 raised ValueError: no"):
         run_blocks(page)
+
+
+def find_dead_links(page: Path) -> list[str]:
+    """The page's links and pictures whose file, or whose heading there, does not exist; the web is not asked."""
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    return [link for link in links if not link.startswith(("http:", "https:")) and not _leads_somewhere(page, link)]
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    if not anchor or not target.is_file():
+        return target.is_file()
+    headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+    # as GitHub makes anchors: lower case, hyphens for spaces, no other punctuation
+    return anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in pages()])
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    assert find_dead_links(page) == []
+
+
+def test_finds_dead_links(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# The gate's p\n[a](#the-gates-p) [b](#gone) ![c](gone.png) [d](page.md#gone) [e](https://example.com)\n"
+    )
+
+    assert find_dead_links(page) == ["#gone", "gone.png", "page.md#gone"]
 
 
 def test_the_sample_is_what_its_page_says() -> None:
