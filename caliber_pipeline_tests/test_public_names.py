@@ -42,13 +42,19 @@ def test_unknown_names_are_an_attribute_error() -> None:
     ],
 )
 def test_importing_is_quick_and_loads_nothing_heavy(statement: str) -> None:
-    code = (
-        f"import sys, time; start = time.process_time(); {statement}; took = time.process_time() - start; "
-        f"print(took, [name for name in {HEAVY} if name in sys.modules])"
-    )
+    code = f"""
+import sys, time
+start = time.process_time()
+{statement}
+took = time.process_time() - start
+loaded = [name for name in {HEAVY} if name in sys.modules]
+start = time.process_time()
+import pandas, sklearn.linear_model
+print(took / (time.process_time() - start), loaded)
+"""
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    took, loaded = done.stdout.split(maxsplit=1)
-    assert float(took) < 0.5
+    share, loaded = done.stdout.split(maxsplit=1)
+    assert float(share) < 0.6  # of what two of the heavy ones take, as seconds are the machine's
     assert loaded.strip() == "[]"

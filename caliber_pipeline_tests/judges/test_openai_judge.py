@@ -260,9 +260,9 @@ def test_no_attempt_takes_longer_than_what_is_left_of_its_record(transport: str)
 
 def test_further_votes_share_the_time_of_their_record() -> None:
     criteria = Criteria(criteria="c", sampling=Sampling(temperature=1.0, n_votes=5))
-    with loopback(LoopbackConfig(latency_s=0.4)) as server:
-        scores = run_judge(make_judge(server, record_timeout_s=0.6), make_task({"a": "t"}, criteria))
-        # the first vote takes 0.4 s, the second is given up after the 0.2 s that are left, the others are not asked for
+    with loopback(LoopbackConfig(latency_s=1.0)) as server:
+        scores = run_judge(make_judge(server, record_timeout_s=1.8), make_task({"a": "t"}, criteria))
+        # the first vote takes 1 s, the second is given up after the 0.8 s that are left, the others are not asked for
         assert server.stats()["calls"] == 2
     assert scores["n_votes"].tolist() == [1]
 

@@ -160,7 +160,7 @@ def test_a_shard_reads_the_ids_of_its_own_batches_alone(tmp_path: Path, monkeypa
 
 
 def test_batches_that_the_provider_has_no_room_for_wait_for_the_others(tmp_path: Path) -> None:
-    with batch_server(BatchConfig(n_looks=1, max_open=3)) as server:
+    with batch_server(BatchConfig(n_looks=5, max_open=3)) as server:
         judged = judge(_batch_judge(server, tmp_path), IDS, tmp_path / "shards")
         assert server.max_open == 3
         assert server.n_single == 0
