@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -16,18 +16,22 @@ from caliber_pipeline.core.criteria import Criteria
 
 _MIX: Final = tuple(np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _SLICE: Final = 2048  # texts whose copies fit into a processor's cache
+_SLICE_BYTES: Final = 1 << 20  # of records that are put together to be hashed
 _HASH_KEY: Final = "0123456789123456"  # pandas' own
 _NULL_HASH: Final = np.uint64(0xA5A5_5A5A_C3C3_3C3C)
+_NULL_PART: Final = b"\xff"  # in no text: it is not UTF-8
 
 
 def digest(*parts: str | None) -> str:
     """sha256 over the parts, each with its length, so that no two lists of parts run together."""
     hasher = hashlib.sha256()
     for part in parts:
-        data = b"\xff" if part is None else part.encode("utf-8", "surrogatepass")
-        hasher.update(len(data).to_bytes(8, "big"))
-        hasher.update(data)
+        hasher.update(_framed(_NULL_PART if part is None else part.encode("utf-8", "surrogatepass")))
     return hasher.hexdigest()
+
+
+def _framed(part: bytes) -> bytes:
+    return len(part).to_bytes(8, "big") + part
 
 
 def hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
@@ -104,10 +108,32 @@ def _hash_column(column: pa.Array) -> NDArray[np.uint64]:
 
 
 def content_hashes(records: pd.DataFrame) -> list[str]:
-    """One hash per record over what a judge reads of it: query, output, reference."""
-    columns = (records[c].astype(object) for c in ("query", "output", "reference"))
-    texts = (column.where(column.notna(), None) for column in columns)
-    return [digest(*row) for row in zip(*texts, strict=True)]
+    """One hash per record over what a judge reads of it, query, output and reference: the `digest` of the three."""
+    columns = (pa.array(records[name], pa.string(), from_pandas=True) for name in ("query", "output", "reference"))
+    parts = [pc.fill_null(column.cast(pa.large_binary()), _NULL_PART) for column in columns]
+    lengths = [pc.binary_length(part).to_numpy() for part in parts]
+    hashes: list[str] = []
+    for rows in _slices(sum(lengths)):
+        framed = [
+            column
+            for part, length in zip(parts, lengths, strict=True)
+            for column in (_big_endian(length[rows]), part[rows])
+        ]
+        joined = pc.binary_join_element_wise(*framed, pa.scalar(b"", pa.large_binary()))
+        hashes += [hashlib.sha256(data).hexdigest() for data in joined.to_numpy(zero_copy_only=False)]
+    return hashes
+
+
+def _slices(sizes: NDArray[np.int64]) -> Iterator[slice]:
+    """Rows one after the other, of about _SLICE_BYTES together."""
+    starts = np.flatnonzero(np.diff(np.cumsum(sizes) // _SLICE_BYTES, prepend=-1))
+    return map(slice, starts, [*starts[1:], len(sizes)])
+
+
+def _big_endian(numbers: NDArray[np.int64]) -> pa.Array:
+    """Each number as eight bytes."""
+    data = pa.py_buffer(numbers.astype(">u8").tobytes())
+    return pa.Array.from_buffers(pa.binary(8), len(numbers), [None, data]).cast(pa.large_binary())
 
 
 def verdict_fingerprints(
@@ -122,4 +148,10 @@ def verdict_fingerprints(
     """
     told = criteria.model_dump(mode="json", include={"criteria", "system_prompt", "clauses", "examples"})
     task = digest(json.dumps(told, sort_keys=True), json.dumps(dict(identity), sort_keys=True))
-    return [digest(task, content) for content in hashes]
+    begun = hashlib.sha256(_framed(task.encode()))
+    fingerprints = []
+    for content in hashes:
+        hasher = begun.copy()
+        hasher.update(_framed(content.encode()))
+        fingerprints.append(hasher.hexdigest())
+    return fingerprints

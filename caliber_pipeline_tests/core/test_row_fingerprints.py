@@ -8,11 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caliber_pipeline.core import fingerprints
+from caliber_pipeline.core.conforming import frame_from_arrow
+from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.fingerprints import (
     RowsFingerprint,
+    content_hashes,
+    digest,
     fingerprint_frame,
     hash_strings,
     hash_texts,
+    verdict_fingerprints,
 )
 
 texts = st.lists(st.text(max_size=20), max_size=30)
@@ -68,6 +74,35 @@ def test_a_column_whose_hashes_are_known_counts_as_it_does_otherwise(texts: list
     plain.add(table)
     helped.add(table, {"id": hash_strings(table.column("id"))})
     assert helped.hexdigest() == plain.hexdigest()
+
+
+contents = st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9), st.none() | st.text(max_size=9)), max_size=20)
+
+
+@given(contents=contents, slice_bytes=st.integers(1, 50), cut=st.integers(0, 20))
+@settings(deadline=None)
+def test_the_hash_of_a_content_is_the_digest_of_its_three_texts(
+    contents: list[tuple[str, str, str | None]], slice_bytes: int, cut: int
+) -> None:
+    names = ("query", "output", "reference")
+    columns = [pa.array(texts, pa.string()) for texts in zip(*contents, strict=True)] or [pa.nulls(0, pa.string())] * 3
+    cut_in_two = [pa.chunked_array([column[:cut], column[cut:]]) for column in columns]
+    whole = [digest(*texts) for texts in contents]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprints, "_SLICE_BYTES", slice_bytes)
+        for parts in (columns, cut_in_two):
+            assert content_hashes(frame_from_arrow(pa.table(dict(zip(names, parts, strict=True))))) == whole
+    assert content_hashes(pd.DataFrame(contents, columns=names, dtype=object)) == whole
+
+
+def test_the_fingerprints_of_contents_and_verdicts_are_part_of_what_is_stored() -> None:
+    # Others would make every cached verdict useless.
+    record = pd.DataFrame({"query": ["q"], "output": ["antwört 答え"], "reference": [None]})
+    content = "26192acfb279c148d8bb250e1073246d9bb8b767a8df65e3701146f3905d579d"
+    assert content_hashes(record) == [content]
+    of_verdict = "4071d26235b9571f85c45170e6a1d3ef41a5106fb2d77574f6c53412f2921e27"
+    identity: dict[str, str | float] = {"provider": "p", "model": "m", "temperature": 0.5}
+    assert verdict_fingerprints([content], Criteria(criteria="be right"), identity) == [of_verdict]
 
 
 rows = st.lists(st.tuples(st.text(max_size=5), st.none() | st.integers(0, 1)), max_size=20)
