@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import JudgeError
 from caliber_pipeline.core.verdicts import VERDICTS
@@ -33,18 +36,21 @@ class RecordedJudge:
             JudgeError: no record has a recorded verdict.
         """
         records = task.records
-        is_scored = records["llm_score"].notna()
-        if self._sees_all and len(records) and not is_scored.any():
+        score, reasoning = (pa.array(records[name], from_pandas=True) for name in ("llm_score", "llm_reasoning"))
+        is_scored = pc.is_valid(score)
+        if self._sees_all and len(records) and not pc.any(is_scored).as_py():
             raise JudgeError(
                 "no record brings a verdict; the recorded judge needs a column llm_score (or score, llm_judgment)"
             )
-        verdicts = pd.DataFrame(index=records.index, columns=VERDICTS.names, dtype=object)
-        verdicts["record_id"] = records["record_id"]
-        verdicts["status"] = is_scored.map({True: "scored", False: "failed"})
-        verdicts["llm_score"] = records["llm_score"]
-        verdicts["llm_reasoning"] = records["llm_reasoning"]
-        verdicts["failure_reason"] = is_scored.map({True: None, False: "the records file has no verdict here"})
-        verdicts["provider"] = self.provider
-        verdicts["model"] = self.model
-        verdicts["n_attempts"] = 0
-        yield verdicts
+        columns = {name: pa.nulls(len(records)) for name in VERDICTS.names}
+        columns |= {
+            "record_id": pa.array(records["record_id"], from_pandas=True),
+            "status": pc.if_else(is_scored, "scored", "failed"),
+            "llm_score": score,
+            "llm_reasoning": reasoning,
+            "failure_reason": pc.if_else(is_scored, None, "the records file has no verdict here"),
+            "provider": pa.repeat(self.provider, len(records)),
+            "model": pa.repeat(self.model, len(records)),
+            "n_attempts": pa.repeat(0, len(records)),
+        }
+        yield conforming.frame_from_arrow(pa.table(columns))

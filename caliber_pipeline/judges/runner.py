@@ -112,12 +112,14 @@ class _Run:
     def remaining_task(self) -> JudgeTask:
         """What is left to judge: one record of each that are equal."""
         is_open = (self._row_of < 0) & (self._twin_of == np.arange(self.n_records))
+        if is_open.all():  # as of most tasks: the texts need not be copied
+            return self._task
         return replace(self._task, records=self._task.records.iloc[np.flatnonzero(is_open)])
 
     def add(self, frame: pd.DataFrame) -> None:
         """Take a batch from the judge and store it."""
         batch = _valid_verdicts(frame)
-        positions = self._ids.get_indexer(pd.Index(batch.column("record_id").to_pylist(), dtype=object))
+        positions = self._ids.get_indexer(pd.Index(batch.column("record_id").to_numpy(), dtype=object))
         is_new = _is_first(positions) & (positions >= 0)
         is_new[is_new] = self._row_of[positions[is_new]] < 0
         self.n_invented += int(np.count_nonzero(~is_new))
@@ -137,12 +139,13 @@ class _Run:
         missing = _missing_verdict(self._judge)
         rows[rows < 0] = self._n_rows
         verdicts = pa.concat_tables([*self._pieces, missing]).take(pa.array(rows))
-        examples = {example.record_id for example in self._task.criteria.examples}
+        ids = pa.array(self._ids, pa.string())
+        examples = pa.array([example.record_id for example in self._task.criteria.examples], pa.string())
         columns = {
-            "record_id": pa.array(self._ids, pa.string()),
+            "record_id": ids,
             **{name: verdicts.column(name) for name in _VERDICT.names},
             "is_cached": pa.array(self._is_cached),
-            "is_example": pa.array([record_id in examples for record_id in self._ids], pa.bool_()),
+            "is_example": pc.is_in(ids, value_set=examples),
             "fingerprint": pa.array(self._fingerprints, pa.string()),
         }
         table = conforming.conform_table(pa.table(columns), schemas.JUDGE_SCORES, "judge_scores")

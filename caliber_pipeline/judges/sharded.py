@@ -135,10 +135,11 @@ def judge_shard(work: ShardedWork, shard: int, judge: Judge, task: ShardedTask, 
     records, known = load_open(work, shard)
     verdicts = run_judge(judge, JudgeTask(records, task.criteria, task.examples), cache=cache)
     summary = summarize_verdicts(verdicts)
-    everything = pd.concat([*known, verdicts], ignore_index=True).sort_values("record_id", ignore_index=True)
-    work.save_output(shard, everything, "judge_scores")
+    if known:
+        verdicts = pd.concat([*known, verdicts], ignore_index=True).sort_values("record_id", ignore_index=True)
+    work.save_output(shard, verdicts, "judge_scores")
     refuse_capped(summary, "in this shard")
-    return len(everything)
+    return len(verdicts)
 
 
 def load_open(work: ShardedWork, shard: int) -> tuple[pd.DataFrame, list[pd.DataFrame]]:

@@ -184,6 +184,11 @@ def test_what_a_run_would_judge_is_known_before_it(cache: VerdictCache) -> None:
     assert find_open(ScriptedJudge(), make_task({"a": "1"}), None)[1] == 0
 
 
+def test_the_texts_of_records_that_are_all_to_be_judged_are_not_copied() -> None:
+    task = make_task({"a": "1", "b": "2"})
+    assert find_open(ScriptedJudge(), task, None)[0].records is task.records
+
+
 def test_no_records_give_an_empty_table_of_the_schema(cache: VerdictCache) -> None:
     scores = run_judge(ScriptedJudge(), make_task({}), cache=cache)
     assert len(scores) == 0
