@@ -24,6 +24,7 @@ from caliber_pipeline.stores.shards import (
     is_local,
     open_dataset,
     remove_leftovers,
+    repeating_columns,
     shard_path,
     staging_folder,
     temporary_path,
@@ -135,7 +136,8 @@ class ShardedWork:
         path = _part(self.output, shard)
         if is_local(path):
             remove_leftovers(Path(path.path))
-        write_whole(path, lambda staged: pq.write_table(table, staged, compression="zstd"))
+        repeating = repeating_columns(table.schema)
+        write_whole(path, lambda staged: pq.write_table(table, staged, compression="zstd", use_dictionary=repeating))
 
 
 def count_shards(n_rows: int) -> int:
@@ -175,9 +177,12 @@ def _distribute_all(batches: Iterable[pa.RecordBatch], folder: Path, n_shards: i
 def _distribute(table: pa.Table, folder: Path, n_shards: int, writers: dict[int, pq.ParquetWriter]) -> None:
     shards = hash_strings(table.column("record_id")) % np.uint64(n_shards)
     ordered = table.take(pa.array(np.argsort(shards, kind="stable")))
+    repeating = repeating_columns(table.schema)
     ends = np.cumsum(np.bincount(shards.astype(np.int64), minlength=n_shards))
     for shard, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         if end > start:
             if shard not in writers:
-                writers[shard] = pq.ParquetWriter(shard_path(folder, shard), table.schema, compression="zstd")
+                writers[shard] = pq.ParquetWriter(
+                    shard_path(folder, shard), table.schema, compression="zstd", use_dictionary=repeating
+                )
             writers[shard].write_table(ordered.slice(start, end - start))

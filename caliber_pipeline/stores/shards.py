@@ -27,7 +27,8 @@ MAX_SHARD_BYTES: Final = 1 << 30  # of Arrow memory; a third of it or less on di
 MAX_GROUP_ROWS: Final = 131_072
 MAX_GROUP_BYTES: Final = 32 << 20  # larger ones are no faster to read, and the memory that they wait in takes time
 N_PREVIEW_ROWS: Final = 5
-_DISTINCT: Final = ("record_id", "query", "output", "group", "line", "raw")  # a dictionary of these is built in vain
+# a dictionary of these is built in vain
+_DISTINCT: Final = ("record_id", "query", "output", "group", "line", "raw", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class ShardWriter:
             max_shard_rows: Rows per file.
         """
         self._schema = schema
-        self._repeating = [path for path in _leaf_paths(schema) if path not in _DISTINCT]
+        self._repeating = repeating_columns(schema)
         self._max_shard_rows = max_shard_rows
         parent = staging_folder(path.parent)
         self._folder = temporary_path(parent, path.name)
@@ -177,12 +178,13 @@ class ShardWriter:
         self._n_shard_rows = self._n_shard_bytes = 0
 
 
-def _leaf_paths(schema: pa.Schema) -> list[str]:
-    """The columns as Parquet names them: 'metadata.key_value.key'."""
+def repeating_columns(schema: pa.Schema) -> list[str]:
+    """Those of which a dictionary saves space, as Parquet names them: 'metadata.key_value.key'."""
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
     columns = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return [columns.column(number).path for number in range(len(columns))]
+    paths = (columns.column(number).path for number in range(len(columns)))
+    return [path for path in paths if path not in _DISTINCT]
 
 
 def shard_path(folder: Path, number: int) -> Path:

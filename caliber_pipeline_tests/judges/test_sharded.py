@@ -1,5 +1,6 @@
 """Judging in shards: every record once, finished shards kept, the same verdicts however often a run died."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,14 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.criteria import Criteria, ExampleRef
 from caliber_pipeline.core.errors import InputError, JudgeError, SpendingCapError
+from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.schemas import JUDGE_SCORES
 from caliber_pipeline.judges import batch_judge, sharded
 from caliber_pipeline.judges.batch_judge import BatchJudge, BatchLimits, StillUnderWayError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import JudgeTask
+from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.judges.runner import run_judge
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, ShardedTask, judge_in_shards
 from caliber_pipeline.stores import sharded_work
@@ -213,6 +216,36 @@ def test_the_verdict_files_are_in_the_declared_schema(tmp_path: Path) -> None:
     for path in tmp_path.glob("*/output/*.parquet"):
         assert pq.read_schema(path).equals(JUDGE_SCORES)
     assert sharded.JUDGED_COLUMNS[0] == "record_id"
+
+
+def test_no_dictionary_is_built_of_what_does_not_repeat(tmp_path: Path) -> None:
+    judge(ScriptedJudge(), IDS, tmp_path)
+    found: dict[str, bool] = {}
+    for path in tmp_path.glob("*/*/*.parquet"):
+        group = pq.read_metadata(path).row_group(0)
+        found |= {c.path_in_schema: c.has_dictionary_page for c in map(group.column, range(group.num_columns))}
+    distinct = ("record_id", "query", "output", "fingerprint")
+    assert [found[name] for name in (*distinct, "status", "model")] == [False] * 4 + [True] * 2
+
+
+def test_what_is_stored_of_recorded_verdicts_is_what_always_was(tmp_path: Path) -> None:
+    frame = make_records({f"r{number:02d}": f"Antwört {number} 答え" for number in range(40)})
+    frame["reference"] = pd.Series([f"known {n}" if n % 3 else None for n in range(40)], dtype="string[pyarrow]")
+    frame["llm_score"] = pd.Series([None if n % 7 == 0 else n % 2 for n in range(40)], dtype="int8[pyarrow]")
+    frame["llm_reasoning"] = pd.Series([f"why {n}" if n % 5 else None for n in range(40)], dtype="string[pyarrow]")
+    records = pa.table({name: pa.array(frame[name], from_pandas=True) for name in JUDGED_COLUMNS}).to_batches()
+    criteria = Criteria(criteria="be right", examples=(ExampleRef(record_id="r05", content_hash="h"),))
+    task = ShardedTask(criteria, NONE, UPath(tmp_path), 40, "f")
+    output = judge_in_shards(RecordedJudge(sees_all=False), records, task)
+    stored = {path.name: pq.read_table(path).to_pylist() for path in Path(output.path).iterdir()}
+    # another folder, file or fingerprint would have everything judged again
+    assert Path(output.path).relative_to(tmp_path).parts == ("ee374ea04356af2a", "output")
+    assert {name: digest(json.dumps(rows))[:16] for name, rows in stored.items()} == {
+        "part-00000.parquet": "738988e6c84071f4",
+        "part-00001.parquet": "6b619503194c33f7",
+        "part-00002.parquet": "f281a0d41548f948",
+        "part-00003.parquet": "53ad8e6917c24c82",
+    }
 
 
 @pytest.mark.slow
