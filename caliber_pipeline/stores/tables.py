@@ -121,11 +121,12 @@ class TableStore:
         """
         dataset = open_dataset(self._existing(name, version))
         names = None if columns is None else list(columns)
-        for fragment in dataset.get_fragments():
-            # a scan of the whole data set reads ahead: its memory would grow with the number of files
-            yield from fragment.to_batches(
-                schema=dataset.schema, columns=names, filter=where, batch_size=_SCAN_ROWS, batch_readahead=1
-            )
+        # a scan of more at once reads ahead: its memory would grow with the number of files, and with the texts' length
+        for file in dataset.get_fragments():
+            for group in file.split_by_row_group(where, dataset.schema):
+                yield from group.to_batches(
+                    schema=dataset.schema, columns=names, filter=where, batch_size=_SCAN_ROWS, batch_readahead=1
+                )
 
     def select(
         self,
