@@ -243,7 +243,14 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         if attrs is None:
             raise MissingStepError(f"{tables.path('records')}: not there yet; run `caliber ingest` first")
         folder = settings.output / ALL_SCORES
-        task = ShardedTask(criteria, examples, folder, tables.count("records"), attrs["records_fingerprint"])
+        task = ShardedTask(
+            criteria,
+            examples,
+            folder,
+            tables.count("records"),
+            attrs["records_fingerprint"],
+            int(attrs.get("n_text_bytes", 0)),  # a table of an earlier version does not tell
+        )
         records = tables.scan("records", columns=JUDGED_COLUMNS)
         if settings.backend == "ray":
             build = self.judge_builder(criteria, version)

@@ -22,7 +22,7 @@ from caliber_pipeline.stores.verdict_cache import VerdictCache, Verdicts
 JUDGED_COLUMNS: Final = ("record_id", "query", "output", "reference", "llm_score", "llm_reasoning")
 """What a judge reads of a record."""
 
-BATCHED_AT_ONCE: Final = 32  # shards whose batches are under way at once: half a million records, a GB of memory
+BATCHED_AT_ONCE: Final = 32  # shards whose batches are under way at once: half a million records, or 2 GB of texts
 _UNSETTLED: Final = ("failed", "skipped")
 OnProgress = Callable[[ShardProgress], None]
 
@@ -37,6 +37,7 @@ class ShardedTask:
         folder: Where the shards of all criteria lie, each under a name of its own.
         n_records: How many records there are.
         records_fingerprint: What identifies them.
+        n_bytes: Of their texts; 0 where it is not known, and their number alone decides on the shards.
     """
 
     criteria: Criteria
@@ -44,11 +45,12 @@ class ShardedTask:
     folder: UPath
     n_records: int
     records_fingerprint: str
+    n_bytes: int = 0
 
     def open(self, judge: Judge) -> ShardedWork:
         """The shards of this task under a judge, as new or as an earlier run left them."""
         key = self._key(judge)
-        return ShardedWork(self.folder / key[:16], key, n_shards=count_shards(self.n_records))
+        return ShardedWork(self.folder / key[:16], key, n_shards=count_shards(self.n_records, self.n_bytes))
 
     def _key(self, judge: Judge) -> str:
         """Equal for the same records, criteria, examples and judge."""

@@ -29,6 +29,7 @@ from caliber_pipeline.stores.tables import TableStore
 _N_READ_AHEAD = 3
 _N_BEHIND = 6  # batches; a row group is about four, and writing one must not keep parsing waiting
 _CHECK_KEY = "record id checks"
+_TEXTS = ("query", "output", "reference", "llm_reasoning")  # what judging all records holds of each
 OnProgress = Callable[[int], None]
 
 
@@ -124,6 +125,7 @@ class _Run:
         self._input_fingerprint = input_fingerprint_
         self._fingerprint = RowsFingerprint(FINGERPRINTED)
         self._n_by_split: Counter[str] = Counter()
+        self._n_text_bytes = 0
         self._first_reason: str | None = None
         self._records = ShardWriter(tables.path("records"), RECORDS)
         self._rejected = ShardWriter(tables.path("rejected_records"), REJECTED_ROWS)
@@ -178,6 +180,7 @@ class _Run:
         self._fingerprint.add(parsed.table, {"record_id": id_hashes, "group": parsed.group_hashes})
         self._spill.add_ids(id_hashes, id_checks, parsed.table.column("line").to_numpy())
         self._spill.add_groups(parsed.group_hashes)
+        self._n_text_bytes += sum(pc.sum(pc.binary_length(parsed.table.column(name))).as_py() or 0 for name in _TEXTS)
         counts = pc.value_counts(parsed.table.column("split"))
         self._n_by_split.update({entry["values"]: entry["counts"] for entry in counts.to_pylist()})
 
@@ -189,7 +192,7 @@ class _Run:
             "records_input_fingerprint": self._input_fingerprint,
         }
         return Ingested(
-            records=self._records.finish(attrs),
+            records=self._records.finish({**attrs, "n_text_bytes": str(self._n_text_bytes)}),
             rejected=self._rejected.finish(attrs),
             n_groups=self._spill.count_groups(),
             n_by_split={split: self._n_by_split[split] for split in SPLITS},

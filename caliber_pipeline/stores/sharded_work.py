@@ -32,6 +32,7 @@ from caliber_pipeline.stores.shards import (
 )
 
 ROWS_PER_SHARD: Final = 16_384  # what is lost at most when a shard is interrupted, where nothing else keeps it
+BYTES_PER_SHARD: Final = 64 << 20  # of texts: a shard is judged in memory, as it is, sorted, and with its prompts
 MAX_SHARDS: Final = 512  # files that are open at once while records are put into shards; systems allow 1,024
 _PLAN: Final = "plan.json"
 _COMPLETE: Final = "complete"
@@ -66,22 +67,24 @@ class ShardedWork:
         Args:
             folder: Where the shards lie.
             key: What the result depends on: the records' and the criteria's fingerprints, the judge.
-            n_shards: How many there are; `count_shards` gives a fitting number.
+            n_shards: How many a new folder gets, as by `count_shards`; one that is there keeps its own.
 
         Raises:
             InputError: the folder holds the shards of other work.
         """
         self.folder = folder
-        self.n_shards = n_shards
         self._input = folder / "input"
         self.output = folder / "output"
         for part in (self._input, self.output):
             part.mkdir(parents=True, exist_ok=True)
-        plan, text = folder / _PLAN, json.dumps({"key": key, "n_shards": n_shards})
+        plan = folder / _PLAN
         if not plan.exists():
+            text = json.dumps({"key": key, "n_shards": n_shards})
             write_whole(plan, lambda path: path.write_text(text, encoding="utf-8"))
-        elif plan.read_text(encoding="utf-8") != text:
+        planned = json.loads(plan.read_text(encoding="utf-8"))
+        if planned["key"] != key:
             raise InputError(f"{folder}: holds the shards of other records or criteria; name another folder")
+        self.n_shards = int(planned["n_shards"])
 
     def partition(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Put records into their shards, unless an earlier run has; memory does not grow with their number.
@@ -140,10 +143,15 @@ class ShardedWork:
         write_whole(path, lambda staged: pq.write_table(table, staged, compression="zstd", use_dictionary=repeating))
 
 
-def count_shards(n_rows: int) -> int:
-    """A power of two, so that a few more records do not change it, of shards of about ROWS_PER_SHARD rows."""
+def count_shards(n_rows: int, n_bytes: int = 0) -> int:
+    """A power of two, so that a few more records do not change it.
+
+    Args:
+        n_rows: Records; shards are of about ROWS_PER_SHARD.
+        n_bytes: Of their texts; shards are of about BYTES_PER_SHARD where that makes more of them.
+    """
     n_shards = 1
-    while n_shards * ROWS_PER_SHARD < n_rows and n_shards < MAX_SHARDS:
+    while n_shards < MAX_SHARDS and (n_shards * ROWS_PER_SHARD < n_rows or n_shards * BYTES_PER_SHARD < n_bytes):
         n_shards *= 2
     return n_shards
 
@@ -161,12 +169,14 @@ def _numbers(folder: UPath) -> list[int]:
 def _distribute_all(batches: Iterable[pa.RecordBatch], folder: Path, n_shards: int) -> None:
     writers: dict[int, pq.ParquetWriter] = {}
     pending: list[pa.RecordBatch] = []
+    n_bytes = 0
     try:
         for batch in batches:
-            pending.append(batch)
-            if sum(waiting.nbytes for waiting in pending) >= _FLUSH_BYTES:
+            if pending and n_bytes + batch.nbytes > _FLUSH_BYTES:
                 _distribute(pa.Table.from_batches(pending), folder, n_shards, writers)
-                pending.clear()
+                pending, n_bytes = [], 0
+            pending.append(batch)
+            n_bytes += batch.nbytes
         if pending:
             _distribute(pa.Table.from_batches(pending), folder, n_shards, writers)
     finally:

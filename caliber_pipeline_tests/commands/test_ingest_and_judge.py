@@ -9,7 +9,7 @@ import pytest
 
 from caliber_pipeline import cli
 from caliber_pipeline.core.schemas import JUDGE_SCORES
-from caliber_pipeline.stores import input_files
+from caliber_pipeline.stores import input_files, sharded_work
 from caliber_pipeline_tests.judges.batch_server import BatchConfig, batch_server
 
 
@@ -42,6 +42,20 @@ def test_records_without_labels_are_ingested_and_judged(
     assert verdicts["llm_score"].sum() == 20
     again = run_json(capsys, "judge", "--output", str(output), "--version", "v001", "--judge", "recorded")
     assert again == judged
+
+
+def test_long_records_are_judged_in_more_shards(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    run_json(capsys, "ingest", "--records", str(records), "--output", str(output))
+    (output / "criteria").mkdir()
+    (output / "criteria" / "v001.yaml").write_text("criteria: Be right.\n")
+    monkeypatch.setattr(sharded_work, "BYTES_PER_SHARD", 40)
+    # of 40 records 10 have 3 bytes and 30 have 4: 150 bytes in 4 shards
+    judged = run_json(capsys, "judge", "--output", str(output), "--version", "v001", "--judge", "recorded")
+    assert judged["n_by_status"] == {"scored": 40}
+    assert len(list(Path(judged["folder"]).iterdir())) == 4
 
 
 def test_the_reason_of_the_first_rejection_is_told(

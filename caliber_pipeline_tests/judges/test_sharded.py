@@ -218,6 +218,37 @@ def test_the_verdict_files_are_in_the_declared_schema(tmp_path: Path) -> None:
     assert sharded.JUDGED_COLUMNS[0] == "record_id"
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "n_bytes", "n_shards"),
+    # shards of about 10 rows or 1,000 bytes, a power of two, and 512 at most
+    [(0, 0, 1), (10, 1_000, 1), (11, 1_000, 2), (10, 1_001, 2), (100, 1_001, 16), (10, 9_000, 16), (10, 10**9, 512)],
+)
+def test_shards_are_bounded_by_rows_and_by_bytes(
+    n_rows: int, n_bytes: int, n_shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_work, "BYTES_PER_SHARD", 1_000)
+    assert count_shards(n_rows, n_bytes) == n_shards
+
+
+def test_work_that_is_begun_keeps_its_shards_whatever_bounds_them_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = judge(ScriptedJudge(), IDS, tmp_path)
+    monkeypatch.setattr(sharded_work, "ROWS_PER_SHARD", 3)
+    second = ScriptedJudge()
+    pd.testing.assert_frame_equal(judge(second, IDS, tmp_path), found)
+    assert second.asked == []
+    assert ShardedTask(CRITERIA, NONE, UPath(tmp_path), len(IDS), "f").open(second).n_shards == 16
+
+
+def test_what_is_put_into_shards_at_once_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = batches(IDS, 10)
+    monkeypatch.setattr(sharded_work, "_FLUSH_BYTES", cut[0].nbytes * 3 // 2)
+    ShardedWork(UPath(tmp_path), "k", n_shards=1).partition(cut)
+    metadata = pq.read_metadata(tmp_path / "input" / "part-00000.parquet")
+    assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [10] * 10
+
+
 def test_no_dictionary_is_built_of_what_does_not_repeat(tmp_path: Path) -> None:
     judge(ScriptedJudge(), IDS, tmp_path)
     found: dict[str, bool] = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -150,6 +151,34 @@ def test_parquet_comes_in_batches_too(tmp_path: Path, monkeypatch: pytest.Monkey
     records, _ = ingest(tmp_path / "r.parquet", tmp_path / "out")
     assert records["record_id"].tolist() == [str(i) for i in range(50)]
     assert records["line"].tolist() == list(range(1, 51))
+
+
+def test_a_scan_holds_few_row_groups_at_a_time_however_long_the_texts_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    texts = ["".join(map(chr, random.integers(0x4E00, 0x9FFF, 40_000))) for _ in range(100)]
+    pd.DataFrame({"query": range(100), "output": texts}).to_json(tmp_path / "r.jsonl", orient="records", lines=True)
+    monkeypatch.setattr(shards, "MAX_GROUP_BYTES", 120_000)
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 300_000)
+    ingest(tmp_path / "r.jsonl", tmp_path / "out")
+    batches = TableStore(str(tmp_path / "out")).scan("records", columns=["output"])
+    before = pa.total_allocated_bytes()
+    batch = next(batches)
+    time.sleep(0.5)  # for what is read ahead
+    # each text has 120 kB
+    assert batch.nbytes < 500_000
+    assert pa.total_allocated_bytes() - before < 3_000_000
+    assert batch.num_rows + sum(later.num_rows for later in batches) == 100
+
+
+def test_the_bytes_of_all_texts_are_told(tmp_path: Path) -> None:
+    lines = ['{"query": "qé", "output": "out"}', '{"query": "q", "output": "o", "reference": "r", "reasoning": "why"}']
+    (tmp_path / "r.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    records, _ = ingest(tmp_path / "r.jsonl", tmp_path / "out")
+    assert records["llm_reasoning"].tolist()[1] == "why"
+    # qé 3, out 3, q 1, o 1, r 1, why 3
+    assert records.attrs["n_text_bytes"] == "12"
 
 
 def test_a_large_table_is_a_folder_that_pandas_reads_like_a_file(
