@@ -1,6 +1,7 @@
 """The batches of a provider: sends them, looks at them, and notes them in a folder so that a restart finds them."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch, take_
 
 if TYPE_CHECKING:
     import openai
+
+_log = logging.getLogger(__name__)
 
 ENDPOINT: Final = "/v1/chat/completions"
 WINDOW: Final = "24h"
@@ -111,6 +114,7 @@ class BatchFiles:
         content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         try:
             file = self._client.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch")
+            batch = replace(batch, file_id=file.id)
             sent = self._client.batches.create(
                 input_file_id=file.id,
                 endpoint=ENDPOINT,
@@ -118,7 +122,7 @@ class BatchFiles:
                 metadata={METADATA_KEY: batch.name},
             )
         except openai.APIStatusError:  # it was refused, so that there is nothing to be found
-            self._folder.forget(batch)
+            self.discard(batch)
             raise
         batch = replace(batch, batch_id=sent.id)
         self._folder.save(batch, requests)
@@ -130,7 +134,7 @@ class BatchFiles:
             return batch
         for sent in self._client.batches.list():
             if (sent.metadata or {}).get(METADATA_KEY) == batch.name:
-                found = replace(batch, batch_id=sent.id)
+                found = replace(batch, batch_id=sent.id, file_id=sent.input_file_id)
                 self._folder.save(found, self._folder.load_custom_ids(batch))
                 return found
         self._folder.forget(batch)
@@ -149,7 +153,7 @@ class BatchFiles:
         if seen.status == "failed":
             faults = (seen.errors.data if seen.errors else None) or []
             words = "; ".join(fault.message or fault.code or "" for fault in faults[:3]) or "no reason given"
-            self._folder.forget(batch)
+            self.discard(batch)
             is_full = any((fault.code or "").startswith(_QUEUE_FULL) for fault in faults)
             refusal = f"the provider refused batch {batch.batch_id} of {batch.n_requests} records: {words}"
             if is_full:
@@ -158,6 +162,18 @@ class BatchFiles:
         if seen.status not in ENDED:
             return seen.status, iter(())
         return seen.status, self._lines(batch, [seen.output_file_id, seen.error_file_id])
+
+    def discard(self, batch: StoredBatch) -> None:
+        """Take a batch off the list, and delete what was uploaded for it: all that it gave is taken."""
+        import openai
+
+        self._folder.forget(batch)
+        if batch.file_id is None:
+            return
+        try:
+            self._client.with_options(timeout=_POLL_TIMEOUT_S, max_retries=0).files.delete(batch.file_id)
+        except openai.APIError as error:  # the verdicts are there all the same
+            _log.warning("%s is still at the provider (%s); delete it there", batch.file_id, type(error).__name__)
 
     @contextmanager
     def _needs(self, batch: StoredBatch, fault: str) -> Iterator[None]:

@@ -235,7 +235,7 @@ class _BatchRun:
                     if rows := self._take(batch, custom_ids, status, dict(lines)):
                         yield _frame(rows)
                     # only now: who dies before the rows are stored finds the batch again
-                    self._folder.forget(batch)
+                    self._files.discard(batch)
                     self._judge.is_full.clear()
                     del under_way[batch]
             if under_way or self._unsent:

@@ -29,6 +29,7 @@ class StoredBatch:
         batch_id: The provider's id; None where the process died before it was known.
         is_alone: Whether no other batch of the folder was under way when it was sent.
         sample: Custom ids from all over it, or all where they are few: whose records it holds, without reading more.
+        file_id: The provider's id of the file that was uploaded for it; None where it is not known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class StoredBatch:
     batch_id: str | None = None
     is_alone: bool = False
     sample: tuple[str, ...] = ()
+    file_id: str | None = None
 
 
 class BatchFolder:

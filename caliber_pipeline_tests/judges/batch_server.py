@@ -23,6 +23,8 @@ class BatchConfig:
         breaks: A line whose record holds this text gets a reply without a verdict.
         max_open: Batches that may be under way at once; a further one fails for want of room.
         status: Of the reply to a look at a batch.
+        refuses: Whether it takes files, but no batch of them.
+        deletes: Whether it deletes files when asked.
     """
 
     n_looks: int = 2
@@ -32,6 +34,8 @@ class BatchConfig:
     breaks: str = "\0"
     max_open: int = 1_000
     status: int = 200
+    refuses: bool = False
+    deletes: bool = True
 
 
 @dataclass
@@ -42,6 +46,7 @@ class BatchServer:
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
+    n_files: int = 0
     n_single: int = 0
     max_open: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,9 +60,13 @@ class BatchServer:
         if parts[0] == "files":
             if method == "POST":
                 return 200, json.dumps(self._store(_uploaded(headers, body))).encode()
+            if method == "DELETE":
+                return self._delete(parts[1])
             content = self.files.get(parts[1])
             return (404, b'{"error": {"message": "no such file"}}') if content is None else (200, content)
         if method == "POST":
+            if self.config.refuses:
+                return 400, b'{"error": {"message": "no batches of this model"}}'
             return 200, json.dumps(self._create(json.loads(body))).encode()
         if len(parts) == 1:
             listed = {"object": "list", "data": list(self.batches.values()), "has_more": False}
@@ -65,10 +74,16 @@ class BatchServer:
         return self.config.status, json.dumps(self._look(parts[1])).encode()
 
     def _store(self, content: bytes) -> dict[str, Any]:
-        name = f"file-{len(self.files)}"
+        name = f"file-{self.n_files}"
+        self.n_files += 1
         self.files[name] = content
         return {"id": name, "object": "file", "bytes": len(content), "created_at": 1, "filename": name,
                 "purpose": "batch", "status": "processed"}  # fmt: skip
+
+    def _delete(self, name: str) -> tuple[int, bytes]:
+        if not self.config.deletes or self.files.pop(name, None) is None:
+            return 404, b'{"error": {"message": "no such file"}}'
+        return 200, json.dumps({"id": name, "object": "file", "deleted": True}).encode()
 
     def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = f"batch-{len(self.batches)}"
@@ -153,7 +168,7 @@ def batch_server(config: BatchConfig | None = None) -> Iterator[BatchServer]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = _handle  # noqa: N815 the base class's names
+        do_GET = do_POST = do_DELETE = _handle  # noqa: N815 the base class's names
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

@@ -221,6 +221,44 @@ def test_a_batch_that_never_left_is_sent_again(tmp_path: Path, monkeypatch: pyte
         assert len(server.batches) == 1
 
 
+@pytest.mark.parametrize("end", ["completed", "expired", "cancelled"])
+def test_what_was_uploaded_is_deleted_once_the_verdicts_are_taken(tmp_path: Path, end: str) -> None:
+    with batch_server(BatchConfig(n_looks=1, ends=(end,))) as server:
+        judge = make_judge(server, tmp_path, max_requests=4)
+        judge.waits = False
+        with pytest.raises(StillUnderWayError):
+            run_judge(judge, make_task(TEXTS))
+        uploaded = {batch["input_file_id"] for batch in server.batches.values()}
+        assert set(server.files) == uploaded
+        assert len(uploaded) == 3
+        run_judge(judge, make_task(TEXTS))
+        assert server.files
+        assert uploaded.isdisjoint(server.files)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [(BatchConfig(max_open=0), "too many tokens queued"), (BatchConfig(refuses=True), "no batches of this model")],
+)
+def test_what_was_uploaded_for_a_batch_that_the_provider_refuses_is_deleted(
+    tmp_path: Path, config: BatchConfig, reason: str
+) -> None:
+    with batch_server(config) as server:
+        with pytest.raises(JudgeError, match=reason):
+            run_judge(make_judge(server, tmp_path), make_task(TEXTS))
+        assert (server.n_files, server.files) == (1, {})
+
+
+def test_a_file_that_the_provider_does_not_delete_costs_a_line_and_no_verdict(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with batch_server(BatchConfig(deletes=False)) as server:
+        assert_as_live(server, run_judge(make_judge(server, tmp_path), make_task(TEXTS)))
+        assert "file-0" in server.files
+    assert caplog.messages == ["file-0 is still at the provider (NotFoundError); delete it there"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_criteria_do_not_take_up_each_other_s_batches(tmp_path: Path) -> None:
     with batch_server() as server:
         with pytest.raises(StoppedError):
