@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from caliber_pipeline.core.errors import InputError, MissingStepError
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
@@ -41,6 +43,11 @@ class Champion:
         is_held_out = self.scored["split"].isin(["dev", "test"])
         usable = self.scored["llm_score"].notna() & ~self.scored["is_example"] & is_held_out
         return self.scored[usable.to_numpy(dtype=bool)]
+
+    @property
+    def is_unlabelled(self) -> pc.Expression:
+        """Whether a record of a table has no label."""
+        return ~pc.field("record_id").isin(pa.array(self.labels["record_id"], pa.string(), from_pandas=True))
 
 
 def load_champion(project: Project) -> Champion:

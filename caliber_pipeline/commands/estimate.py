@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +91,21 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tuple[pd.DataFrame, int]":
+    """What a judge reads of the records without a label, the rest never in memory; and how many rows were rejected."""
     from caliber_pipeline.core.errors import InputError
-    from caliber_pipeline.stores.ingest import load_records
+    from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
+    from caliber_pipeline.stores.ingest_records import ingest_records
+    from caliber_pipeline.stores.tables import TableStore
 
-    loaded = load_records(project.settings.model_copy(update={"records": path, "group_by": None}))
-    is_labelled = loaded.table["record_id"].isin(champion.labels["record_id"])
-    if is_labelled.all():
-        raise InputError(f"{path}: all of its {len(loaded.table)} records are labelled; give others")
-    return loaded.table[~is_labelled].reset_index(drop=True), len(loaded.rejected)
+    settings = project.settings.model_copy(update={"records": path, "group_by": None})
+    with tempfile.TemporaryDirectory(prefix="caliber-") as folder:
+        tables = TableStore(folder)
+        ingested = ingest_records(settings, tables)
+        ingested.place(tables)
+        records = tables.select("records", columns=JUDGED_COLUMNS, where=champion.is_unlabelled)
+    if records.empty:
+        raise InputError(f"{path}: all of its {ingested.records.n_rows} records are labelled; give others")
+    return records, ingested.rejected.n_rows
 
 
 def _estimate(champion: "Champion", judged: "pd.DataFrame", *, is_random: bool) -> "RateEstimate":

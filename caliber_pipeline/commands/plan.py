@@ -117,9 +117,6 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
 
 def _choose(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw among the unlabelled records by what the judge is unsure of; the annotation page reads the stored plan."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from caliber_pipeline.champion import judge_others
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.planning import plan_labels
@@ -128,8 +125,7 @@ def _choose(project: "Project", champion: "Champion", arguments: argparse.Namesp
     tables = project.tables
     earlier = tables.load("label_plan")
     n_open = 0 if earlier is None else int((~earlier["record_id"].isin(champion.labels["record_id"])).sum())
-    is_labelled = pc.field("record_id").isin(pa.array(champion.labels["record_id"], pa.string(), from_pandas=True))
-    candidates = tables.select("records", columns=JUDGED_COLUMNS, where=~is_labelled)
+    candidates = tables.select("records", columns=JUDGED_COLUMNS, where=champion.is_unlabelled)
     candidates = candidates.sort_values("record_id", ignore_index=True)
     if candidates.empty:
         raise InputError("every record is labelled; add records first")

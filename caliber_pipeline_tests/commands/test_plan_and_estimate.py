@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from caliber_pipeline.champion import load_champion
+from caliber_pipeline.champion import Champion, judge_others, load_champion
 from caliber_pipeline.cli import main
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_scores import select_judged
@@ -20,6 +20,7 @@ from caliber_pipeline.core.stopping import Decision
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.judges.runner import run_judge
+from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.ingest import load_annotations, load_records
@@ -122,6 +123,24 @@ def test_the_production_rate_is_estimated_under_the_stated_assumption(
     assert answer["n_unlabeled"] == 2000
     assert isinstance(answer["abstention"], dict)
     assert answer["abstention"]["reason"] == "the judge gives no confidences; ask it for one, or take several votes"
+
+
+def test_an_estimate_holds_of_a_file_what_the_judge_reads(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlabeled = tmp_path / "production.csv"
+    seen: list[str] = []
+    write_records(unlabeled, "p", 30, 0, seed=1)
+    pd.read_csv(unlabeled).assign(trace="what nobody asks for").to_csv(unlabeled, index=False)
+
+    def judge(project: Project, champion: Champion, records: pd.DataFrame) -> pd.DataFrame:
+        seen.extend(records.columns)
+        return judge_others(project, champion, records)
+
+    monkeypatch.setattr("caliber_pipeline.champion.judge_others", judge)
+    answer = run_json(capsys, "estimate", "--output", str(output), "--unlabeled", str(unlabeled), "--random-sample")
+    assert answer["n_unlabeled"] == 30
+    assert tuple(seen) == JUDGED_COLUMNS
 
 
 def test_an_assumption_must_be_stated(output: Path, tmp_path: Path) -> None:
