@@ -26,12 +26,10 @@ def digest(*parts: str | None) -> str:
     """sha256 over the parts, each with its length, so that no two lists of parts run together."""
     hasher = hashlib.sha256()
     for part in parts:
-        hasher.update(_framed(_NULL_PART if part is None else part.encode("utf-8", "surrogatepass")))
+        data = _NULL_PART if part is None else part.encode("utf-8", "surrogatepass")
+        hasher.update(len(data).to_bytes(8, "big"))
+        hasher.update(data)
     return hasher.hexdigest()
-
-
-def _framed(part: bytes) -> bytes:
-    return len(part).to_bytes(8, "big") + part
 
 
 def hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
@@ -108,11 +106,16 @@ def _hash_column(column: pa.Array) -> NDArray[np.uint64]:
 
 
 def content_hashes(records: pd.DataFrame) -> list[str]:
-    """One hash per record over what a judge reads of it, query, output and reference: the `digest` of the three."""
-    columns = (pa.array(records[name], pa.string(), from_pandas=True) for name in ("query", "output", "reference"))
+    """One hash per record over what a judge reads of it: query, output, reference."""
+    names = ("query", "output", "reference")
+    return _digest_rows([pa.array(records[name], pa.string(), from_pandas=True) for name in names])
+
+
+def _digest_rows(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[str]:
+    """The `digest` of each row's texts, put together by columns."""
     parts = [pc.fill_null(column.cast(pa.large_binary()), _NULL_PART) for column in columns]
     lengths = [pc.binary_length(part).to_numpy() for part in parts]
-    hashes: list[str] = []
+    digests: list[str] = []
     for rows in _slices(sum(lengths)):
         framed = [
             column
@@ -120,8 +123,8 @@ def content_hashes(records: pd.DataFrame) -> list[str]:
             for column in (_big_endian(length[rows]), part[rows])
         ]
         joined = pc.binary_join_element_wise(*framed, pa.scalar(b"", pa.large_binary()))
-        hashes += [hashlib.sha256(data).hexdigest() for data in joined.to_numpy(zero_copy_only=False)]
-    return hashes
+        digests += [hashlib.sha256(data).hexdigest() for data in joined.to_numpy(zero_copy_only=False)]
+    return digests
 
 
 def _slices(sizes: NDArray[np.int64]) -> Iterator[slice]:
@@ -148,10 +151,5 @@ def verdict_fingerprints(
     """
     told = criteria.model_dump(mode="json", include={"criteria", "system_prompt", "clauses", "examples"})
     task = digest(json.dumps(told, sort_keys=True), json.dumps(dict(identity), sort_keys=True))
-    begun = hashlib.sha256(_framed(task.encode()))
-    fingerprints = []
-    for content in hashes:
-        hasher = begun.copy()
-        hasher.update(_framed(content.encode()))
-        fingerprints.append(hasher.hexdigest())
-    return fingerprints
+    contents = pa.array(hashes, pa.string())
+    return _digest_rows([pa.repeat(task, len(contents)), contents])
