@@ -232,38 +232,43 @@ def metric_intervals(
     percentiles of `draw_cells` for the rest. Groups and weights: percentiles of `draw_cells` for all, read as far out
     as the `degrees_of_freedom` of each figure demand.
     """
+    cells = sample.cells
     draws = _figures(draw_cells(sample, rng=np.random.default_rng(seed), n_draws=n_draws))
-    smoothed = sample.cells + JEFFREYS * sample.design_effect
+    smoothed = cells + JEFFREYS * sample.design_effect
     freedoms = {} if sample.is_simple else degrees_of_freedom(sample.vectors, sample.multiplicities, smoothed, _figures)
+    n_effective = sample.n_effective_units
 
     def interval(name: str, confidence: float = confidence) -> Interval:
         freedom = np.inf if name in SMOOTHED_ENOUGH else freedoms.get(name, np.inf)
-        n_units = min(sample.n_effective_units, freedom + 1)
-        return percentiles(draws[name], expanded_tail(n_units, confidence))
+        return percentiles(draws[name], expanded_tail(min(n_effective, freedom + 1), confidence))
 
-    intervals = {name: interval(name) for name in draws if name not in GAINS}
-    if sample.is_simple:
-        n = sample.cells.sum()
-        for name, (hits, total) in PROPORTIONS.items():
-            ends = proportion_interval(
-                sample.cells[list(hits)].sum(), sample.cells[list(total)].sum(), confidence=confidence
-            )
-            intervals[name] = _as_interval(ends)
-        fp, fn = sample.cells[2:]
-        intervals["bias"] = _as_interval(paired_difference_interval(fp, fn, n, confidence=confidence))
     # Lift is the smaller of two gains, and bounds of both bound it; percentiles of the minimum itself cover 59 to 91 %
     # where people accept one half (simulated).
     narrowed = 1 - LIFT_ERROR_SHARES[not sample.is_simple] * (1 - confidence)
+    intervals: dict[str, Interval] = {}
     if sample.is_simple:
-        pairs = (sample.cells[list(pair)] for pair in GAINS.values())
-        gains = [_as_interval(paired_difference_interval(won, lost, n, confidence=narrowed)) for won, lost in pairs]
+        hits, totals = np.transpose([[cells[list(part)].sum() for part in parts] for parts in PROPORTIONS.values()])
+        lows, highs = (ends.tolist() for ends in proportion_interval(hits, totals, confidence=confidence))
+        intervals.update(zip(PROPORTIONS, zip(lows, highs, strict=True), strict=True))
+        intervals["bias"] = _difference_interval(cells, (2, 3), confidence)
+        gains = [_difference_interval(cells, pair, narrowed) for pair in GAINS.values()]
     else:
         gains = [interval(name, narrowed) for name in GAINS]
     intervals["lift"] = min(low for low, _ in gains), min(high for _, high in gains)
+    composed = {*intervals, *GAINS, "majority_baseline"}
+    intervals |= {name: interval(name) for name in draws if name not in composed}
     low, high = intervals["prevalence"]
     intervals["majority_baseline"] = (max(low, 1 - high, 0.5), max(high, 1 - low))
-    values = _figures(sample.cells)
-    return {name: _around(float(values[name]), ends) for name, ends in intervals.items()}
+    return {
+        name: _around(float(value), intervals[name]) for name, value in _figures(cells).items() if name in intervals
+    }
+
+
+def _difference_interval(cells: Floats, pair: tuple[int, int], confidence: float) -> Interval:
+    """Of one cell's share less another's, among independent records."""
+    first, second = cells[list(pair)]
+    low, high = paired_difference_interval(first, second, cells.sum(), confidence=confidence)
+    return float(low), float(high)
 
 
 def _around(value: float, ends: Interval) -> Interval:
@@ -303,10 +308,6 @@ def degrees_of_freedom(
         spread = float(multiplicities @ squares**2) - variance**2 / float(multiplicities.sum())
         freedoms[name] = 2 * variance**2 / spread if spread > 0 else np.inf
     return freedoms
-
-
-def _as_interval(ends: tuple[Floats, Floats]) -> Interval:
-    return float(ends[0]), float(ends[1])
 
 
 def percentiles(values: Floats, tail: float) -> Interval:
