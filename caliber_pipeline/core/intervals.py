@@ -288,11 +288,10 @@ def _figures(cells: Floats) -> dict[str, Floats]:
 def degrees_of_freedom(
     vectors: Floats, multiplicities: Floats, smoothed: Floats, figures: Callable[[Floats], Mapping[str, Floats]]
 ) -> dict[str, float]:
-    """How many independent units each figure's variance is known from, by Satterthwaite's approximation.
+    """How many independent units each figure's variance is known from: `satterthwaite` of what leaving one out changes.
 
-    Satterthwaite (1946), Biometrics Bull. 2:110-114: twice the squared variance over the variance of its estimate, from
-    the influence of each unit (what leaving it out changes). Few heavy units, such as surely judged errors of an active
-    sample, leave little to learn a spread from, however many units there are.
+    Few heavy units, such as surely judged errors of an active sample, leave little to learn a spread from, however many
+    units there are.
 
     Args:
         vectors: Shape (k, m): the distinct units.
@@ -301,13 +300,21 @@ def degrees_of_freedom(
         figures: Computes the figures from sums.
     """
     whole, without = figures(smoothed), figures(smoothed - vectors)
-    freedoms = {}
-    for name, value in whole.items():
-        squares = (without[name] - value) ** 2
-        variance = float(multiplicities @ squares)
-        spread = float(multiplicities @ squares**2) - variance**2 / float(multiplicities.sum())
-        freedoms[name] = 2 * variance**2 / spread if spread > 0 else np.inf
-    return freedoms
+    return {name: satterthwaite((without[name] - value) ** 2, multiplicities) for name, value in whole.items()}
+
+
+def satterthwaite(squares: Floats, multiplicities: Floats) -> float:
+    """Degrees of freedom of a variance that is a sum of squares.
+
+    Satterthwaite (1946), Biometrics Bull. 2:110-114: twice the squared variance over the variance of its estimate.
+
+    Args:
+        squares: Shape (k,): the squared influence of each distinct unit.
+        multiplicities: Shape (k,): how many of each there are.
+    """
+    variance = float(multiplicities @ squares)
+    spread = float(multiplicities @ squares**2) - variance**2 / float(multiplicities.sum())
+    return 2 * variance**2 / spread if spread > 0 else np.inf
 
 
 def percentiles(values: Floats, tail: float) -> Interval:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caliber_pipeline.core.agreement import Floats
-from caliber_pipeline.core.intervals import CONFIDENCE, Interval, normal_quantile, proportion_interval
+from caliber_pipeline.core.intervals import CONFIDENCE, Interval, normal_quantile, proportion_interval, satterthwaite
 
 
 def mean_interval(values: Floats, groups: npt.ArrayLike | None = None, weights: Floats | None = None) -> Interval:
@@ -58,17 +58,14 @@ def design_effect(values: Floats, groups: npt.ArrayLike | None, weights: Floats)
 def t_widening(values: Floats, groups: npt.ArrayLike | None, weights: Floats, confidence: float) -> float:
     """How many times wider than a normal interval one of a mean is, whose variance few heavy groups tell.
 
-    A t with Satterthwaite's (1946, Biometrics Bull. 2:110-114) degrees of freedom. At least 1, which it is for single
-    records of equal weight.
+    A t with the degrees of freedom of `satterthwaite`. At least 1, which it is for single records of equal weight.
     """
     from scipy.special import stdtrit
 
     squares = _squared_sums(values, groups, weights)
     if squares.size == values.size and (weights == weights[0]).all():
         return 1.0
-    spread = float((squares**2).sum()) - float(squares.sum()) ** 2 / squares.size
-    freedom = 2 * float(squares.sum()) ** 2 / spread if spread > 0 else np.inf
-    freedom = max(1.0, min(freedom, squares.size - 1))
+    freedom = max(1.0, min(satterthwaite(squares, np.ones(squares.size)), squares.size - 1))
     return float(stdtrit(freedom, (1 + confidence) / 2)) / normal_quantile(confidence)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.agreement import Floats, Scores, cell_codes, point_metrics, sum_cells, to_optional
-from caliber_pipeline.core.intervals import JEFFREYS
+from caliber_pipeline.core.intervals import JEFFREYS, satterthwaite
 
 N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
 MAX_EXACT_GROUPS: Final = 14  # up to 2**14 exchanges are counted rather than drawn
@@ -68,8 +68,8 @@ def weighted_p(new: Floats, old: Floats, weights: Floats) -> float | None:
     For labels that were sampled by what the old version is unsure of. Its errors are then in the sample by light
     records and the new version's by few heavy ones, so that the two are no longer exchangeable: where none of the heavy
     ones happens to be wrong, exchanging finds nearly any gain significant. Here few heavy groups leave few degrees of
-    freedom (Satterthwaite, 1946, Biometrics Bull. 2:110-114), and half an unseen record of each kind of change, as
-    heavy as Kish's mean of the squared weights, keeps what was not drawn from looking impossible.
+    freedom (`satterthwaite`), and half an unseen record of each kind of change, as heavy as Kish's mean of the squared
+    weights, keeps what was not drawn from looking impossible.
 
     Args:
         new: Shape (g, 4): each group's weighted cells under the version that asks for promotion.
@@ -88,10 +88,7 @@ def weighted_p(new: Floats, old: Floats, weights: Floats) -> float | None:
     times = np.append(np.ones(len(new)), np.full(len(unseen_new), JEFFREYS))
     without = _gain(smooth_new - np.vstack([new, unseen_new]), smooth_old - np.vstack([old, unseen_old]))
     squares = ((without - _gain(smooth_new, smooth_old)) / times) ** 2
-    variance = float(times @ squares)
-    spread = float(times @ squares**2) - variance**2 / float(times.sum())
-    freedom = 2 * variance**2 / spread if spread > 0 else np.inf
-    return float(stdtr(freedom, -gain / np.sqrt(variance)))
+    return float(stdtr(satterthwaite(squares, times), -gain / np.sqrt(times @ squares)))
 
 
 def _count_as_large(new: Floats, old: Floats, swapped: Floats, observed: float) -> int:

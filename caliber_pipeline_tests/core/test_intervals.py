@@ -12,6 +12,7 @@ from caliber_pipeline.core.intervals import (
     paired_difference_interval,
     percentiles,
     proportion_interval,
+    satterthwaite,
     wilson_interval,
 )
 from caliber_pipeline_tests.core.simulated_intervals import SIZES
@@ -148,6 +149,12 @@ def test_percentiles_are_read_as_far_out_as_the_figure_s_freedom_demands() -> No
     assert freedom + 1 < sample.n_effective_units
     draws = point_metrics(draw_cells(sample, rng=np.random.default_rng(0)))["mcc"]
     assert metric_intervals(sample)["mcc"] == pytest.approx(percentiles(draws, expanded_tail(freedom + 1)))
+
+
+def test_a_heavy_unit_leaves_few_degrees_of_freedom() -> None:
+    # Squares 1, 1 and 4: variance 6, whose estimate varies by 18 - 6 ** 2 / 3 = 6; 2 * 6 ** 2 / 6 = 12.
+    assert satterthwaite(np.array([1.0, 4.0]), np.array([2.0, 1.0])) == pytest.approx(12)
+    assert satterthwaite(np.array([1.0]), np.array([5.0])) == np.inf  # nothing shows that the estimate varies
 
 
 def test_the_majority_baseline_is_never_under_a_half() -> None:
