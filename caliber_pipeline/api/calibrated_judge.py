@@ -31,7 +31,12 @@ RESULT_COLUMNS: Final = (
 
 
 class CalibratedJudge:
-    """A judge with its criteria, examples, thresholds and certificate."""
+    """A judge with its criteria, examples, thresholds and certificate.
+
+    Attributes:
+        document: What was exported.
+        differences: How it and the judge differ from what was certified; of each it warns once.
+    """
 
     @accepts(document=has_attributes("certificate", wanted="what CalibratedJudge.load reads"))
     def __init__(self, document: JudgeDocument, *, judge: Judge | None = None, embeddings: Path | None = None) -> None:
@@ -49,7 +54,8 @@ class CalibratedJudge:
         self.document = document
         self._judge = judge
         self._embeddings = embeddings
-        for difference in find_differences(document, judge):
+        self.differences = tuple(_find_differences(document, judge))
+        for difference in self.differences:
             warnings.warn(f"the certificate does not hold: {difference}", UserWarning, stacklevel=2)
 
     @classmethod
@@ -127,7 +133,7 @@ class CalibratedJudge:
         return await asyncio.to_thread(self.score, records)
 
 
-def find_differences(document: JudgeDocument, judge: Judge | None = None) -> list[str]:
+def _find_differences(document: JudgeDocument, judge: Judge | None) -> list[str]:
     """How a document and its judge differ from what was certified."""
     from caliber_pipeline.core.calibrated_judge import find_changes
     from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION

@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> None:
         InputError: the file is no exported judge, or the minimum no kappa.
         CaliberError: the certificate does not support the minimum, or is not of this judge.
     """
-    from caliber_pipeline.api.calibrated_judge import CalibratedJudge, find_differences
+    from caliber_pipeline.api.calibrated_judge import CalibratedJudge
     from caliber_pipeline.core.calibrated_judge import check_kappa
     from caliber_pipeline.core.errors import CaliberError, InputError
 
@@ -45,10 +45,11 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError(f"--min-kappa is {arguments.min_kappa:g}; give a kappa from -1 to 1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        document = CalibratedJudge.load(arguments.judge).document
-    if differences := find_differences(document):
-        raise CaliberError(f"{document.criteria_version}: the certificate does not hold: {'; '.join(differences)}")
-    is_supported, reason = check_kappa(document, arguments.min_kappa)
+        judge = CalibratedJudge.load(arguments.judge)
+    version = judge.document.criteria_version
+    if judge.differences:
+        raise CaliberError(f"{version}: the certificate does not hold: {'; '.join(judge.differences)}")
+    is_supported, reason = check_kappa(judge.document, arguments.min_kappa)
     if not is_supported:
         raise CaliberError(reason)
     sys.stdout.write(f"{reason}\n")

@@ -153,7 +153,9 @@ def test_the_check_fails_for_a_judge_that_is_not_the_certified_one(
     refused = call(capsys, "check", "--judge", str(path), "--min-kappa", "-1", code=1)
     assert "the certificate does not hold: the criteria or their sampling were changed" in refused
     with pytest.warns(UserWarning, match="the criteria or their sampling were changed"):
-        CalibratedJudge.load(path)
+        judge = CalibratedJudge.load(path)
+    (difference,) = judge.differences
+    assert f"the certificate does not hold: {difference}" in refused
 
 
 def test_an_exported_judge_scores_a_file(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
