@@ -25,10 +25,10 @@ from caliber_pipeline.core.arguments import ITEMS, accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import (
-    MIN_GROUPS,
     PROPORTIONS,
     STANDARD_PREVALENCE,
     CellSample,
+    few_groups,
     metric_intervals,
     proportion_interval,
 )
@@ -324,7 +324,7 @@ def _figures(columns: _Columns, counts: npt.NDArray[np.int64], seed: int, slice_
         needed = labels_for_half_width(np.full(4, 0.25), DECISIVE_HALF_WIDTH)
         yield Figure("labels_missing", needed, None, None, 0, _missing_in_words(needed))
     yield _repeat_stability(columns)
-    yield _coverage(n_judged, n_judged + n_failed)
+    yield _coverage(columns, n_judged, n_judged + n_failed)
     for name, count in zip(CELLS, counts[:4].tolist(), strict=True):
         yield Figure(name, count, None, None, n_judged)
     yield Figure("n_failed", n_failed, None, None, n_judged + n_failed)
@@ -333,8 +333,8 @@ def _figures(columns: _Columns, counts: npt.NDArray[np.int64], seed: int, slice_
 
 def _agreement(sample: CellSample, counts: npt.NDArray[np.int64], seed: int, caution: str | None) -> Iterator[Figure]:
     n = int(counts[:4].sum())
-    if not sample.is_simple and sample.n_units < MIN_GROUPS:
-        caution = caution or f"only {sample.n_units:.0f} groups: the interval may be too narrow"
+    if not sample.is_simple:
+        caution = caution or few_groups(sample.n_units)
     values = point_metrics(sample.cells)
     values["standardised_kappa"] = kappa_from_rates(values["recall"], values["specificity"], STANDARD_PREVALENCE)
     intervals = metric_intervals(sample, seed=seed)
@@ -375,11 +375,19 @@ def _repeat_stability(columns: _Columns) -> Figure:
     return Figure("repeat_stability", value, low, high, voted.vote_shares.size)
 
 
-def _coverage(n_judged: int, n_annotated: int) -> Figure:
+def _coverage(columns: _Columns, n_judged: int, n_annotated: int) -> Figure:
+    """The share of judged records; over groups the mean of their shares, each as heavy as it has records."""
     if not n_annotated:
         return Figure("coverage", None, None, None, 0, "no record is annotated")
-    low, high = proportion_interval(n_judged, n_annotated)
-    return Figure("coverage", n_judged / n_annotated, float(low), float(high), n_annotated)
+    low, high = map(float, proportion_interval(n_judged, n_annotated))
+    if columns.groups is not None:
+        keys, outcomes = columns.groups + 1, columns.outcomes  # -1 is a group, too
+        sizes = np.bincount(keys[outcomes <= _UNJUDGED])
+        if sizes.max() > 1:
+            judged = np.bincount(keys[outcomes < _UNJUDGED], minlength=sizes.size)
+            is_there = sizes > 0
+            low, high = mean_interval(judged[is_there] / sizes[is_there], weights=sizes[is_there].astype(np.float64))
+    return Figure("coverage", n_judged / n_annotated, low, high, n_annotated)
 
 
 def seal_test(metrics: pd.DataFrame) -> pd.DataFrame:

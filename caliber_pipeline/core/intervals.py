@@ -102,6 +102,11 @@ class CellSample:
         return float(self.multiplicities @ (deviations**2).sum(axis=1) / single)
 
 
+def few_groups(n_groups: float) -> str | None:
+    """The caution that goes with intervals of the bootstrap over so few groups; None over enough."""
+    return f"only {n_groups:.0f} groups: the interval may be too narrow" if n_groups < MIN_GROUPS else None
+
+
 def merge_rows(rows: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
     """The distinct rows, and how many of each there are."""
     order = np.lexsort(rows.T)

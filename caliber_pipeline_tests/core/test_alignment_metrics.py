@@ -20,6 +20,7 @@ from caliber_pipeline.core.alignment_metrics import (
 )
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.human_ceiling import compute_people_metrics
+from caliber_pipeline.core.intervals import proportion_interval
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 
@@ -48,6 +49,21 @@ def test_records_without_a_verdict_and_examples_are_counted_but_not_scored() -> 
     assert metric_value(metrics, "dev", "n_examples") == 1
     assert metric_value(metrics, "dev", "coverage") == 3 / 4
     assert metric_value(metrics, "dev", "accuracy") == pytest.approx(2 / 3)
+
+
+def test_copies_of_records_in_their_groups_do_not_narrow_the_interval_of_coverage() -> None:
+    human = [1, 0] * 30
+    llm = [1.0] * 54 + [np.nan] * 6
+
+    def coverage(human: list[int], llm: list[float], groups: list[int] | None) -> list[float]:
+        row = measure_agreement(human, llm, groups=groups).loc["coverage", ["value", "ci_low", "ci_high"]]
+        return list(map(float, row))
+
+    single = coverage(human, llm, None)
+    assert coverage(human, llm, list(range(60))) == single
+    assert coverage(human * 5, llm * 5, list(range(60)) * 5) == pytest.approx(single)
+    low, high = (float(end) for end in proportion_interval(270, 300))
+    assert single[2] - single[1] > 2 * (high - low)  # what it would be if groups were ignored
 
 
 def test_columns_that_are_encoded_already_are_read_as_they_are() -> None:
