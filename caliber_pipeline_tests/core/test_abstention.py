@@ -81,6 +81,28 @@ def test_calibration_takes_one_record_per_group_of_half_of_test() -> None:
     assert shuffled["record_id"].tolist() == part["record_id"].tolist()
 
 
+def test_copies_of_records_in_their_groups_change_no_bound_of_what_the_judge_decides() -> None:
+    n = 400
+    single = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(n)],
+            "group": [f"g{i}" for i in range(n)],
+            "split": "calibration",
+            "human_score": pd.array([int(i % 20 > 0) for i in range(n)], dtype="int8[pyarrow]"),
+            "llm_score": pd.array([1] * n, dtype="int8[pyarrow]"),
+            "is_example": False,
+            "confidence": np.linspace(1, 0.5, n),
+        }
+    )
+    copies = pd.concat([single.assign(record_id=single["record_id"] + f".{k}") for k in range(5)])
+
+    found = learn_abstention(copies)
+
+    assert found == learn_abstention(single)
+    as_if_independent = find_threshold(copies["confidence"], copies["llm_score"] == copies["human_score"])
+    assert (found.risk_bound or 0) > (as_if_independent.risk_bound or 1) + 0.01
+
+
 def test_what_two_people_judged_or_nothing_is_guaranteed_for_needs_no_third() -> None:
     scored = pd.DataFrame(
         {
