@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,11 @@ from caliber_pipeline.core.agreement import ConfusionMatrix, Floats, ratio, to_o
 from caliber_pipeline.core.annotations import complete_annotations
 from caliber_pipeline.core.arguments import NUMBER, SHARE, accepts, has_attributes, table_with
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.intervals import (
-    CellSample,
-    metric_intervals,
-    proportion_interval,
-)
-from caliber_pipeline.core.means import mean_interval
+from caliber_pipeline.core.intervals import CellSample, metric_intervals
+from caliber_pipeline.core.means import mean_interval, p_below
+from caliber_pipeline.core.paired_gain import cells_by_group
+
+Codes: TypeAlias = npt.NDArray[np.int64]
 
 EPSILON: Final = 0.2  # Calderon et al.'s value for expert annotators; they use 0.15 for trained people, 0.1 for crowds
 MIN_ALT_TEST_RECORDS: Final = 30  # the number below which Calderon et al. do not trust the t distribution
@@ -37,12 +36,15 @@ class Ratings:
         scores: Shape (n, k): 1, 0, or NaN where the annotator did not judge the record.
         turns: Shape (n, k): whose verdict came first on a record, from 0; ignored where there is no verdict. None
             where it is not known: then in the order of the annotators.
+        groups: Shape (n,): of records that belong together, as `code_groups` gives them. Intervals and tests take whole
+            groups as what is independent.
     """
 
     record_ids: npt.NDArray[np.object_]
     annotators: tuple[str, ...]
     scores: Floats
     turns: npt.NDArray[np.int64] | None = None
+    groups: Codes | None = None
 
     @property
     def n_raters(self) -> npt.NDArray[np.int64]:
@@ -57,7 +59,11 @@ class Ratings:
     def at(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Ratings":
         """The chosen records, by a mask or by place."""
         turns = None if self.turns is None else self.turns[chosen]
-        return Ratings(self.record_ids[chosen], self.annotators, self.scores[chosen], turns)
+        return Ratings(self.record_ids[chosen], self.annotators, self.scores[chosen], turns, self.groups_at(chosen))
+
+    def groups_at(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Codes | None:
+        """The groups of the chosen records."""
+        return None if self.groups is None else code_groups(self.groups[chosen])
 
     @property
     def first_two(self) -> Floats:
@@ -72,12 +78,28 @@ class Ratings:
         return np.where(given & (places < 2), self.scores, np.nan)
 
 
+def code_groups(groups: npt.NDArray[np.generic] | pd.Series) -> Codes | None:
+    """Groups as numbers from 0, a null one as the record's own; None where no two records share one."""
+    codes = pd.factorize(groups)[0].astype(np.int64)
+    is_lone = codes < 0
+    codes[is_lone] = codes.max(initial=-1) + 1 + np.arange(np.count_nonzero(is_lone))
+    return None if codes.max(initial=-1) + 1 == codes.size else codes
+
+
+def _groups_of(annotations: pd.DataFrame, record_ids: npt.NDArray[np.object_] | pd.Series) -> Codes | None:
+    if "group" not in annotations:
+        return None
+    by_record = annotations.drop_duplicates("record_id").set_index("record_id")["group"]
+    return code_groups(by_record.reindex(record_ids))
+
+
 @accepts(annotations=table_with("record_id", "annotator", "score"))
 def build_ratings(annotations: pd.DataFrame) -> Ratings:
     """The annotators' verdicts as a matrix; of repeated verdicts the latest, gold labels left out.
 
     Args:
-        annotations: record_id, annotator, score; created_at and is_gold, where there.
+        annotations: record_id, annotator, score; created_at and is_gold, where there; group, where records belong
+            together.
     """
     given = complete_annotations(annotations)
     people = given[~given["is_gold"].astype(bool)]
@@ -89,14 +111,16 @@ def build_ratings(annotations: pd.DataFrame) -> Ratings:
     scores[rows, columns] = latest["score"].to_numpy(dtype=np.float64)
     turns = np.zeros(scores.shape, dtype=np.int64)
     turns[rows, columns] = np.arange(len(latest))  # in the order of time
-    return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores, turns)
+    groups = _groups_of(people, record_ids)
+    return Ratings(np.asarray(record_ids, dtype=object), tuple(map(str, names)), scores, turns, groups)
 
 
 @accepts(ratings=RATINGS)
 def pairwise_agreement(ratings: Ratings, *, seed: int = 0, max_pairs: int = MAX_PAIRS) -> pd.DataFrame:
-    """Pairs of annotators on the records that both judged: n, agreement, cohen_kappa and its interval.
+    """Pairs of annotators on the records that both judged: agreement and cohen_kappa with intervals, n and n_groups.
 
-    Pairs that share no record are left out, and of a crowd's many pairs all but the `max_pairs` that share most.
+    Intervals of `metric_intervals`, by groups where the ratings have them. Pairs that share no record are left out, and
+    of a crowd's many pairs all but the `max_pairs` that share most.
     """
     given = (~np.isnan(ratings.scores)).astype(np.float64)
     n_shared = given.T @ given
@@ -104,23 +128,30 @@ def pairwise_agreement(ratings: Ratings, *, seed: int = 0, max_pairs: int = MAX_
     chosen = sorted(sorted(pairs, key=lambda pair: -n_shared[pair])[:max_pairs])
     rows = []
     for i, j in chosen:
-        first, second = ratings.scores[:, i], ratings.scores[:, j]
-        both = ~np.isnan(first) & ~np.isnan(second)
-        matrix = ConfusionMatrix.from_scores(first[both].astype(np.int8), second[both].astype(np.int8))
-        low, high = metric_intervals(CellSample.from_counts(matrix.cells), seed=seed)["cohen_kappa"]
+        both = ~np.isnan(ratings.scores[:, i]) & ~np.isnan(ratings.scores[:, j])
+        first, second = (ratings.scores[both, k].astype(np.int8) for k in (i, j))
+        matrix, groups = ConfusionMatrix.from_scores(first, second), ratings.groups_at(both)
+        sample = CellSample.from_counts(matrix.cells)
+        if groups is not None:
+            sample = CellSample.from_units(cells_by_group(first, second, groups, int(groups.max()) + 1))
+        intervals = metric_intervals(sample, seed=seed)
+        (low, high), (kappa_low, kappa_high) = intervals["accuracy"], intervals["cohen_kappa"]
         rows.append(
             {
                 "annotator": ratings.annotators[i],
                 "other": ratings.annotators[j],
                 "n": matrix.n,
+                "n_groups": int(sample.n_units),
                 "agreement": matrix.accuracy,
+                "agreement_ci_low": low,
+                "agreement_ci_high": high,
                 "cohen_kappa": matrix.cohen_kappa,
-                "ci_low": to_optional(low),
-                "ci_high": to_optional(high),
+                "ci_low": to_optional(kappa_low),
+                "ci_high": to_optional(kappa_high),
             }
         )
-    columns = ["annotator", "other", "n", "agreement", "cohen_kappa", "ci_low", "ci_high"]
-    return pd.DataFrame(rows, columns=columns)
+    agreement, kappa = ("agreement", "agreement_ci_low", "agreement_ci_high"), ("cohen_kappa", "ci_low", "ci_high")
+    return pd.DataFrame(rows, columns=["annotator", "other", "n", "n_groups", *agreement, *kappa])
 
 
 def krippendorff_alpha(n_accepts: npt.ArrayLike, n_raters: npt.ArrayLike) -> Floats:
@@ -159,26 +190,34 @@ def alpha_from_sums(sums: Floats) -> Floats:
 
 @accepts(ratings=RATINGS)
 def annotator_biases(ratings: Ratings) -> pd.DataFrame:
-    """Per annotator: n, accept_rate, and bias: own accept rate less the others', on records that others judged too."""
+    """Per annotator: n, accept_rate, and bias: own accept rate less the others', on records that others judged too.
+
+    Both with `mean_interval`, by groups where the ratings have them.
+    """
     rows = []
     for j, name in enumerate(ratings.annotators):
         own = ratings.scores[:, j]
-        others = ratio(ratings.n_accepts - np.nan_to_num(own), ratings.n_raters - ~np.isnan(own))
-        shared = ~np.isnan(own) & ~np.isnan(others)
-        n, given = int(shared.sum()), int((~np.isnan(own)).sum())
-        row = {"annotator": name, "n": given, "accept_rate": float(np.nanmean(own)), "n_shared": n}
-        bias: tuple[float | None, float | None, float | None] = (None, None, None)
-        if n:
-            halves = np.sort(own[shared] - others[shared] + 1) / 2  # from [-1, 1] to [0, 1]
-            low, high = mean_interval(halves)
-            bias = (float(2 * halves.mean() - 1), 2 * low - 1, 2 * high - 1)
-        rows.append(row | dict(zip(("bias", "ci_low", "ci_high"), bias, strict=True)))
-    return pd.DataFrame(rows, columns=["annotator", "n", "accept_rate", "n_shared", "bias", "ci_low", "ci_high"])
+        is_own = ~np.isnan(own)
+        others = ratio(ratings.n_accepts - np.nan_to_num(own), ratings.n_raters - is_own)
+        shared = is_own & ~np.isnan(others)
+        row: dict[str, object] = {"annotator": name, "n": int(is_own.sum()), "n_shared": int(shared.sum())}
+        row["accept_rate"] = float(own[is_own].mean())
+        row["accept_rate_ci_low"], row["accept_rate_ci_high"] = mean_interval(own[is_own], ratings.groups_at(is_own))
+        row |= dict.fromkeys(("bias", "ci_low", "ci_high"))
+        if shared.any():
+            halves = (own - others + 1)[shared] / 2  # from [-1, 1] to [0, 1]
+            ends = (np.sort(halves).mean(), *mean_interval(halves, ratings.groups_at(shared)))
+            row["bias"], row["ci_low"], row["ci_high"] = (float(2 * end - 1) for end in ends)
+        rows.append(row)
+    accept_rate, bias = ("accept_rate", "accept_rate_ci_low", "accept_rate_ci_high"), ("bias", "ci_low", "ci_high")
+    return pd.DataFrame(rows, columns=["annotator", "n", *accept_rate, "n_shared", *bias])
 
 
 @accepts(annotations=table_with("record_id", "annotator", "score"))
 def retest_agreement(annotations: pd.DataFrame) -> pd.DataFrame:
     """Per annotator who judged a record twice: n such records, agreement of first and last verdict, with interval.
+
+    The interval is `mean_interval`, by groups where the annotations have them.
 
     Args:
         annotations: As `build_ratings` takes them.
@@ -190,9 +229,11 @@ def retest_agreement(annotations: pd.DataFrame) -> pd.DataFrame:
     repeated = verdicts[verdicts["count"] > 1]
     rows = []
     for name, group in repeated.groupby("annotator"):
-        same, n = int((group["first"] == group["last"]).sum()), len(group)
-        low, high = proportion_interval(same, n)
-        rows.append({"annotator": name, "n": n, "agreement": same / n, "ci_low": float(low), "ci_high": float(high)})
+        same = (group["first"] == group["last"]).to_numpy().astype(np.float64)
+        low, high = mean_interval(same, _groups_of(people, group["record_id"]))
+        rows.append(
+            {"annotator": name, "n": same.size, "agreement": float(same.mean()), "ci_low": low, "ci_high": high}
+        )
     return pd.DataFrame(rows, columns=["annotator", "n", "agreement", "ci_low", "ci_high"])
 
 
@@ -254,7 +295,8 @@ class AltTest:
     Attributes:
         winning_rate: Share of annotators whom the judge may replace (ω); 0.5 or more passes.
         advantage: Mean probability that the judge is at least as close to the others as the annotator.
-        by_annotator: One row per annotator: annotator, n, judge_wins, annotator_wins, p_value, is_replaceable.
+        by_annotator: One row per annotator: annotator, n, n_groups (n where no two records share one), judge_wins,
+            annotator_wins, p_value, is_replaceable.
         reason: Why there is no result; None where there is.
     """
 
@@ -270,18 +312,20 @@ def run_alt_test(ratings: Ratings, llm: Floats, *, epsilon: float = EPSILON, alp
 
     Each annotator is left out in turn. On a record, the judge wins where it agrees with at least as many of the others
     as the annotator left out does, and vice versa; a paired t test asks whether the judge's share of wins exceeds the
-    annotator's less `epsilon` (what a judge is cheaper by); Benjamini-Yekutieli holds the false discovery rate.
+    annotator's less `epsilon` (what a judge is cheaper by); Benjamini-Yekutieli holds the false discovery rate. Where
+    the ratings have groups, the test is `p_below` over them, and it is groups that each annotator needs 30 of.
     """
-    columns = ["annotator", "n", "judge_wins", "annotator_wins", "p_value", "is_replaceable"]
+    columns = ["annotator", "n", "n_groups", "judge_wins", "annotator_wins", "p_value", "is_replaceable"]
     if len(ratings.annotators) < MIN_ALT_TEST_ANNOTATORS:
         reason = f"{len(ratings.annotators)} annotators; the test needs {MIN_ALT_TEST_ANNOTATORS}"
         return AltTest(None, None, pd.DataFrame(columns=columns), reason)
     rows = [_alt_test_row(ratings, llm, j, epsilon) for j in range(len(ratings.annotators))]
     table = pd.DataFrame(rows, columns=columns)
-    table = table[table["n"] >= MIN_ALT_TEST_RECORDS].reset_index(drop=True)
+    table = table[table["n_groups"] >= MIN_ALT_TEST_RECORDS].reset_index(drop=True)
     if len(table) < MIN_ALT_TEST_ANNOTATORS:
+        what = "judged records" if ratings.groups is None else "groups of judged records"
         reason = (
-            f"{len(table)} annotators share {MIN_ALT_TEST_RECORDS} judged records with others; "
+            f"{len(table)} annotators share {MIN_ALT_TEST_RECORDS} {what} with others; "
             f"the test needs {MIN_ALT_TEST_ANNOTATORS}"
         )
         return AltTest(None, None, table, reason)
@@ -293,26 +337,21 @@ def run_alt_test(ratings: Ratings, llm: Floats, *, epsilon: float = EPSILON, alp
 
 
 def _alt_test_row(ratings: Ratings, llm: Floats, left_out: int, epsilon: float) -> dict[str, object]:
-    from scipy.special import stdtr
-
     own = ratings.scores[:, left_out]
     others = np.delete(ratings.scores, left_out, axis=1)
     counted = ~np.isnan(own) & ~np.isnan(llm) & (~np.isnan(others)).any(axis=1)
-    n = int(counted.sum())
-    row: dict[str, object] = {"annotator": ratings.annotators[left_out], "n": n}
-    if n < 2:
+    n, groups = int(counted.sum()), ratings.groups_at(counted)
+    n_groups = n if groups is None else int(groups.max()) + 1
+    row: dict[str, object] = {"annotator": ratings.annotators[left_out], "n": n, "n_groups": n_groups}
+    if n_groups < 2:
         return row
     share = np.nanmean(others[counted], axis=1)
     closeness_of_judge = np.where(llm[counted] == 1, share, 1 - share)
     closeness_of_annotator = np.where(own[counted] == 1, share, 1 - share)
     judge_wins = closeness_of_judge >= closeness_of_annotator
     annotator_wins = closeness_of_annotator >= closeness_of_judge
-    gaps = annotator_wins.astype(np.float64) - judge_wins
-    spread = float(gaps.std(ddof=1))
-    distance = float(gaps.mean()) - epsilon
-    p_value = float(stdtr(n - 1, distance / (spread / np.sqrt(n)))) if spread > 0 else float(distance >= 0)
     return row | {
         "judge_wins": float(judge_wins.mean()),
         "annotator_wins": float(annotator_wins.mean()),
-        "p_value": p_value,
+        "p_value": p_below(annotator_wins.astype(np.float64) - judge_wins, epsilon, groups),
     }

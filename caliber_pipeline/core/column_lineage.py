@@ -9,6 +9,7 @@ Column = tuple[str, str]
 
 _TEXTS: Final = tuple(("records", name) for name in ("query", "output", "reference"))
 _LABELS: Final = (("annotations", "score"), ("annotations", "is_gold"))
+_RATINGS: Final = (("annotations", "score"), ("annotations", "annotator"))
 _VERDICTS: Final = (("judge_scores", "llm_score"), ("judge_scores", "is_example"))
 _AGREEMENT: Final = (*_LABELS, ("annotations", "inclusion_probability"), *_VERDICTS)
 _JUDGED_BY: Final = (*_TEXTS, ("records", "llm_score"), ("records", "llm_reasoning"))
@@ -39,7 +40,8 @@ COLUMN_LINEAGE: Final[Mapping[str, Mapping[str, tuple[Column, ...]]]] = MappingP
         "annotator_agreement": {
             **_same("annotations", "annotator"),
             "other": (("annotations", "annotator"),),
-            **_all_from((("annotations", "score"), ("annotations", "annotator")), "value", "ci_low", "ci_high", "n"),
+            **_all_from(_RATINGS, "value", "n"),
+            **_all_from((*_RATINGS, ("records", "group")), "ci_low", "ci_high"),
         },
         "judge_scores": {
             "record_id": (("records", "record_id"), ("annotations", "record_id")),

@@ -1,5 +1,6 @@
 """How far people agree with each other, and the judge with them on the same records: the ceiling, with intervals."""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,19 +14,20 @@ from caliber_pipeline.core.annotators import (
     alpha_from_sums,
     alpha_sums,
     build_ratings,
+    code_groups,
     majority_labels,
     run_alt_test,
 )
 from caliber_pipeline.core.arguments import accepts, table_with
 from caliber_pipeline.core.conforming import conform_frame
 from caliber_pipeline.core.intervals import (
-    MIN_GROUPS,
     N_DRAWS,
     PRIORS,
     CellSample,
     degrees_of_freedom,
     draw_sums,
     expanded_tail,
+    few_groups,
     merge_rows,
     percentiles,
 )
@@ -72,9 +74,10 @@ def compute_people_metrics(annotations: pd.DataFrame, verdicts: pd.DataFrame, *,
     shared = n_raters.index[n_raters >= 2]
     ratings = build_ratings(people[people["record_id"].isin(shared) & people["record_id"].isin(judged["record_id"])])
     known = judged.set_index("record_id").reindex(ratings.record_ids)
+    if "group" in known:
+        ratings = replace(ratings, groups=code_groups(known["group"]))
     llm = known["llm_score"].to_numpy(dtype=np.float64, na_value=np.nan)
     splits = known["split"].to_numpy(dtype=object)
-    groups = known["group"].astype("string").to_numpy(dtype=object) if "group" in known else None
     weights = _weights_of(given, ratings.record_ids)
     rows = []
     for split in (*SPLITS, ALL):
@@ -83,7 +86,6 @@ def compute_people_metrics(annotations: pd.DataFrame, verdicts: pd.DataFrame, *,
         figures = people_figures(
             ratings.at(chosen),
             llm[chosen],
-            groups=None if groups is None else groups[chosen],
             weights=None if weights is None else weights[chosen],
             seed=seed,
         )
@@ -103,7 +105,6 @@ def people_figures(
     ratings: Ratings,
     llm: Floats,
     *,
-    groups: npt.ArrayLike | None = None,
     weights: Floats | None = None,
     seed: int = 0,
     n_draws: int = N_DRAWS,
@@ -117,9 +118,8 @@ def people_figures(
     draws of `draw_sums`, smoothed, as in `intervals.metric_intervals`.
 
     Args:
-        ratings: The annotators' verdicts.
+        ratings: The annotators' verdicts; whole groups are drawn, where records have them.
         llm: Shape (n,): the judge's verdicts on the same records, NaN where there is none.
-        groups: Shape (n,): of the records, where records of a group are alike.
         weights: Shape (n,): 1 / inclusion probability, where labels were sampled actively.
         seed: Of the bootstrap over records.
         n_draws: Of the bootstrap.
@@ -128,17 +128,10 @@ def people_figures(
     shared, judge, n = ratings.at(counted), llm[counted], int(counted.sum())
     if n == 0:
         return [Figure(name, None, None, None, 0, _SINGLE) for name in (*PEOPLE_METRICS, *ALT_TEST_METRICS)]
-    units, multiplicities = _units(
-        shared,
-        judge,
-        None if groups is None else np.asarray(groups)[counted],
-        None if weights is None else weights[counted],
-    )
+    units, multiplicities = _units(shared, judge, None if weights is None else weights[counted])
     is_simple = multiplicities.sum() == n and weights is None
     values, ends = _intervals(units, multiplicities, is_simple, np.random.default_rng(seed), n_draws)
-    caution = None
-    if not is_simple and multiplicities.sum() < MIN_GROUPS:
-        caution = f"only {multiplicities.sum():.0f} groups: the interval may be too narrow"
+    caution = None if is_simple else few_groups(multiplicities.sum())
     n_untied = int((2 * shared.n_accepts != shared.n_raters).sum())
     figures = []
     for name in PEOPLE_METRICS:
@@ -152,7 +145,7 @@ def people_figures(
 
 
 def alpha_with_interval(ratings: Ratings, *, seed: int = 0) -> Figure:
-    """Krippendorff's alpha among all annotators, over all records that two judged at least."""
+    """Krippendorff's alpha among all annotators, over all records that two judged at least; by groups, where given."""
     any_judge = np.zeros(len(ratings.record_ids))  # none is asked how far people agree
     return people_figures(ratings, any_judge, seed=seed)[0]
 
@@ -163,13 +156,9 @@ def _alt_test(shared: Ratings, judge: Floats) -> list[Figure]:
     return [Figure(name, v, None, None, n, test.reason) for name, v in zip(ALT_TEST_METRICS, values, strict=True)]
 
 
-def _units(
-    shared: Ratings, judge: Floats, groups: npt.NDArray[np.generic] | None, weights: Floats | None
-) -> tuple[Floats, Floats]:
+def _units(shared: Ratings, judge: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
     """The distinct units, and how many of each there are."""
-    codes = None if groups is None else pd.factorize(groups)[0]
-    if codes is not None and codes.max() + 1 == len(judge):  # each record is a group of its own
-        codes = None
+    codes = shared.groups
     if codes is None and weights is None:
         verdicts = np.column_stack([_first_two(shared), judge]).astype(np.int64) @ [4, 2, 1]
         most = int(shared.n_raters.max()) + 1

@@ -1,4 +1,4 @@
-"""Means of values whose records come in groups or weigh unequally: their variance, and their interval."""
+"""Means of values whose records come in groups or weigh unequally: their variance, their interval, and a test."""
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,30 @@ def t_widening(values: Floats, groups: npt.ArrayLike | None, weights: Floats, co
     squares = _squared_sums(values, groups, weights)
     if squares.size == values.size and (weights == weights[0]).all():
         return 1.0
-    freedom = max(1.0, min(satterthwaite(squares, np.ones(squares.size)), squares.size - 1))
-    return float(stdtrit(freedom, (1 + confidence) / 2)) / normal_quantile(confidence)
+    return float(stdtrit(_freedom(squares), (1 + confidence) / 2)) / normal_quantile(confidence)
+
+
+def p_below(values: Floats, bound: float, groups: npt.ArrayLike | None = None) -> float:
+    """One-sided p-value of a t test that the mean lies below a bound; 0 or 1 where all values are equal.
+
+    Single records: the one-sample t test. Groups: the variance from their sums, as by `design_effect`, and the degrees
+    of freedom of `satterthwaite`, so that copies of a record in its group add nothing.
+    """
+    from scipy.special import stdtr
+
+    ones, is_grouped = np.ones(values.size), groups is not None
+    units = groups if is_grouped else np.arange(values.size)
+    distance, spread = float(values.mean()) - bound, weighted_variance(values, ones)
+    if spread <= 0:
+        return float(distance >= 0)
+    error = np.sqrt(spread * design_effect(values, units, ones) / values.size)
+    freedom = _freedom(_squared_sums(values, units, ones)) if is_grouped else values.size - 1
+    return float(stdtr(freedom, distance / error))
+
+
+def _freedom(squares: Floats) -> float:
+    """Degrees of freedom of a mean's variance, from the squared sums over groups: at most one fewer than groups."""
+    return max(1.0, min(satterthwaite(squares, np.ones(squares.size)), squares.size - 1))
 
 
 def _squared_sums(values: Floats, groups: npt.ArrayLike | None, weights: Floats) -> Floats:

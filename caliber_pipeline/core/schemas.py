@@ -171,7 +171,7 @@ ANNOTATOR_AGREEMENT: Final = pa.schema(
         _optional("ci_low", pa.float64(), "Lower end of the 95 % interval"),
         _optional("ci_high", pa.float64(), "Upper end of the 95 % interval"),
         _required("n", pa.int64(), "Records that the figure rests on"),
-        _optional("reason", pa.string(), "Why the figure is undefined"),
+        _optional("reason", pa.string(), "Why the figure is undefined or not to be trusted"),
     ]
 )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,15 +98,15 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     )
 
 
-def load_annotated(tables: TableStore) -> pd.DataFrame:
-    """The stored records that have annotations, the others never in memory.
+def load_annotated(tables: TableStore, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The stored records that have annotations, the others never in memory; all columns, or those named.
 
     Raises:
         MissingStepError: records or annotations are not stored.
     """
     ids = tables.select("annotations", columns=["record_id"])["record_id"]
     is_annotated = pc.field("record_id").isin(pc.unique(pa.array(ids, pa.string(), from_pandas=True)))
-    return tables.select("records", where=is_annotated)
+    return tables.select("records", columns=columns, where=is_annotated)
 
 
 def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -47,3 +48,38 @@ def test_a_pair_of_one_verdict_has_a_reason_instead_of_a_kappa() -> None:
     kappa = table[table["metric"] == "cohen_kappa"].iloc[0]
     assert pd.isna(kappa["value"])
     assert kappa["reason"] == "both give one and the same verdict throughout"
+
+
+def test_copies_of_records_in_their_groups_narrow_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    scores = (rng.random((60, 1)) < 0.5) ^ (rng.random((60, 2)) < 0.15)
+
+    def described(n_copies: int) -> pd.DataFrame:
+        rows = [
+            (f"r{i}.{k}", who, int(scores[i, j]), False)
+            for i in range(60)
+            for k in range(n_copies)
+            for j, who in enumerate(("ann", "ben"))
+        ]
+        again = [(record, who, score, gold) for record, who, score, gold in rows if record.split(".")[0] < "r3"]
+        frame = annotations_of(*again, *rows)
+        table = describe_annotators(frame.assign(group=frame["record_id"].str.split(".").str[0]))
+        return table.set_index(["annotator", "other", "metric"])
+
+    single, copied = described(1), described(5)
+
+    width = (copied["ci_high"] - copied["ci_low"]) / (single["ci_high"] - single["ci_low"])
+    told = width.dropna()
+    assert set(told.index.get_level_values("metric")) == {
+        "krippendorff_alpha", "cohen_kappa", "agreement", "accept_rate", "bias", "retest",
+    }  # fmt: skip
+    assert told.between(0.95, 1.15).all()  # 0.45 where groups are ignored; few of them leave few degrees of freedom
+
+
+def test_few_groups_are_marked() -> None:
+    rows = [(f"r{i}", who, int(i % 3 > 0), False) for i in range(40) for who in ("ann", "ben")]
+    frame = annotations_of(*rows)
+    table = describe_annotators(frame.assign(group=frame["record_id"].str[-1]))
+
+    marked = table[table["metric"].isin(["krippendorff_alpha", "cohen_kappa", "agreement"])]
+    assert set(marked["reason"]) == {"only 10 groups: the interval may be too narrow"}

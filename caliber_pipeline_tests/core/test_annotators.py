@@ -233,6 +233,70 @@ def test_the_alternative_annotator_test_says_what_it_lacks() -> None:
     assert short.reason == "0 annotators share 30 judged records with others; the test needs 3"
 
 
+def test_copies_of_records_in_their_groups_narrow_no_interval_of_people() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random(60) < 0.6).astype(float)
+    scores, groups = np.column_stack([_noisy(truth, 0.8, rng) for _ in range(3)]), np.tile(np.arange(60), 4)
+    single, copied = ratings_of(scores), ratings_of(np.tile(scores, (4, 1)), groups)
+
+    for describe, ends in (
+        (pairwise_agreement, ("ci_low", "ci_high")),
+        (pairwise_agreement, ("agreement_ci_low", "agreement_ci_high")),
+        (annotator_biases, ("accept_rate_ci_low", "accept_rate_ci_high")),
+        (annotator_biases, ("ci_low", "ci_high")),
+    ):
+        widths = [describe(ratings)[ends[1]] - describe(ratings)[ends[0]] for ratings in (single, copied)]
+        # the intervals of single records are not those of groups to the last digit; four times the records halve them
+        np.testing.assert_allclose(widths[1].astype(float), widths[0].astype(float), rtol=0.08)
+    assert pairwise_agreement(copied)[["n", "n_groups"]].to_numpy().tolist() == [[240, 60]] * 3
+
+
+def test_groups_come_with_the_annotations_and_a_record_without_one_stands_alone() -> None:
+    rows = [(f"r{i}", "ann", i % 2, None, False) for i in range(4)]
+    annotations = annotations_of(*rows, ("r0", "ben", 1, None, False))
+    grouped = annotations.assign(group=pd.Series(["x", None, "x", None, "x"]))
+
+    assert build_ratings(annotations).groups is None
+    assert build_ratings(annotations.assign(group=annotations["record_id"])).groups is None
+    codes = build_ratings(grouped).groups
+    assert codes is not None
+    assert codes[0] == codes[2]
+    assert len(set(codes.tolist())) == 3
+
+
+def test_copies_in_groups_are_no_further_evidence_of_retest_agreement() -> None:
+    def annotations(n_copies: int) -> pd.DataFrame:
+        ids = [(f"r{i}.{k}", i) for i in range(40) for k in range(n_copies)]
+        first = [(record_id, "ann", 1, "2026-01-01", False) for record_id, _ in ids]
+        last = [(record_id, "ann", int(i % 5 > 0), "2026-02-01", False) for record_id, i in ids]
+        return annotations_of(*first, *last).assign(group=[i for _, i in ids] * 2)
+
+    single, copied = (retest_agreement(annotations(n)).iloc[0] for n in (1, 4))
+
+    assert (single["n"], copied["n"], copied["agreement"]) == (40, 160, 0.8)
+    assert copied["ci_high"] - copied["ci_low"] == pytest.approx(single["ci_high"] - single["ci_low"], rel=0.08)
+
+
+def test_copies_in_groups_make_no_annotator_replaceable() -> None:
+    rng = np.random.default_rng(3)
+    truth = (rng.random(60) < 0.5).astype(float)
+    scores, judge = np.column_stack([_noisy(truth, 0.85, rng) for _ in range(3)]), _noisy(truth, 0.75, rng)
+    groups = np.tile(np.arange(60), 9)
+
+    single = run_alt_test(ratings_of(scores), judge)
+    copied = run_alt_test(ratings_of(np.tile(scores, (9, 1)), groups), np.tile(judge, 9))
+    ignored = run_alt_test(ratings_of(np.tile(scores, (9, 1))), np.tile(judge, 9))
+
+    p_values = [test.by_annotator["p_value"].to_numpy(dtype=float) for test in (single, copied, ignored)]
+    # the t of the copies is the same, and its degrees of freedom are those that 60 groups leave
+    np.testing.assert_allclose(p_values[1], p_values[0], rtol=0.2)
+    assert single.winning_rate == copied.winning_rate == 0
+    assert ignored.winning_rate == 1
+    assert copied.by_annotator["n_groups"].tolist() == [60] * 3
+    few = run_alt_test(ratings_of(np.tile(scores[:20], (9, 1)), np.tile(np.arange(20), 9)), np.tile(judge[:20], 9))
+    assert few.reason == "0 annotators share 30 groups of judged records with others; the test needs 3"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 200, 1000])
 def test_intervals_of_an_annotators_bias_cover(n: int) -> None:

@@ -45,10 +45,10 @@ def people(n: int, seed: int, accuracy: float = 0.85) -> tuple[Ratings, Floats]:
 
 def test_copies_of_records_in_groups_add_nothing_to_what_is_known_of_the_ceiling() -> None:
     ratings, judge = people(100, 0)
-    copied, judges = ratings_of(np.tile(ratings.scores, (5, 1))), np.tile(judge, 5)
+    copied = ratings_of(np.tile(ratings.scores, (5, 1)), np.tile(np.arange(100), 5))
 
     single = by_name(people_figures(ratings, judge))
-    grouped = by_name(people_figures(copied, judges, groups=np.tile(np.arange(100), 5)))
+    grouped = by_name(people_figures(copied, np.tile(judge, 5)))
 
     for name in ("krippendorff_alpha", "human_human_kappa", "judge_annotator_kappa", "judge_consensus_kappa"):
         one, many = single[name], grouped[name]
@@ -60,13 +60,14 @@ def test_copies_of_records_in_groups_add_nothing_to_what_is_known_of_the_ceiling
 def test_groups_of_one_record_change_nothing() -> None:
     ratings, judge = people(100, 0)
 
-    assert people_figures(ratings, judge, groups=np.arange(100).astype(str)) == people_figures(ratings, judge)
+    own = ratings_of(ratings.scores, np.arange(100).astype(str))
+    assert people_figures(own, judge) == people_figures(ratings, judge)
 
 
 def test_few_groups_are_marked() -> None:
     ratings, judge = people(100, 0)
 
-    figures = by_name(people_figures(ratings, judge, groups=np.arange(100) // 10))
+    figures = by_name(people_figures(ratings_of(ratings.scores, np.arange(100) // 10), judge))
 
     assert figures["human_human_kappa"].reason == "only 10 groups: the interval may be too narrow"
 
@@ -172,8 +173,8 @@ def test_intervals_of_the_ceiling_over_groups_and_weights_cover(n: int) -> None:
         scores = np.column_stack([truth ^ draw(0.1), truth ^ draw(0.1)]).astype(np.float64)
         chance = np.where(scores[:, 0] != scores[:, 1], 0.9, 0.5)
         drawn = rng.random(len(groups)) < chance
-        ratings, judge = ratings_of(scores[drawn]), (truth ^ draw(0.15))[drawn].astype(np.float64)
-        return by_name(people_figures(ratings, judge, groups=groups[drawn], weights=1 / chance[drawn], n_draws=1000))
+        ratings, judge = ratings_of(scores[drawn], groups[drawn]), (truth ^ draw(0.15))[drawn].astype(np.float64)
+        return by_name(people_figures(ratings, judge, weights=1 / chance[drawn], n_draws=1000))
 
     names = ("krippendorff_alpha", "human_human_kappa", "judge_annotator_kappa", "judge_consensus_kappa_with_ties")
     truths = figures(300_000)

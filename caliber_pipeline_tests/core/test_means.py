@@ -1,10 +1,11 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.stats
 
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.intervals import proportion_interval
-from caliber_pipeline.core.means import design_effect, mean_interval
+from caliber_pipeline.core.means import design_effect, mean_interval, p_below
 
 
 def of_proportion(hits: float, n: float) -> tuple[float, float]:
@@ -34,6 +35,18 @@ def test_copies_in_groups_count_once() -> None:
     assert high - low == pytest.approx(single[1] - single[0], rel=0.04)
     assert design_effect(np.ones(200), np.tile(groups, 4), np.ones(200)) == 4
     assert mean_interval(np.ones(200), np.tile(groups, 4))[0] < 0.96
+
+
+def test_the_test_of_a_mean_is_students_and_copies_in_groups_add_nothing_to_it() -> None:
+    values, groups = np.repeat([-1.0, 0.0, 1.0], [8, 30, 2]), np.arange(40)
+    expected = scipy.stats.ttest_1samp(values, 0.1, alternative="less").pvalue
+
+    single, copied = p_below(values, 0.1), p_below(np.tile(values, 6), 0.1, np.tile(groups, 6))
+
+    assert single == pytest.approx(expected, rel=1e-9)
+    assert single <= copied < 3 * single  # the same t with fewer degrees of freedom: the values are far from normal
+    assert p_below(np.tile(values, 6), 0.1) < single / 100
+    assert (p_below(np.zeros(5), 0.1), p_below(np.zeros(5), -0.1)) == (0, 1)
 
 
 def test_weights_of_one_change_nothing_and_the_order_of_records_no_bit() -> None:
