@@ -38,7 +38,8 @@ start with:
   caliber COMMAND --help              options and examples
 
 exit codes:
-  0 success, 2 bad input, 3 spending cap reached, 4 drift alarm, 1 anything else
+  0 success, 2 bad input or settings, 3 spending cap reached, 4 drift alarm,
+  1 anything else
 """
 COMMANDS: Final = (
     *(run, ingest, judge, annotate, report, compare, promote, ablate),
@@ -65,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 on success, 2 on bad input, 3 where the spending cap ended the run, 4 on a drift alarm that was to end it so,
-        1 on anything else.
+        0 on success, 2 on bad input or settings, 3 where the spending cap ended the run, 4 on a drift alarm that was to
+        end it so, 1 on anything else.
     """
     arguments = build_parser().parse_args(argv)
     try:

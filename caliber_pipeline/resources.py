@@ -15,7 +15,7 @@ from pydantic import Field
 from upath import UPath
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError, JudgeError, MissingStepError
+from caliber_pipeline.core.errors import InputError, JudgeSettingsError, MissingStepError
 from caliber_pipeline.core.stopping import LoopSettings
 from caliber_pipeline.encoders import CachedEncoder, SentenceTransformerEncoder
 from caliber_pipeline.encoders.ray_encoder import RayEncoder
@@ -181,7 +181,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         judge = self.build_judge(criteria=self.criteria_files.load(version), version=version)
         batched = self.in_batches(judge, table, version)
         if not isinstance(batched, BatchJudge):
-            raise JudgeError(f"the judge '{judge.provider}' has no batches")
+            raise JudgeSettingsError(f"the judge '{judge.provider}' has no batches")
         return batched.poll()
 
     def _batch_folder(self, table: str, version: str) -> Path:

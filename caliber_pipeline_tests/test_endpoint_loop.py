@@ -1,6 +1,7 @@
 """The whole loop with a judge behind an endpoint: by the command, and through Dagster with settings from variables."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from caliber_pipeline import cli
 from caliber_pipeline.commands.run import with_bar
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import JudgeError, SpendingCapError
+from caliber_pipeline.core.errors import JudgeSettingsError, SpendingCapError
 from caliber_pipeline.core.pricing import pico
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
@@ -144,7 +145,7 @@ def test_a_wrong_key_fails_the_run_in_one_line(
     server: Loopback, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
-    with pytest.raises(JudgeError, match="HTTP 401: Incorrect API key provided"):
+    with pytest.raises(JudgeSettingsError, match="HTTP 401: Incorrect API key provided"):
         run_loop(make_project(tmp_path), instance)
     assert server.stats()["calls"] == 1
 
@@ -171,22 +172,20 @@ def test_the_next_versions_calls_tokens_and_cost_are_shown_before_it_is_judged(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "message"),
+    ("arguments", "message"),
     [
-        (["--model", "m"], 1, "no key for provider 'openai'; set OPENAI_API_KEY or CALIBER_API_KEY"),
-        (["--model", "m", "--dry-run"], 1, "no key for provider 'openai'"),
-        (["--provider", "ollama"], 1, "no model is set for provider 'ollama'"),
-        (["--provider", "ollama", "--model", "m", "--max-cost-usd", "-1"], 2, "max_cost_usd is -1.0"),
-        (["--provider", "nobody", "--model", "m"], 2, "unknown provider 'nobody'; known are openai, azure"),
+        (["--model", "m"], "no key for provider 'openai'; set OPENAI_API_KEY or CALIBER_API_KEY"),
+        (["--model", "m", "--dry-run"], "no key for provider 'openai'"),
+        (["--provider", "ollama"], "no model is set for provider 'ollama'"),
+        (["--provider", "ollama", "--model", "m", "--max-cost-usd", "-1"], "max_cost_usd is -1.0"),
+        (["--provider", "nobody", "--model", "m"], "unknown provider 'nobody'; known are openai, azure"),
         (
             ["--provider", "ollama", "--model", "m", "--max-concurrency", "0"],
-            2,
             "max_concurrency is 0; it must be above",
         ),
-        (["--model", "m", "--base-url", "http://u:canary@h/v1"], 2, "put the key into CALIBER_API_KEY"),
+        (["--model", "m", "--base-url", "http://u:canary@h/v1"], "put the key into CALIBER_API_KEY"),
         (
             ["--model", "odd", "--base-url", "http://h/v1", "--max-cost-usd", "1"],
-            1,
             "no price is known for model 'odd'",
         ),
     ],
@@ -196,7 +195,6 @@ def test_what_an_endpoint_needs_is_told_before_anything_is_read(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    exit_code: int,
     message: str,
 ) -> None:
     for name in OpenAIJudgeSettings.variables():
@@ -204,11 +202,23 @@ def test_what_an_endpoint_needs_is_told_before_anything_is_read(
     records, out = tmp_path / "records.csv", tmp_path / "out"
     records.write_text("no,such,columns\n")  # reading it would be another error
     command = ["run", "--records", str(records), "--output", str(out), "--judge", "openai", *arguments]
-    assert cli.main(command) == exit_code
+    assert cli.main(command) == 2
     shown = capsys.readouterr().err
     assert message in shown
     assert len(shown.splitlines()) == 1
     assert b"canary" not in shown.encode() + texts_in(tmp_path)
+
+
+def test_an_endpoint_that_is_not_there_is_a_setting_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_planted_input(tmp_path, 10)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        files = ["--records", str(tmp_path / "records.csv"), "--annotations", str(tmp_path / "annotations.csv")]
+        endpoint = ["--judge", "openai", "--model", "m", "--base-url", url, "--output", str(tmp_path / "out")]
+        assert cli.main(["run", *files, *endpoint]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("caliber: ")]
+    assert lines == [f"caliber: custom at {url}, model 'm': Connection refused"]
 
 
 def test_a_strategy_that_needs_a_language_model_needs_its_key_before_anything_is_read(
@@ -218,7 +228,7 @@ def test_a_strategy_that_needs_a_language_model_needs_its_key_before_anything_is
     settings = Settings(output=tmp_path, records=tmp_path / "none.csv", judge="recorded", strategies=("rewrite",))
     project = WordProject.from_settings(settings)
     seed_criteria(project, Criteria(criteria="c"))
-    with pytest.raises(JudgeError, match="no model is set for provider 'openai'"):
+    with pytest.raises(JudgeSettingsError, match="no model is set for provider 'openai'"):
         run_loop(project, instance)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from caliber_pipeline.core.arguments import TEXT, accepts
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import JudgeError, JudgeSettingsError
 
 if TYPE_CHECKING:
     from caliber_pipeline.encoders.protocol import Encoder
@@ -83,7 +83,7 @@ def _settings(provider: str, model_name: str | None, max_concurrent: int | None)
     from caliber_pipeline.judges.providers import PROVIDERS
 
     if provider not in PROVIDERS:
-        raise JudgeError(f"unknown provider '{provider}'; known are {', '.join((LOCAL, RECORDED, *PROVIDERS))}")
+        raise JudgeSettingsError(f"unknown provider '{provider}'; known are {', '.join((LOCAL, RECORDED, *PROVIDERS))}")
     return OpenAIJudgeSettings.from_env(os.environ, provider=provider, model=model_name, max_concurrency=max_concurrent)
 
 

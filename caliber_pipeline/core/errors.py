@@ -26,6 +26,10 @@ class JudgeError(CaliberError):
     """The judge as a whole cannot work (no key, unknown model, refused connection); single failures are rows."""
 
 
+class JudgeSettingsError(InputError, JudgeError):
+    """The judge cannot work as it is set up: no key or a wrong one, no model, nothing that answers at the URL."""
+
+
 class SpendingCapError(CaliberError):
     """The spending cap ended a run before enough was judged; what was judged is kept."""
 

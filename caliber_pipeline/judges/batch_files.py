@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import JudgeError, JudgeSettingsError
 from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
 from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch, take_sample
@@ -79,7 +79,8 @@ def open_client(settings: OpenAIJudgeSettings) -> "Iterator[openai.OpenAI]":
         except openai.APIError as error:
             words = error.body.get("message") if isinstance(error.body, dict) else None
             reason = str(words or error.__cause__ or error).replace(key, "***")
-            raise JudgeError(f"batches of {settings.provider_name} at {shown_url(url)}: {reason}") from None
+            kind = JudgeSettingsError if isinstance(error, openai.AuthenticationError) else JudgeError
+            raise kind(f"batches of {settings.provider_name} at {shown_url(url)}: {reason}") from None
 
 
 class BatchFiles:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import JudgeError, JudgeSettingsError
 from caliber_pipeline.core.judge_prompt import Message
 from caliber_pipeline.core.judge_reply import clean_text, parse_retry_after
 from caliber_pipeline.core.pricing import BYTES_PER_TOKEN, EXPECTED_REPLY_TOKENS, TOKENS_PER_MESSAGE
@@ -66,9 +66,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is wrong with a call, what to do about it, and the wait that is due; None for a back-off."""
+    """What is wrong with a call, what to do about it, and the wait that is due; None for a back-off.
 
-    kind: Literal["again", "limited", "changed", "refused", "failed", "fatal"]
+    "fatal" and "unset" end the run; the second where the settings are to blame: key, model or URL.
+    """
+
+    kind: Literal["again", "limited", "changed", "refused", "failed", "fatal", "unset"]
     reason: str
     wait_s: float | None = None
 
@@ -138,8 +141,8 @@ class Caller:
 
     def _give_up_on(self, problem: _Problem, n_failed: int, n_limited: int, tally: Tally) -> None:
         settings = self._settings
-        if problem.kind == "fatal":
-            raise self.unusable(problem.reason)
+        if problem.kind in {"fatal", "unset"}:
+            raise self.unusable(problem.reason, JudgeError if problem.kind == "fatal" else JudgeSettingsError)
         if problem.kind == "refused":
             raise RefusedError(problem.reason)
         if problem.kind == "failed":
@@ -199,7 +202,7 @@ class Caller:
     def _no_reply(self, error: ConnectionFailedError) -> _Problem:
         self.counts.timeouts += error.is_timeout
         if error.is_unreachable and not self.has_answered:
-            return _Problem("fatal", str(error))
+            return _Problem("unset", str(error))
         return _Problem("again", str(error), 0.0 if error.is_timeout else None)
 
     def _read(self, reply: HttpReply, dialect: Dialect) -> tuple[Completion | _Problem, dict[str, Any]]:
@@ -229,8 +232,10 @@ class Caller:
             return _Problem("fatal", f"{reason}; it asks to wait {wait_s:.0f} s, longer than {longest}")
         if code & _REFUSAL_CODES:
             return _Problem("refused", reason)
-        if status in {401, 402} or code & _NO_MONEY_CODES or (status in {403, 404} and not self.has_answered):
+        if status == 402 or code & _NO_MONEY_CODES:
             return _Problem("fatal", reason)
+        if status == 401 or (status in {403, 404} and not self.has_answered):
+            return _Problem("unset", reason)
         if status == 200:
             return _Problem("again", "the reply is no chat completion")
         if status in {400, 422} and self._adapt(error, dialect):
@@ -290,11 +295,11 @@ class Caller:
         most_sent = n_bytes + TOKENS_PER_MESSAGE * len(messages) + _OVERHEAD_TOKENS
         return self._price.cost(most_sent, dialect.max_output_tokens or self._settings.max_output_tokens)
 
-    def unusable(self, reason: str) -> JudgeError:
+    def unusable(self, reason: str, kind: type[JudgeError] = JudgeError) -> JudgeError:
         """The error that ends the run: which endpoint and model, and why."""
         settings = self._settings
         where = f"{settings.provider_name} at {shown_url(settings.endpoint_url)}, model '{self.dialect.model}'"
-        return JudgeError(self._redact(f"{where}: {reason}"))
+        return kind(self._redact(f"{where}: {reason}"))
 
     def _redact(self, text: str) -> str:
         key = self._settings.key
@@ -305,10 +310,10 @@ def require_price(settings: OpenAIJudgeSettings) -> None:
     """Refuse a spending cap without a price to hold the spending against.
 
     Raises:
-        JudgeError: there is a cap and no price.
+        JudgeSettingsError: there is a cap and no price.
     """
     if settings.max_cost_usd is not None and settings.price is None:
-        raise JudgeError(
+        raise JudgeSettingsError(
             f"no price is known for model '{settings.model}', so a spending cap cannot be kept; set "
             "CALIBER_INPUT_PRICE and CALIBER_OUTPUT_PRICE (US dollars per million tokens)"
         )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError, JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeSettingsError
 from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
 from caliber_pipeline.core.pricing import Estimate, estimate_run, usd
 from caliber_pipeline.core.verdicts import VERDICTS
@@ -76,10 +76,10 @@ class OpenAIJudge:
                 runs together.
 
         Raises:
-            JudgeError: there is no model, no base URL or no key, or a spending cap but no price.
+            JudgeSettingsError: there is no model, no base URL or no key, or a spending cap but no price.
         """
         if not settings.model:
-            raise JudgeError(
+            raise JudgeSettingsError(
                 f"no model is set for provider '{settings.provider}'; set CALIBER_MODEL, --model, or "
                 "'model' in the criteria file"
             )

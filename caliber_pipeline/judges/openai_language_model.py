@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from caliber_pipeline.core.criteria import Sampling
-from caliber_pipeline.core.errors import JudgeError, ReplyError, SpendingCapError
+from caliber_pipeline.core.errors import JudgeSettingsError, ReplyError, SpendingCapError
 from caliber_pipeline.core.judge_prompt import Message
 from caliber_pipeline.core.pricing import usd
 from caliber_pipeline.core.usage import Usage
@@ -36,10 +36,12 @@ class OpenAILanguageModel:
             budget: What may be spent, where others spend from it too; else the settings' cap, for all questions.
 
         Raises:
-            JudgeError: there is no model, no base URL or no key, or a spending cap but no price.
+            JudgeSettingsError: there is no model, no base URL or no key, or a spending cap but no price.
         """
         if not settings.model:
-            raise JudgeError(f"no model is set for provider '{settings.provider}'; set CALIBER_MODEL or give one")
+            raise JudgeSettingsError(
+                f"no model is set for provider '{settings.provider}'; set CALIBER_MODEL or give one"
+            )
         _ = settings.endpoint_url, settings.key
         require_price(settings)
         self._budget = budget or Budget.of(settings.max_cost_usd)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import InputError, JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeSettingsError
 from caliber_pipeline.core.pricing import FREE, Price, price_of
 from caliber_pipeline.judges.providers import CUSTOM, PROVIDERS, Provider, is_own_url
 from caliber_pipeline.settings import find_secret
@@ -162,14 +162,14 @@ class OpenAIJudgeSettings:
         """Where calls go.
 
         Raises:
-            JudgeError: the provider has no URL of its own and none was given.
+            JudgeSettingsError: the provider has no URL of its own and none was given.
         """
         url = self.base_url or PROVIDERS[self.provider].base_url
         if not url:
             where = "AZURE_OPENAI_ENDPOINT" if self.provider == "azure" else "CALIBER_BASE_URL"
-            raise JudgeError(f"provider '{self.provider}' has no base URL of its own; set {where}")
+            raise JudgeSettingsError(f"provider '{self.provider}' has no base URL of its own; set {where}")
         if urlsplit(url).scheme not in {"http", "https"}:
-            raise JudgeError(f"base URL '{shown_url(url)}' is not an http or https URL")
+            raise JudgeSettingsError(f"base URL '{shown_url(url)}' is not an http or https URL")
         return url
 
     @property
@@ -177,7 +177,7 @@ class OpenAIJudgeSettings:
         """The key, or a stand-in where the endpoint needs none.
 
         Raises:
-            JudgeError: the provider needs a key and there is none.
+            JudgeSettingsError: the provider needs a key and there is none.
         """
         found = self.api_key or self.keys.get(self.provider)
         if found is not None and found.get_secret_value():
@@ -186,7 +186,7 @@ class OpenAIJudgeSettings:
         if entry.is_local or self.provider_name == CUSTOM:
             return _NO_KEY
         names = " or ".join((*entry.key_variables, "CALIBER_API_KEY"))
-        raise JudgeError(f"no key for provider '{self.provider}'; set {names}")
+        raise JudgeSettingsError(f"no key for provider '{self.provider}'; set {names}")
 
     @property
     def price(self) -> Price | None:

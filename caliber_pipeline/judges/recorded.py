@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import JudgeError
+from caliber_pipeline.core.errors import JudgeSettingsError
 from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.judges.protocol import JudgeTask
 
@@ -33,13 +33,13 @@ class RecordedJudge:
         """Yield the recorded verdicts; a record without one has failed.
 
         Raises:
-            JudgeError: no record has a recorded verdict.
+            JudgeSettingsError: no record has a recorded verdict.
         """
         records = task.records
         score, reasoning = (pa.array(records[name], from_pandas=True) for name in ("llm_score", "llm_reasoning"))
         is_scored = pc.is_valid(score)
         if self._sees_all and len(records) and not pc.any(is_scored).as_py():
-            raise JudgeError(
+            raise JudgeSettingsError(
                 "no record brings a verdict; the recorded judge needs a column llm_score (or score, llm_judgment)"
             )
         columns = {name: pa.nulls(len(records)) for name in VERDICTS.names}

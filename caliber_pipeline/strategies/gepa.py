@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, Field
 
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import JudgeError, ReplyError
+from caliber_pipeline.core.errors import JudgeSettingsError, ReplyError
 from caliber_pipeline.core.fingerprints import hash_texts
 from caliber_pipeline.core.gate import exact_mcnemar
 from caliber_pipeline.core.proposals import Candidate, Proposal, ProposalRequest
@@ -70,7 +70,7 @@ class GepaStrategy:
         try:
             import gepa
         except ImportError:
-            raise JudgeError(
+            raise JudgeSettingsError(
                 "the strategy 'gepa' needs the package gepa: pip install 'caliber-pipeline[gepa]'"
             ) from None
         rows = _rows(request)

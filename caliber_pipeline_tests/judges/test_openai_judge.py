@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from caliber_pipeline.core import conforming, schemas
 from caliber_pipeline.core.criteria import Criteria, Sampling
-from caliber_pipeline.core.errors import InputError, JudgeError
+from caliber_pipeline.core.errors import InputError, JudgeError, JudgeSettingsError
 from caliber_pipeline.judges.openai_judge import OpenAIJudge, RunStats
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import Judge, JudgeTask
@@ -114,7 +114,7 @@ def test_parameters_that_the_endpoint_refuses_are_left_out_and_named() -> None:
 def test_a_wrong_key_is_one_line_after_one_call_and_does_not_show_the_key(transport: str) -> None:
     with loopback(LoopbackConfig(api_key="right", echoes_key=True)) as server:
         judge = make_judge(server, api_key=SecretStr(KEY), transport=transport)
-        with pytest.raises(JudgeError) as caught:
+        with pytest.raises(JudgeSettingsError) as caught:
             run_judge(judge, make_task(make_texts(500)))
         assert server.stats()["calls"] == 1
     message = str(caught.value)
@@ -143,7 +143,7 @@ def test_azure_gets_its_own_path_and_header(transport: str) -> None:
 
 def test_an_unknown_model_is_one_line_after_one_call() -> None:
     with loopback(LoopbackConfig(model="other")) as server:
-        with pytest.raises(JudgeError, match="model 'm': HTTP 404: The model `m` does not exist"):
+        with pytest.raises(JudgeSettingsError, match="model 'm': HTTP 404: The model `m` does not exist"):
             run_judge(make_judge(server), make_task(make_texts(500)))
         assert server.stats()["calls"] == 1
 
@@ -154,7 +154,7 @@ def test_a_refused_connection_is_one_line_at_once(transport: str) -> None:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         start = time.perf_counter()
-        with pytest.raises(JudgeError, match=f"custom at {url}, model 'm': Connection refused"):
+        with pytest.raises(JudgeSettingsError, match=f"custom at {url}, model 'm': Connection refused"):
             run_judge(make_judge(url, transport=transport), make_task(make_texts(500)))
         assert time.perf_counter() - start < 5
 
@@ -162,8 +162,9 @@ def test_a_refused_connection_is_one_line_at_once(transport: str) -> None:
 def test_no_money_left_ends_the_run_and_keeps_what_was_judged(tmp_path: Path) -> None:
     config = LoopbackConfig(errors={"answer 399": (429, "insufficient_quota")}, latency_s=0.002)
     with loopback(config) as server, VerdictCache(tmp_path / "c.sqlite") as cache:
-        with pytest.raises(JudgeError, match="HTTP 429: The call failed: insufficient_quota"):
+        with pytest.raises(JudgeError, match="HTTP 429: The call failed: insufficient_quota") as caught:
             run_judge(make_judge(server, max_concurrency=4), make_task(make_texts(2000)), cache=cache)
+        assert not isinstance(caught.value, InputError)  # no setting is to blame
         assert 350 <= cache.stats().n_verdicts < 500
 
 
