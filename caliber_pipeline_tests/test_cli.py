@@ -120,7 +120,7 @@ def test_columns_of_both_files_can_be_named(
     labels = ["--annotations", str(tmp_path / "labels.csv"), "--max-iterations", "0"]
     assert cli.main(["run", *recorded, *labels]) == 2
     said = capsys.readouterr().err
-    assert "name them with --annotation-column record_id=COLUMN --annotation-column score=COLUMN" in said
+    assert "name them with --annotation-column record_id=COLUMN --annotation-column score=COLUMN\n" in said
     named = ["--annotation-column", "record_id=ticket", "--annotation-column", "score=ok"]
     assert run_json(capsys, *recorded, *labels, *named)["n_rejected_annotations"] == 1
     (rejected,) = pd.read_parquet(tmp_path / "out" / "rejected_annotations.parquet").itertuples()
@@ -158,7 +158,7 @@ def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, caps
         ("", [], "records.csv: the file is empty"),
         ("id,text\n1,a\n", [], "no column for query and output among id, text; name them with --column query=COLUMN"),
         ("query,output\n,\n , \n", [], "none of its 1 rows is a record; the first: query is blank; output is blank"),
-        ("id,text\n1,a\n", [], "name them with --column query=COLUMN --column output=COLUMN"),
+        ("id,text\n1,a\n", [], "name them with --column query=COLUMN --column output=COLUMN\n"),
         (RECORDED, ["--column", "output"], "column mapping 'output' is not NAME=COLUMN"),
         (RECORDED, ["--column", "output=nope"], "has no column 'nope' for 'output'"),
         (RECORDED, ["--group-by", "book"], "no column 'book' to group by"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caliber_pipeline.api.records import Annotation, UploadedRecord, text_rows
 from caliber_pipeline.core.arguments import MAPPING, PATH, accepts
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.errors import InputError, MissingColumnsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +179,12 @@ class UploadHandler:
         from caliber_pipeline.core.records import parse_records
 
         names = rows.table.column_names
-        parsed = parse_records(rows.table, rows.lines, source=rows.source, mapping=our_names_first(mapping, names))
+        turned = our_names_first(mapping, names)
+        try:
+            parsed = parse_records(rows.table, rows.lines, source=rows.source, mapping=turned)
+        except MissingColumnsError as error:
+            entries = ", ".join(f"'{name}': 'COLUMN'" for name in error.missing)
+            raise InputError(error.advise(f"column_mapping={{{entries}}}")) from None
         rejected = _rejected(rows, parsed.is_rejected, parsed.reasons.to_pylist())
         if rejected and self._is_strict:
             raise InputError(f"{_describe(rows.source, rejected[0])}; mend or drop the row")

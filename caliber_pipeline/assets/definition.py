@@ -8,9 +8,10 @@ from typing import Any, Final
 import dagster as dg
 import pandas as pd
 
-from caliber_pipeline.core.errors import CaliberError
+from caliber_pipeline.core.errors import CaliberError, MissingColumnsError
 from caliber_pipeline.core.schemas import SCHEMAS
 from caliber_pipeline.io_managers import table_schema
+from caliber_pipeline.settings import PREFIX
 
 criteria_versions: Final = dg.DynamicPartitionsDefinition(name="criteria_version")
 OWNERS: Final = ["team:calibration"]
@@ -57,6 +58,10 @@ def one_line_failures() -> Iterator[None]:
     """Turn errors that tell a person what to do into failures of the run that no retry would mend."""
     try:
         yield
+    except MissingColumnsError as error:
+        pairs = ",".join(f"{name}=COLUMN" for name in error.missing)
+        message = error.advise(f"{PREFIX}{error.setting.upper()}={pairs}")
+        raise dg.Failure(message, allow_retries=False) from error
     except CaliberError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 

@@ -88,8 +88,8 @@ def resolve_annotation_columns(names: Sequence[str], mapping: Mapping[str, str],
     Raises:
         InputError: a required column, or one that was named, is missing.
     """
-    required, option = ("record_id", "score"), "--annotation-column"
-    return resolve_columns(names, ANNOTATION_ALIASES, required, mapping, source=source, option=option)
+    required = ("record_id", "score")
+    return resolve_columns(names, ANNOTATION_ALIASES, required, mapping, source=source, setting="annotation_columns")
 
 
 def annotations_from_records(records: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caliber_pipeline.core.column_names import SCORE_BY_WORD
-from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.errors import InputError, MissingColumnsError
 
 _RATER_COLUMN: Final = re.compile(r"(rater_?\w+?)_(score|notes)")
 
@@ -20,15 +20,16 @@ def resolve_columns(
     mapping: Mapping[str, str],
     *,
     source: str,
-    option: str = "--column",
+    setting: str = "columns",
 ) -> dict[str, str]:
     """Which column of a file holds which of our columns.
 
-    An explicit mapping wins, then the first alias that the file has, upper and lower case alike. Messages name the
-    command's `option` by which to map.
+    An explicit mapping, which is that `setting`, wins; then the first alias that the file has, upper and lower case
+    alike.
 
     Raises:
-        InputError: the mapping names an unknown column, or a required column is missing.
+        InputError: the mapping names an unknown column.
+        MissingColumnsError: a required column is missing.
     """
     for ours, theirs in mapping.items():
         if ours not in aliases:
@@ -45,12 +46,8 @@ def resolve_columns(
             resolved[ours] = found[0]
     missing = [name for name in required if name not in resolved]
     if missing:
-        options = " ".join(f"{option} {name}=COLUMN" for name in missing)
-        entries = ", ".join(f"'{name}': 'COLUMN'" for name in missing)
-        raise InputError(
-            f"{source}: no column for {' and '.join(missing)} among {', '.join(names)}; "
-            f"name {'it' if len(missing) == 1 else 'them'} with {options} or column_mapping={{{entries}}}"
-        )
+        fact = f"{source}: no column for {' and '.join(missing)} among {', '.join(names)}"
+        raise MissingColumnsError(fact, missing, setting)
     return resolved
 
 

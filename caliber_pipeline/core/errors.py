@@ -1,5 +1,7 @@
 """Every error that this project raises on purpose, in one tree."""
 
+from collections.abc import Sequence
+
 
 class CaliberError(Exception):
     """Base of all errors whose message alone tells a person what to do."""
@@ -7,6 +9,28 @@ class CaliberError(Exception):
 
 class InputError(CaliberError):
     """A file or argument from outside cannot be used; the message says what, where and what to do."""
+
+
+class MissingColumnsError(InputError):
+    """A file has no column for what it must hold; each surface says in its own way how to name one.
+
+    Attributes:
+        fact: Which file lacks what.
+        missing: Our names of what it lacks.
+        setting: Which setting maps our names to the file's: `columns` or `annotation_columns`.
+    """
+
+    def __init__(self, fact: str, missing: Sequence[str], setting: str) -> None:
+        """The advice is that of the command line, until a surface gives its own."""
+        self.fact = fact
+        self.missing = tuple(missing)
+        self.setting = setting
+        option = f"--{setting.removesuffix('s').replace('_', '-')}"
+        super().__init__(self.advise(" ".join(f"{option} {name}=COLUMN" for name in missing)))
+
+    def advise(self, how: str) -> str:
+        """The message, with how to name the columns."""
+        return f"{self.fact}; name {'it' if len(self.missing) == 1 else 'them'} with {how}"
 
 
 def describe_read_error(error: OSError | ValueError) -> str:

@@ -117,7 +117,9 @@ def test_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     handler = UploadHandler()
     with pytest.raises(InputError, match=r"maps none of record_id, .* to one of the columns a, b"):
         handler.from_records([{"a": "q", "b": "a"}], column_mapping={"query": "frage"})
-    with pytest.raises(InputError, match=r"no column for output.*column_mapping=\{'output': 'COLUMN'\}"):
+    with pytest.raises(
+        InputError, match=r"for output among query; name it with column_mapping=\{'output': 'COLUMN'\}$"
+    ):
         handler.from_records([{"query": "q"}])
     with pytest.raises(InputError, match="records: got str among the records; give a list of dicts"):
         handler.from_records(["query"])  # type: ignore[list-item]
