@@ -127,6 +127,25 @@ def test_columns_of_both_files_can_be_named(
     assert (rejected.line, rejected.reason) == (3, "record 'r1' had another text when it was judged; judge it again")
 
 
+def test_files_given_for_each_other_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers, labels = tmp_path / "answers.csv", tmp_path / "labels.csv"
+    answers.write_text(RECORDED)
+    labels.write_text("record_id,annotator,score,notes\nr1,ann,1,\n")
+    swapped = ["--records", str(labels), "--annotations", str(answers), "--output", str(tmp_path / "out")]
+    assert cli.main(["run", *swapped]) == 2
+    said = capsys.readouterr().err
+    assert f"{labels} looks like annotations and {answers} like records; give each as the other\n" in said
+
+
+def test_odd_columns_are_no_swap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers, labels = tmp_path / "answers.csv", tmp_path / "labels.csv"
+    answers.write_text("id,asked,said\nr1,q,a\n")
+    labels.write_text("record_id,score\nr1,1\n")
+    files = ["--records", str(answers), "--annotations", str(labels), "--output", str(tmp_path / "out")]
+    assert cli.main(["run", *files]) == 2
+    assert "name them with --column query=COLUMN --column output=COLUMN\n" in capsys.readouterr().err
+
+
 def test_help_fits_a_terminal_and_ends_with_examples(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,11 +24,11 @@ from caliber_pipeline.core.conforming import empty_frame, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judged_texts import OUTDATED, reject_outdated
-from caliber_pipeline.core.records import parse_records
+from caliber_pipeline.core.records import RecordParser, parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import find_store
-from caliber_pipeline.stores.input_files import load_rows
+from caliber_pipeline.stores.input_files import InputFile, load_rows
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 from caliber_pipeline.stores.tables import TableStore
 
@@ -72,6 +73,48 @@ def no_records(path: Path, n_rejected: int, reason: str) -> InputError:
     return InputError(f"{path}: none of its {n_rejected} rows is a record; the first: {reason}")
 
 
+@contextmanager
+def telling_of_a_swap(settings: Settings) -> Iterator[None]:
+    """Where a file lacks columns because records and annotations were given for each other, say that.
+
+    Raises:
+        InputError: what was raised within, or that the two look swapped.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not _look_swapped(settings):
+            raise
+        files = f"{settings.records_file} looks like annotations and {settings.annotations_file} like records"
+        raise InputError(f"{files}; give each as the other") from error
+
+
+def _look_swapped(settings: Settings) -> bool:
+    """Whether each of the two files has the columns of the other kind, and one of them lacks those of its own."""
+    if settings.annotations_file is None:
+        return False
+    try:
+        records, annotations = (InputFile(path).names for path in (settings.records_file, settings.annotations_file))
+    except InputError:
+        return False
+    are_right = _has_records(records, settings) and _has_annotations(annotations, settings)
+    return not are_right and _has_records(annotations, settings) and _has_annotations(records, settings)
+
+
+def _has_records(names: Sequence[str], settings: Settings) -> bool:
+    with suppress(InputError):
+        RecordParser(names, source="", mapping=settings.columns)
+        return True
+    return False
+
+
+def _has_annotations(names: Sequence[str], settings: Settings) -> bool:
+    with suppress(InputError):
+        resolve_annotation_columns(names, settings.annotation_columns, source="")
+        return True
+    return False
+
+
 def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     """The stored records that annotations are about, the others never in memory.
 
@@ -82,7 +125,10 @@ def load_annotatable(settings: Settings, tables: TableStore) -> pd.DataFrame:
     named: list[pa.Array] = []
     if settings.annotations_file is not None:
         rows = load_rows(settings.annotations_file)
-        columns = resolve_annotation_columns(rows.table.column_names, settings.annotation_columns, source=rows.source)
+        with telling_of_a_swap(settings):
+            columns = resolve_annotation_columns(
+                rows.table.column_names, settings.annotation_columns, source=rows.source
+            )
         require_text(rows.table, [columns["record_id"]], source=rows.source)
         named += pc.utf8_trim_whitespace(rows.table.column(columns["record_id"])).chunks
     store = find_store(settings.annotation_store_url)

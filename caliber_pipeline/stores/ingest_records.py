@@ -20,7 +20,7 @@ from caliber_pipeline.core.schemas import RECORDS, REJECTED_ROWS
 from caliber_pipeline.core.splits import SPLITS, has_few
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.background import Behind, read_ahead
-from caliber_pipeline.stores.ingest import input_fingerprint, no_records, rejected_of
+from caliber_pipeline.stores.ingest import input_fingerprint, no_records, rejected_of, telling_of_a_swap
 from caliber_pipeline.stores.input_files import InputFile, with_all_names
 from caliber_pipeline.stores.key_spill import KeySpill
 from caliber_pipeline.stores.shards import ShardWriter, StagedTable, staging_folder
@@ -68,7 +68,8 @@ def ingest_records(settings: Settings, tables: TableStore, on_progress: OnProgre
     """
     path = settings.records_file
     fingerprint = input_fingerprint(settings, path)
-    return with_all_names(InputFile(path), partial(_ingest, settings, tables, fingerprint, on_progress or _ignore))
+    with telling_of_a_swap(settings):
+        return with_all_names(InputFile(path), partial(_ingest, settings, tables, fingerprint, on_progress or _ignore))
 
 
 def _ingest(settings: Settings, tables: TableStore, fingerprint: str, report: OnProgress, file: InputFile) -> Ingested:
