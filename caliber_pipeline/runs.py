@@ -22,7 +22,7 @@ from caliber_pipeline.judges.runner import find_open
 from caliber_pipeline.resources import Project
 from caliber_pipeline.settings import DEFAULT_CRITERIA_DIR, Settings
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
-from caliber_pipeline.stores.ingest import is_ingested, load_annotated
+from caliber_pipeline.stores.ingest import describe_lost_labels, is_ingested, labelled_texts, load_annotated
 
 Report = Callable[[str], None]
 FIRST_VERSION: Final = "v001"
@@ -69,12 +69,8 @@ class JobRunner:
             SpendingCapError: the spending cap ended the run, whatever the coverage; what was judged is kept.
             RunFailedError: a run failed for another reason.
         """
-        settings = self._project.settings
         self._project.check_clients()
-        if not is_ingested(settings, self._project.tables):
-            self._report("reading records and annotations")
-            self._run("ingest")
-        refuse_unlabelled(self._project)
+        self._ingest()
         n_evaluated = 0
         while True:
             state = self._observe()
@@ -94,6 +90,17 @@ class JobRunner:
             raise CriteriaError(f"{self._project.criteria_files.folder}: no usable criteria; {why}")
         if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
             self._run("history")
+
+    def _ingest(self) -> None:
+        """Read the input where it is new, and tell of labelled records that are gone."""
+        settings, tables = self._project.settings, self._project.tables
+        if not is_ingested(settings, tables):
+            before = labelled_texts(tables)
+            self._report("reading records and annotations")
+            self._run("ingest")
+            if lost := describe_lost_labels(before, tables):
+                self._report(f"warning: {lost}")
+        refuse_unlabelled(self._project)
 
     def evaluate_on_stored(self, version: str) -> None:
         """Evaluate a version on the data as stored, where its evaluation was on other data.
@@ -142,10 +149,7 @@ class JobRunner:
         """
         project = self._project
         project.check_clients()
-        if not is_ingested(project.settings, project.tables):
-            self._report("reading records and annotations")
-            self._run("ingest")
-        refuse_unlabelled(project)
+        self._ingest()
         version = plan_next(self._observe()).evaluate
         return (
             "nothing to judge: every version is evaluated" if version is None else describe_estimate(project, version)

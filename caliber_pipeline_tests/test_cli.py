@@ -275,6 +275,42 @@ def test_a_bad_file_leaves_what_was_stored(
     assert (tmp_path / "out" / "records.parquet").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [["run", "--max-iterations", "0"], ["ingest"]])
+def test_other_data_in_an_old_output_are_told(
+    command: list[str], recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    (tmp_path / "other.csv").write_text(RECORDED.replace("question", "another question"))  # under the same ids
+    other = ["--records", str(tmp_path / "other.csv"), *recorded[2 if command[0] == "run" else 4 :]]
+    assert cli.main([*command, *other]) == 0
+    said = capsys.readouterr().err
+    told = "warning: these are other data: none of the 40 records that were labelled before is among them; the criteria"
+    assert said.count(told) == 1
+    assert cli.main(["run", "--max-iterations", "0", "--records", str(tmp_path / "other.csv"), *recorded[2:]]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_labels_that_are_gone_are_told(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    (tmp_path / "records.csv").write_text(RECORDED.replace("r1,question 1,answer 1,1,0,", "r1,question 1,answer 1,1,,"))
+    assert cli.main(["run", *recorded, "--max-iterations", "0"]) == 0
+    told = "warning: of 40 labelled records 1 are gone, have another text, or have no label any more\n"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "ingest"])
+def test_records_that_are_not_named_again_are_not_replaced_by_the_projects_own(
+    command: str, recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    stored = (tmp_path / "out" / "records.parquet").read_bytes()
+    assert cli.main([command, *recorded[-2:]]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'}: holds the records of {tmp_path / 'records.csv'}, and data/input/records.csv" in said
+    assert "name the file with --records, or another --output" in said
+    assert (tmp_path / "out" / "records.parquet").read_bytes() == stored
+
+
 def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "records.csv").write_text(RECORDED + "r0,again,answer,1,1,\nr99,,answer,1,1,\nx,y\n")
     (tmp_path / "notes.csv").write_text("record_id,score\nr1,1\nnobody,1\n")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from caliber_pipeline.commands.arguments import add_columns, add_command, add_output, add_reporting
 
 if TYPE_CHECKING:
+    from caliber_pipeline.stores.ingest import describe_lost_labels, labelled_texts, refuse_forgotten_records
     from caliber_pipeline.stores.ingest_records import Ingested
 
 _REPORT_EVERY_S: Final = 2.0
@@ -57,9 +58,13 @@ def execute(arguments: argparse.Namespace) -> None:
     settings = build_settings(arguments)
     make_output(settings)
     tables = TableStore(str(settings.output))
+    refuse_forgotten_records(settings, tables)
     started = time.monotonic()
+    before = labelled_texts(tables)
     ingested = ingest_records(settings, tables, _reporter(started))
     ingested.place(tables)
+    if lost := describe_lost_labels(before, tables):
+        sys.stderr.write(f"warning: {lost}\n")
     _show(ingested, time.monotonic() - started, as_json=arguments.json)
 
 

@@ -258,6 +258,46 @@ def combined_input_fingerprint(settings: Settings) -> str:
     return hashlib.sha256("".join(input_fingerprint(settings, path) for path in paths).encode()).hexdigest()[:16]
 
 
+def refuse_forgotten_records(settings: Settings, tables: TableStore) -> None:
+    """Keep the project's own records from taking the place of those of another file, because nobody named that again.
+
+    Raises:
+        InputError: no records are named, and the stored ones are of another file.
+    """
+    before = (tables.load_attrs("records") or {}).get("records_file")
+    if settings.records is None and before not in {None, str(settings.records_file)}:
+        raise InputError(
+            f"{settings.output}: holds the records of {before}, and {settings.records_file} would replace them; "
+            "name the file with --records, or another --output"
+        )
+
+
+def labelled_texts(tables: TableStore) -> dict[str, str]:
+    """Per stored record that has annotations a hash of its texts; none as long as no version was evaluated on them."""
+    if not tables.versions("optimized_criteria") or tables.load_attrs("annotations") is None:
+        return {}
+    records = load_annotated(tables)
+    return dict(zip(records["record_id"], content_hashes(records), strict=True))
+
+
+def describe_lost_labels(before: Mapping[str, str], tables: TableStore) -> str | None:
+    """What to say of records that were labelled before and are not now; None where all still are.
+
+    Args:
+        before: `labelled_texts` as they were before the input was read.
+        tables: What is stored now.
+    """
+    n_lost = len(before.items() - labelled_texts(tables).items())
+    if not n_lost:
+        return None
+    if n_lost < len(before):
+        return f"of {len(before)} labelled records {n_lost} are gone, have another text, or have no label any more"
+    return (
+        f"these are other data: none of the {n_lost} records that were labelled before is among them; the criteria and "
+        f"the history in {tables.folder} come from those, and another --output would keep the two apart"
+    )
+
+
 def find_missing_input(settings: Settings) -> str | None:
     """What is missing of the input files, in words."""
     for name, path in (("records", settings.records_file), ("annotations", settings.annotations_file)):

@@ -191,6 +191,7 @@ class _Run:
         attrs = {
             "records_fingerprint": self._fingerprint.hexdigest(),
             "records_input_fingerprint": self._input_fingerprint,
+            "records_file": str(path),
         }
         return Ingested(
             records=self._records.finish({**attrs, "n_text_bytes": str(self._n_text_bytes)}),
