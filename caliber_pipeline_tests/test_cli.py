@@ -242,13 +242,30 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str, capsys
     assert "--help`" in line
 
 
-def test_a_second_run_on_the_same_output_is_refused_until_the_first_has_ended(
+def test_what_writes_is_refused_while_another_command_is_at_work_on_the_output(
     recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_json(capsys, *recorded, "--max-iterations", "0")
+    output = recorded[-2:]
+    with VerdictCache(tmp_path / "out" / ".cache" / "verdicts.sqlite"):
+        """There is one."""
+    writing = [
+        ["run", *recorded],
+        ["ingest", *recorded[:2], *output],
+        ["judge", "--judge", "recorded", *output],
+        ["promote", "v001", "--reason", "better", *output],
+        ["cache", "--prune", *output],
+    ]
     settings = Settings(output=tmp_path / "out")
     with hold_output(settings):
-        assert cli.main(["run", *recorded]) == 1
-    assert "another `caliber run` is at work on it" in capsys.readouterr().err
+        for command in writing:
+            assert cli.main(command) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line == (
+                f"caliber: {settings.output}: another `caliber` command is at work on it; wait for it, or name another "
+                "--output"
+            )
+        assert cli.main(["report", "--to", str(tmp_path / "report.html"), *output]) == 0
     run_json(capsys, *recorded, "--max-iterations", "0")
 
 

@@ -47,7 +47,9 @@ def execute(arguments: argparse.Namespace) -> None:
 
     Raises:
         InputError: there is no cache, or the arguments do not go together.
+        CaliberError: verdicts are to be removed, and another command is at work on the output.
     """
+    from caliber_pipeline.commands.run import hold_output
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.stores.verdict_cache import VerdictCache
 
@@ -64,7 +66,8 @@ def execute(arguments: argparse.Namespace) -> None:
         if arguments.prune:
             age = arguments.older_than
             before = None if age is None else datetime.now(UTC) - timedelta(days=age)
-            n_removed = cache.prune(before=before, statuses=arguments.status)
+            with hold_output(settings):
+                n_removed = cache.prune(before=before, statuses=arguments.status)
         stats = cache.stats()
     text = _as_json(stats, n_removed) if arguments.json else _as_text(stats, n_removed)
     sys.stdout.write(f"{text}\n")

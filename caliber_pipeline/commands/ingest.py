@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from caliber_pipeline.commands.arguments import add_columns, add_command, add_output, add_reporting
 
 if TYPE_CHECKING:
-    from caliber_pipeline.stores.ingest import describe_lost_labels, labelled_texts, refuse_forgotten_records
     from caliber_pipeline.stores.ingest_records import Ingested
 
 _REPORT_EVERY_S: Final = 2.0
@@ -50,21 +49,23 @@ def execute(arguments: argparse.Namespace) -> None:
 
     Raises:
         InputError: the file as a whole cannot be used, or no row of it.
+        CaliberError: another command is at work on the output.
     """
-    from caliber_pipeline.commands.run import build_settings, make_output
+    from caliber_pipeline.commands.run import build_settings, hold_output
+    from caliber_pipeline.stores.ingest import describe_lost_labels, labelled_texts, refuse_forgotten_records
     from caliber_pipeline.stores.ingest_records import ingest_records
     from caliber_pipeline.stores.tables import TableStore
 
     settings = build_settings(arguments)
-    make_output(settings)
     tables = TableStore(str(settings.output))
     refuse_forgotten_records(settings, tables)
     started = time.monotonic()
-    before = labelled_texts(tables)
-    ingested = ingest_records(settings, tables, _reporter(started))
-    ingested.place(tables)
-    if lost := describe_lost_labels(before, tables):
-        sys.stderr.write(f"warning: {lost}\n")
+    with hold_output(settings):
+        before = labelled_texts(tables)
+        ingested = ingest_records(settings, tables, _reporter(started))
+        ingested.place(tables)
+        if lost := describe_lost_labels(before, tables):
+            sys.stderr.write(f"warning: {lost}\n")
     _show(ingested, time.monotonic() - started, as_json=arguments.json)
 
 

@@ -62,9 +62,10 @@ def execute(arguments: argparse.Namespace) -> None:
         MissingStepError: no records are stored.
         JudgeError: the judge as a whole cannot work.
         SpendingCapError: the spending cap was reached.
+        CaliberError: another command is at work on the output.
     """
     from caliber_pipeline.assets.all_scores import count_statuses, load_examples
-    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.commands.run import build_settings, hold_output
     from caliber_pipeline.judges.batch_judge import StillUnderWayError
     from caliber_pipeline.resources import Project
 
@@ -72,14 +73,15 @@ def execute(arguments: argparse.Namespace) -> None:
     version = arguments.version or _champion(project)
     criteria = project.criteria_files.load(version)
     try:
-        folder = project.judge_all(
-            version,
-            criteria,
-            load_examples(project, criteria),
-            _reporter(),
-            waits=not arguments.no_wait,
-            tell=lambda line: sys.stderr.write(f"{line}\n"),
-        )
+        with hold_output(project.settings):
+            folder = project.judge_all(
+                version,
+                criteria,
+                load_examples(project, criteria),
+                _reporter(),
+                waits=not arguments.no_wait,
+                tell=lambda line: sys.stderr.write(f"{line}\n"),
+            )
     except StillUnderWayError as under_way:
         sys.stdout.write(
             json.dumps({"version": version, "under_way": str(under_way)}) if arguments.json else str(under_way)

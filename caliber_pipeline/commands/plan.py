@@ -52,9 +52,10 @@ def execute(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: a number does not fit, or nothing is left to label.
         MissingStepError: nothing was evaluated yet.
+        CaliberError: records are to be chosen, and another command is at work on the output.
     """
     from caliber_pipeline.champion import load_champion
-    from caliber_pipeline.commands.run import build_settings
+    from caliber_pipeline.commands.run import build_settings, hold_output
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.resources import Project
 
@@ -70,7 +71,8 @@ def execute(arguments: argparse.Namespace) -> None:
     champion = load_champion(project)
     plan = _plan(project, champion, arguments)
     if arguments.budget is not None:
-        plan["chosen"] = _choose(project, champion, arguments)
+        with hold_output(project.settings):
+            plan["chosen"] = _choose(project, champion, arguments)
     sys.stdout.write(json.dumps(plan) + "\n" if arguments.json else _in_words(plan))
 
 

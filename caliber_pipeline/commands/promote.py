@@ -4,9 +4,13 @@ import argparse
 import json
 import sys
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
 from caliber_pipeline.commands.stored import find_version, load_decided, open_project
+
+if TYPE_CHECKING:
+    from caliber_pipeline.resources import Project
 
 _EXAMPLES = """\
 # go back to v001
@@ -31,14 +35,32 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Promote, tell Dagster, judge test where that is not done yet, and write the history.
-
-    A version that was evaluated before new data were read is evaluated on these first.
+    """Promote, and tell what came of it.
 
     Raises:
         InputError: the version is not evaluated, is champion already, or the reason is blank.
         RunFailedError: the version could not be evaluated on the data as they are now; nothing was promoted.
         JudgeError: test has to be judged, and the judge cannot be had; nothing was promoted.
+        CaliberError: another command is at work on the output.
+    """
+    from caliber_pipeline.commands.run import hold_output
+    from caliber_pipeline.core.errors import InputError
+
+    project = open_project(arguments)
+    if not (reason := arguments.reason.strip()):
+        raise InputError("the reason is blank; say why, in a few words")
+    with hold_output(project.settings):
+        outcome = _promote(project, find_version(project, arguments.version), reason)
+    if arguments.json:
+        sys.stdout.write(json.dumps(outcome) + "\n")
+    else:
+        sys.stdout.write("champion: {champion} (before: {previous_champion}); {decision_reason}\n".format(**outcome))
+
+
+def _promote(project: "Project", version: str, reason: str) -> "dict[str, str | None]":
+    """Promote, tell Dagster, judge test where that is not done yet, and write the history.
+
+    A version that was evaluated before new data were read is evaluated on these first.
     """
     import dagster as dg
 
@@ -49,37 +71,33 @@ def execute(arguments: argparse.Namespace) -> None:
     from caliber_pipeline.instances import open_instance
     from caliber_pipeline.runs import JobRunner
 
-    project = open_project(arguments)
-    version = find_version(project, arguments.version)
-    decided = load_decided(project)
-    before = current_champion(decided)
+    before = current_champion(load_decided(project))
     if before == version:
         raise InputError(f"'{version}' is champion already")
-    if not arguments.reason.strip():
-        raise InputError("the reason is blank; say why, in a few words")
-    if not is_test_judged(project.tables.load_attrs("judge_scores", version) or {}):
+    tables = project.tables
+    if not is_test_judged(tables.load_attrs("judge_scores", version) or {}):
         # test will be judged: a judge that cannot be had must not leave half a promotion
         project.build_judge(criteria=project.criteria_files.load(version), version=version)
-    tables = project.tables
     with open_instance(project.settings) as instance:
         runner = JobRunner(project.settings, instance, report=lambda _: None)
         runner.evaluate_on_stored(version)
         decided = load_decided(project)
         others = {name: frame for name, frame in decided.items() if name != version}
         n_looks = count_test_looks(others, data_fingerprint(decided[version].attrs)) + 1
-        row = promote_by_hand(decided[version], arguments.reason.strip(), datetime.now(UTC), n_looks)
+        row = promote_by_hand(decided[version], reason, datetime.now(UTC), n_looks)
         tables.save(row, tables.path("optimized_criteria", version), "optimized_criteria")
-        reason = str(row["decision_reason"].iloc[0])
+        decision_reason = str(row["decision_reason"].iloc[0])
         event = dg.AssetMaterialization(
             "optimized_criteria",
             partition=version,
             description=f"{version} promoted by hand",
-            metadata={"decision": "promoted", "decision_reason": reason, "champion": version, "is_by_hand": True},
+            metadata={
+                "decision": "promoted",
+                "decision_reason": decision_reason,
+                "champion": version,
+                "is_by_hand": True,
+            },
         )
         instance.report_runless_asset_event(event)
         runner.update_history()
-    if arguments.json:
-        outcome = {"champion": version, "previous_champion": before, "decision_reason": reason}
-        sys.stdout.write(json.dumps(outcome) + "\n")
-    else:
-        sys.stdout.write(f"champion: {version} (before: {before}); {reason}\n")
+    return {"champion": version, "previous_champion": before, "decision_reason": decision_reason}

@@ -112,7 +112,6 @@ def execute(arguments: argparse.Namespace) -> None:
         RunFailedError: a run failed for another reason.
     """
     settings = build_settings(arguments)
-    make_output(settings)
     console = _console()
     with console.status("starting") as status:
         report = _reporter(console, status.update)
@@ -173,7 +172,30 @@ def _refuse_idle_options(arguments: argparse.Namespace, judge: str) -> None:
         raise InputError(f"{option} is for --judge openai, and the judge is '{judge}'; add --judge openai")
 
 
-def make_output(settings: Settings) -> None:
+@contextmanager
+def hold_output(settings: Settings) -> Iterator[None]:
+    """Keep other commands that write off this output until this one has ended, however it ends.
+
+    Raises:
+        InputError: the output cannot be made or written.
+        CaliberError: another command is at work on it.
+    """
+    from filelock import FileLock, Timeout
+
+    from caliber_pipeline.core.errors import CaliberError
+
+    _make_output(settings)
+    settings.cache_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.cache_folder / "run.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise CaliberError(
+            f"{settings.output}: another `caliber` command is at work on it; wait for it, or name another --output"
+        ) from error
+
+
+def _make_output(settings: Settings) -> None:
     """Make the output folder, where it is a local one: what cannot be written is said before anything is read.
 
     Raises:
@@ -190,27 +212,6 @@ def make_output(settings: Settings) -> None:
         raise InputError(f"{folder}: cannot be the output folder ({error.strerror}); name another --output") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{folder}: cannot be written; name another --output")
-
-
-@contextmanager
-def hold_output(settings: Settings) -> Iterator[None]:
-    """Keep a second run off this output until the first has ended, however it ends.
-
-    Raises:
-        CaliberError: another one is at work.
-    """
-    from filelock import FileLock, Timeout
-
-    from caliber_pipeline.core.errors import CaliberError
-
-    settings.cache_folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(settings.cache_folder / "run.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise CaliberError(
-            f"{settings.output}: another `caliber run` is at work on it; wait for it, or name another --output"
-        ) from error
 
 
 def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report") -> str | None:
