@@ -52,7 +52,19 @@ def load_summary(project: Project) -> CalibrationSummary:
         n_unlabelled=n_records - int(tables.select("annotations", columns=["record_id"])["record_id"].nunique()),
         in_words=_in_words(project, champion),
         drift_alarm=_drift_alarm(project, champion),
+        first_rejections=_first_rejections(project),
     )
+
+
+def _first_rejections(project: Project) -> dict[str, str]:
+    """Per table of rejected rows the first one's line, where it has one, and reason."""
+    found = {}
+    for name in ("rejected_records", "rejected_annotations"):
+        if project.tables.count(name):
+            rows = (row for batch in project.tables.scan(name, columns=["line", "reason"]) for row in batch.to_pylist())
+            first = next(rows)
+            found[name] = first["reason"] if first["line"] is None else f"line {first['line']}: {first['reason']}"
+    return found
 
 
 def _differs(row: pd.Series, of_champion: pd.Series) -> bool:

@@ -336,6 +336,10 @@ def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys: pytest.Captu
         capsys, *files, "--judge", "recorded", "--output", str(tmp_path / "out"), "--max-iterations", "0"
     )
     assert (summary["n_records"], summary["n_rejected_records"], summary["n_rejected_annotations"]) == (40, 3, 1)
+    assert summary["first_rejections"] == {
+        "rejected_records": "line 42: record_id 'r0' repeats that of line 2",
+        "rejected_annotations": "line 3: record_id 'nobody' is not among the records",
+    }
     rejected = pd.read_parquet(tmp_path / "out" / "rejected_records.parquet")
     assert rejected["line"].tolist() == [42, 43, 44]
     assert rejected["raw"].tolist() == ["r0,again,answer,1,1,", "r99,,answer,1,1,", "x,y"]

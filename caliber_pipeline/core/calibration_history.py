@@ -1,7 +1,7 @@
 """Stage `calibration_history`: one row per evaluation; recalibrations add rows and change none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pandas as pd
@@ -37,6 +37,7 @@ class CalibrationSummary:
         n_unlabelled: Records that nobody judged.
         in_words: What the champion's figures say, in sentences.
         drift_alarm: What the drift test found, where it raised its alarm on the champion.
+        first_rejections: Per table of rejected rows the line and the reason of the first, where there is one.
     """
 
     champion: str
@@ -55,6 +56,7 @@ class CalibrationSummary:
     n_unlabelled: int = 0
     in_words: tuple[str, ...] = ()
     drift_alarm: str | None = None
+    first_rejections: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON takes it."""

@@ -111,8 +111,9 @@ def _print_input(summary: CalibrationSummary, console: Console) -> None:
     ):
         if n:
             what = "the records file" if name == "rejected_records" else "the annotations"
+            first = f" (the first, {summary.first_rejections[name]})" if name in summary.first_rejections else ""
             console.print(
-                f"{_count(n, 'row')} of {what} rejected: see line and reason in {summary.output}/{name}.parquet",
+                f"{_count(n, 'row')} of {what} rejected{first}: see line and reason in {summary.output}/{name}.parquet",
                 style="yellow",
                 markup=False,
                 soft_wrap=True,

@@ -29,3 +29,13 @@ def test_the_corrected_kappa_stands_beside_the_raw_one_and_the_looks_at_test_are
     assert shown.count("corrected for being the best of those compared") == 1
     assert "kappa 0.405" in shown
     assert "Test was looked at for 2 versions on these data" in shown
+
+
+def test_rejected_rows_are_told_with_the_first_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    first = {"rejected_annotations": "line 3: score 'Good' is not 0/1"}
+    versions = [version("v001", "baseline", None, 1)]
+    print_summary(CalibrationSummary("v001", versions, [], None, 10, 0, 2, 0, "out", first_rejections=first))
+    assert (
+        "2 rows of the annotations rejected (the first, line 3: score 'Good' is not 0/1): see"
+        in capsys.readouterr().out
+    )
