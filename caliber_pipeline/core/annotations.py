@@ -171,12 +171,9 @@ def _reject_repeats(table: pa.Table, lines: pa.Array, faults: Faults) -> None:
     if not is_repeat.any():
         return
     first_line = sound.groupby(keys, dropna=False)["line"].transform("first").reindex(frame.index).fillna(0)
-    who = (
-        "annotator '"
-        + frame["annotator"].fillna("")
-        + "' judged '"
-        + frame["record_id"].fillna("")
-        + "' before, on line "
-    )
-    reasons = who + first_line.astype("int64").astype(str) + "; give each verdict its own created_at"
+    is_named = frame["annotator"] != UNNAMED
+    who = ("annotator '" + frame["annotator"].fillna("") + "' judged").where(is_named, "somebody judged")
+    where = " '" + frame["record_id"].fillna("") + "' before, on line " + first_line.astype("int64").astype(str)
+    advice = "give each verdict its own created_at"
+    reasons = who + where + "; " + is_named.map({True: advice, False: f"name the annotators' column, or {advice}"})
     faults.add(pa.array(is_repeat), pa.array(reasons, pa.string(), from_pandas=True))

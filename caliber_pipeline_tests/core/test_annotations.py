@@ -83,6 +83,8 @@ def test_a_verdict_given_twice_needs_two_times() -> None:
     assert twice.table["score"].tolist() == [1]
     (reason,) = twice.reasons.to_pylist()
     assert reason == "annotator 'ann' judged 'r1' before, on line 2; give each verdict its own created_at"
+    (unnamed,) = parse([{"record_id": "r1", "score": s} for s in "10"]).reasons.to_pylist()
+    assert unnamed.startswith("somebody judged 'r1' before, on line 2; name the annotators' column, or give each")
     times = ["2026-01-01", "2026-01-02"]
     retest = [
         {"record_id": "r1", "score": s, "annotator": "ann", "created_at": t} for s, t in zip("10", times, strict=True)
