@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.commands.arguments import add_annotation_columns, add_command, add_output, add_reporting
+from caliber_pipeline.commands.arguments import (
+    add_annotation_columns,
+    add_columns,
+    add_command,
+    add_output,
+    add_reporting,
+)
 from caliber_pipeline.settings import Settings, parse_columns
 
 if TYPE_CHECKING:
@@ -40,6 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add_output(parser)
     add("--records", type=Path, metavar="FILE", help="records to judge before the first run")
+    add_columns(parser)
     add("--store", metavar="URL", help="SQLite file or postgresql:// URL (default: beside the input)")
     add("--port", type=int, default=_DEFAULT_PORT, metavar="N", help=f"default: {_DEFAULT_PORT}; 0 for any free one")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="beyond loopback CALIBER_ANNOTATE_TOKEN must be set")
@@ -98,6 +105,8 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
     """
     values = Settings.from_env(os.environ).model_dump()
     given = {"output": arguments.output, "records": arguments.records}
+    if arguments.column:
+        given["columns"] = parse_columns(arguments.column)
     if arguments.annotation_column:
         given["annotation_columns"] = parse_columns(arguments.annotation_column)
     return Settings.checked(values | {name: value for name, value in given.items() if value is not None})

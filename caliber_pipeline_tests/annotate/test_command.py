@@ -51,6 +51,19 @@ def test_annotations_go_to_a_file_of_each_format_and_come_back(
     assert "the file exists" in capsys.readouterr().err
 
 
+def test_records_whose_columns_have_other_names_can_be_judged_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, labels = tmp_path / "export.csv", tmp_path / "labels.csv"
+    records.write_text("Ticket;Guest asked;Bot reply\nt1;q;a\n", encoding="utf-8-sig")
+    labels.write_text("record_id,score\nt1,1\n")
+    command = ["annotate", "--records", str(records), "--output", str(tmp_path / "out"), "--import", str(labels)]
+    assert main(command) == 2
+    columns = ["query=Guest asked", "output=Bot reply", "record_id=Ticket"]
+    assert main([*command, *(word for pair in columns for word in ("--column", pair))]) == 0
+    assert "1 annotations imported" in capsys.readouterr().err
+
+
 def test_an_export_that_begins_with_a_byte_order_mark_is_read(assets: Path, tmp_path: Path) -> None:
     task = {"data": {"record_id": "r00"}, "annotations": [{"result": [
         {"from_name": "verdict", "type": "choices", "value": {"choices": ["accept"]}}]}]}  # fmt: skip
