@@ -223,10 +223,10 @@ def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report
     from caliber_pipeline.runs import JobRunner, seed_criteria
     from caliber_pipeline.stores.ingest import find_missing_input, refuse_forgotten_records
 
-    if (missing := find_missing_input(settings)) is not None:
-        raise InputError(missing)
     project = Project.from_settings(settings)
     refuse_forgotten_records(settings, project.tables)
+    if (missing := find_missing_input(settings)) is not None:
+        raise InputError(missing)
     first = None
     if arguments.criteria is not None:
         try:

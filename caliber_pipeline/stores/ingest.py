@@ -276,7 +276,10 @@ def labelled_texts(tables: TableStore) -> dict[str, str]:
     """Per stored record that has annotations a hash of its texts; none as long as no version was evaluated on them."""
     if not tables.versions("optimized_criteria") or tables.load_attrs("annotations") is None:
         return {}
-    records = load_annotated(tables)
+    return _hash_texts(load_annotated(tables))
+
+
+def _hash_texts(records: pd.DataFrame) -> dict[str, str]:
     return dict(zip(records["record_id"], content_hashes(records), strict=True))
 
 
@@ -290,7 +293,9 @@ def describe_lost_labels(before: Mapping[str, str], tables: TableStore) -> str |
     n_lost = len(before.items() - labelled_texts(tables).items())
     if not n_lost:
         return None
-    if n_lost < len(before):
+    is_named = pc.field("record_id").isin(pa.array(list(before), pa.string()))
+    there = _hash_texts(tables.select("records", columns=["record_id", "query", "output", "reference"], where=is_named))
+    if before.items() & there.items():
         return f"of {len(before)} labelled records {n_lost} are gone, have another text, or have no label any more"
     return (
         f"these are other data: none of the {n_lost} records that were labelled before is among them; the criteria and "
