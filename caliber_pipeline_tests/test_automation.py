@@ -124,6 +124,7 @@ def test_the_sensor_alone_turns_the_loop_until_aligned(planted: Project, instanc
     assert decided["stop_reason"].startswith("aligned: kappa on dev 1.000 reaches the target 0.9, and is at least 0.9")
 
 
+@pytest.mark.slow
 def test_the_sensor_alone_goes_through_three_versions_where_none_is_aligned(
     planted: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +285,10 @@ def test_on_new_labels_base_and_champion_are_measured_again_and_nothing_is_propo
     assert champion.attrs["annotations_fingerprint"] == base.attrs["annotations_fingerprint"]
 
 
-@pytest.mark.parametrize(("version", "evaluated_again"), [("v001", ["v001"]), ("v002", ["v001", "v002"])])
+@pytest.mark.parametrize(
+    ("version", "evaluated_again"),
+    [("v001", ["v001"]), pytest.param("v002", ["v001", "v002"], marks=pytest.mark.slow)],
+)
 def test_what_a_person_promoted_stays_champion_on_new_labels(
     evaluated: Project, instance: dg.DagsterInstance, version: str, evaluated_again: list[str]
 ) -> None:

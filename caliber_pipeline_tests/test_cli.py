@@ -159,6 +159,7 @@ def test_help_fits_a_terminal_and_ends_with_examples(
         assert f"  caliber {name}" in shown.split("examples:\n")[1]
 
 
+@pytest.mark.slow
 def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     criteria = tmp_path / "mine.yaml"
     criteria.write_text("criteria: Score 1 if it is mine, otherwise 0\n")
@@ -292,7 +293,9 @@ def test_a_bad_file_leaves_what_was_stored(
     assert (tmp_path / "out" / "records.parquet").read_bytes() == before
 
 
-@pytest.mark.parametrize("command", [["run", "--max-iterations", "0"], ["ingest"]])
+@pytest.mark.parametrize(
+    "command", [pytest.param(["run", "--max-iterations", "0"], marks=pytest.mark.slow), ["ingest"]]
+)
 def test_other_data_in_an_old_output_are_told(
     command: list[str], recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,10 +306,11 @@ def test_other_data_in_an_old_output_are_told(
     said = capsys.readouterr().err
     told = "warning: these are other data: none of the 40 records that were labelled before is among them; the criteria"
     assert said.count(told) == 1
-    assert cli.main(["run", "--max-iterations", "0", "--records", str(tmp_path / "other.csv"), *recorded[2:]]) == 0
+    assert cli.main([*command, *other]) == 0
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_labels_that_are_gone_are_told(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_json(capsys, *recorded, "--max-iterations", "0")
     (tmp_path / "records.csv").write_text(RECORDED.replace("r1,question 1,answer 1,1,0,", "r1,question 1,answer 1,1,,"))
@@ -322,7 +326,7 @@ def test_labels_that_are_gone_are_told(recorded: list[str], tmp_path: Path, caps
 def test_records_that_are_not_named_again_are_not_replaced_by_the_projects_own(
     command: str, recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
+    assert cli.main(["ingest", *recorded[:2], *recorded[4:]]) == 0
     stored = (tmp_path / "out" / "records.parquet").read_bytes()
     assert cli.main([command, *recorded[-2:]]) == 2
     said = capsys.readouterr().err

@@ -99,6 +99,7 @@ def test_a_version_keeps_the_model_of_its_first_evaluation(
     assert later.build_judge(criteria=Criteria(criteria="c", model="own", base="v001"), version="v003").model == "own"
 
 
+@pytest.mark.slow
 def test_a_spending_cap_ends_the_run_with_what_was_judged_kept_and_a_higher_one_goes_on(
     server: Loopback, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

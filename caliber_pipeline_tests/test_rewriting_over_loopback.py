@@ -47,6 +47,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield base_url
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("endpoint")
 def test_rewrites_find_the_planted_rules_and_test_is_judged_once_they_won(
     tmp_path: Path, instance: dg.DagsterInstance

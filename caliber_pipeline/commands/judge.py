@@ -60,12 +60,13 @@ def execute(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: no version can be used.
         MissingStepError: no records are stored.
-        JudgeError: the judge as a whole cannot work.
+        JudgeError: the judge as a whole cannot work, or no record got a verdict.
         SpendingCapError: the spending cap was reached.
         CaliberError: another command is at work on the output.
     """
     from caliber_pipeline.assets.all_scores import count_statuses, load_examples
     from caliber_pipeline.commands.run import build_settings, hold_output
+    from caliber_pipeline.core.errors import JudgeError
     from caliber_pipeline.judges.batch_judge import StillUnderWayError
     from caliber_pipeline.resources import Project
 
@@ -89,12 +90,14 @@ def execute(arguments: argparse.Namespace) -> None:
         sys.stdout.write("\n")
         return
     counts = count_statuses(folder)
+    shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
     if arguments.json:
         sys.stdout.write(json.dumps({"version": version, "folder": str(folder), "n_by_status": counts}) + "\n")
-        return
-    shown = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-    sys.stdout.write(f"{version}: {shown}; {folder}\n")
-    if counts.get("failed"):
+    else:
+        sys.stdout.write(f"{version}: {shown}; {folder}\n")
+    if not counts.get("scored"):
+        raise JudgeError(f"{version}: no record got a verdict ({shown}); {folder} has the reasons")
+    if counts.get("failed") and not arguments.json:
         sys.stdout.write("run again to have the failed ones asked again\n")
 
 

@@ -44,6 +44,20 @@ def test_records_without_labels_are_ingested_and_judged(
     assert again == judged
 
 
+def test_a_judge_without_a_verdict_is_an_error(
+    tmp_path: Path, records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records.write_text(records.read_text().replace("score", "points"))
+    output = ["--output", str(tmp_path / "out")]
+    run_json(capsys, "ingest", "--records", str(records), *output)
+    (tmp_path / "out" / "criteria").mkdir()
+    (tmp_path / "out" / "criteria" / "v001.yaml").write_text("criteria: Be right.\n")
+    assert cli.main(["judge", *output, "--version", "v001", "--judge", "recorded"]) == 1
+    told = capsys.readouterr()
+    assert "v001: 40 failed" in told.out
+    assert "v001: no record got a verdict (40 failed)" in told.err
+
+
 def test_long_records_are_judged_in_more_shards(
     tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

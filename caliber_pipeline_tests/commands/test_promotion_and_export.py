@@ -85,6 +85,7 @@ def test_a_person_rolls_back_and_the_history_says_so(stored: Path, capsys: pytes
     assert call_json(capsys, "promote", "v002", "--reason", "back", "--assets", str(stored))["champion"] == "v002"
 
 
+@pytest.mark.slow
 def test_a_version_that_was_evaluated_on_other_data_is_evaluated_again_and_then_promoted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
