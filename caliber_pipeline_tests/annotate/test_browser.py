@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import axe_playwright_python
@@ -41,6 +41,16 @@ def at(page: Page, record_id: str) -> None:
 
 def saved(page: Page) -> None:
     expect(page.locator("#saved")).to_have_text("Saved")
+
+
+def wait_for(page: Page, held: Sequence[object], act: Callable[[], None] = lambda: None) -> None:
+    """Wait until a request is held, acting now and then, as long as the page's other waits do."""
+    for _ in range(750):
+        if held:
+            return
+        act()
+        page.wait_for_timeout(20)
+    pytest.fail("no request came within 15 s")
 
 
 def stored(server: PageServer, annotator: str) -> dict[str, tuple[int, str | None]]:
@@ -133,9 +143,8 @@ def test_an_impatient_second_press_does_not_undo_a_second_time(server: PageServe
     held: list[Route] = []
     page.route("**/api/records?id=r01", lambda route: held.append(route))
     page.keyboard.press("u")
+    wait_for(page, held, lambda: page.keyboard.press("u"))
     page.keyboard.press("u")
-    while not held:
-        page.wait_for_timeout(20)
     for route in held:
         route.continue_()
     at(page, "r01")
@@ -484,8 +493,7 @@ def test_an_answer_older_than_a_verdict_does_not_open_the_record_again(server: P
         at(page, f"r{i:02d}")
         page.keyboard.press("ArrowRight")
     at(page, "r18")
-    while not held:  # what comes after r23: the end, and r12 to r17, still open when the server looked
-        page.wait_for_timeout(20)
+    wait_for(page, held)  # what comes after r23: the end, and r12 to r17, still open when the server looked
     page.keyboard.press("ArrowLeft")
     at(page, "r17")
     page.keyboard.press("a")
@@ -511,8 +519,7 @@ def test_a_choice_made_while_the_page_opens_is_not_mixed_with_what_it_opens(
     held: list[Route] = []
     page.route("**/api/records?id=r01", lambda route: held.append(route))
     page.goto(server.url, wait_until="commit")
-    while not held:
-        page.wait_for_timeout(20)
+    wait_for(page, held)
     page.select_option("#filter", "all")
     held[0].continue_()
     at(page, "r00")
