@@ -307,7 +307,7 @@ def test_a_lost_answer_does_not_double_what_was_stored(server: PageServer, open_
 
     page.route("**/api/events", lose_the_first)
     page.keyboard.press("a")
-    expect(page.locator("#saved")).to_contain_text("kept here")
+    wait_for(page, lost)
     saved(page)
     assert lost == [200]
     assert len(server.store.history()) == 1

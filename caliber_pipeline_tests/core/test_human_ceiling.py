@@ -9,6 +9,7 @@ from caliber_pipeline.core.agreement import Figure, Floats
 from caliber_pipeline.core.annotators import Ratings, pairwise_agreement
 from caliber_pipeline.core.human_ceiling import people_figures
 from caliber_pipeline_tests.core.rating_tables import ratings_of
+from caliber_pipeline_tests.core.simulated_intervals import COVERED, MARGIN, N_SAMPLES
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 NAN = np.nan
@@ -125,7 +126,7 @@ def test_without_two_annotators_there_is_no_ceiling() -> None:
 @pytest.mark.parametrize("n", [50, 200, 1000])
 @pytest.mark.parametrize("prevalence", [0.5, 0.9])
 def test_intervals_of_agreement_among_people_cover(n: int, prevalence: float) -> None:
-    """4,000 samples: two annotators who are right in nine of ten, a third where they differ, a judge as good as one."""
+    """Two annotators who are right in nine of ten, a third where they differ, a judge as good as one."""
     rng = np.random.default_rng(n)
 
     def sample(size: int) -> tuple[Floats, Floats]:
@@ -143,7 +144,7 @@ def test_intervals_of_agreement_among_people_cover(n: int, prevalence: float) ->
     truths = {name: figure.value for name, figure in figures(1_000_000).items() if figure.ci_low is not None}
     covered = dict.fromkeys(truths, 0)
     known = dict.fromkeys(truths, 0)
-    for _ in range(4000):
+    for _ in range(N_SAMPLES):
         for name, figure in figures(n).items():
             if name in truths and figure.ci_low is not None and figure.ci_high is not None:
                 known[name] += 1
@@ -153,13 +154,13 @@ def test_intervals_of_agreement_among_people_cover(n: int, prevalence: float) ->
         "krippendorff_alpha", "human_human_kappa", "judge_annotator_kappa", "judge_consensus_kappa",
         "judge_consensus_kappa_with_ties",
     }  # fmt: skip
-    assert {name: hits / known[name] for name, hits in covered.items() if hits / known[name] < 0.935} == {}
+    assert {name: hits / known[name] for name, hits in covered.items() if hits / known[name] < COVERED - MARGIN} == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 200, 1000])
 def test_intervals_of_the_ceiling_over_groups_and_weights_cover(n: int) -> None:
-    """4,000 samples of n groups of one to three, half of which share the people's verdicts; the disputed come more."""
+    """n groups of one to three, half of which share the people's verdicts; the disputed come more."""
     rng = np.random.default_rng(n)
 
     def figures(n_groups: int) -> dict[str, Figure]:
@@ -178,8 +179,8 @@ def test_intervals_of_the_ceiling_over_groups_and_weights_cover(n: int) -> None:
 
     names = ("krippendorff_alpha", "human_human_kappa", "judge_annotator_kappa", "judge_consensus_kappa_with_ties")
     truths = figures(300_000)
-    samples = [figures(n) for _ in range(4000)]
+    samples = [figures(n) for _ in range(N_SAMPLES)]
 
     for name in names:
         covered = [figure[name].ci_low <= truths[name].value <= figure[name].ci_high for figure in samples]  # type: ignore[operator]
-        assert np.mean(covered) >= 0.935, name
+        assert np.mean(covered) >= COVERED - MARGIN, name
