@@ -22,7 +22,7 @@ from caliber_pipeline.core.agreement import (
     to_optional,
 )
 from caliber_pipeline.core.arguments import ITEMS, accepts, table_with
-from caliber_pipeline.core.conforming import conform_frame
+from caliber_pipeline.core.conforming import conform_frame, one_array
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.intervals import (
     PROPORTIONS,
@@ -227,18 +227,13 @@ def label_verdict(metrics: pd.DataFrame, split: str) -> str:
     )
 
 
-def _array(column: pd.Series) -> pa.Array:
-    array = pa.array(column, from_pandas=True)
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
 def _small_numbers(column: pd.Series, fill: int) -> npt.NDArray[np.uint8]:
-    array = pc.fill_null(pc.cast(_array(column), pa.uint8()), fill)
+    array = pc.fill_null(pc.cast(one_array(pa.array(column, from_pandas=True)), pa.uint8()), fill)
     return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.uint8)
 
 
 def _encode(column: pd.Series) -> tuple[npt.NDArray[np.int32], list[str | None]]:
-    encoded = _array(column)
+    encoded = one_array(pa.array(column, from_pandas=True))
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode("encode")
     return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()

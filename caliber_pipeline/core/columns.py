@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caliber_pipeline.core.column_names import SCORE_BY_WORD
+from caliber_pipeline.core.conforming import one_array
 from caliber_pipeline.core.errors import InputError, MissingColumnsError
 
 _RATER_COLUMN: Final = re.compile(r"(rater_?\w+?)_(score|notes)")
@@ -112,12 +113,11 @@ class Faults:
         """Add a reason (one for all, or one per row) to the rows that are wrong."""
         if not pc.any(is_wrong).as_py():
             return
-        mask = is_wrong.combine_chunks() if isinstance(is_wrong, pa.ChunkedArray) else is_wrong
+        mask = one_array(is_wrong)
         before = self._reasons.filter(mask)  # few, mostly: the others are not touched
         reason = reason if isinstance(reason, str) else reason.filter(mask)
         joined = pc.if_else(pc.equal(before, ""), reason, pc.binary_join_element_wise(before, reason, "; "))
-        joined = joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-        self._reasons = pc.replace_with_mask(self._reasons, mask, joined)
+        self._reasons = pc.replace_with_mask(self._reasons, mask, one_array(joined))
 
     def add_values(self, is_wrong: pa.ChunkedArray, name: str, values: pa.ChunkedArray, expected: str) -> None:
         """Add to the wrong rows a reason that quotes their value."""

@@ -58,6 +58,11 @@ def _type_name(type_: pa.DataType) -> str:
     return re.sub(r" \('\w+'\)", "", str(type_).replace("<element:", "<item:"))
 
 
+def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column whose chunks are put together; an array stays as it is."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def frame_from_arrow(table: pa.Table) -> pd.DataFrame:
     """The table as pandas over Arrow, the form that every stage takes and returns."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)

@@ -18,7 +18,7 @@ from caliber_pipeline.core.columns import (
     require_text,
     resolve_columns,
 )
-from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
+from caliber_pipeline.core.conforming import conform_table, frame_from_arrow, one_array
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import hash_strings
 from caliber_pipeline.core.schemas import RATING, RECORDS
@@ -210,8 +210,7 @@ def metadata_columns(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
     Raises:
         InputError: no record has a column of that name.
     """
-    metadata = pa.array(records["metadata"], from_pandas=True)
-    metadata = metadata.combine_chunks() if isinstance(metadata, pa.ChunkedArray) else metadata
+    metadata = one_array(pa.array(records["metadata"], from_pandas=True))
     known = pc.unique(metadata.keys).to_pylist()
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"no record has the metadata column {unknown}; the columns are {sorted(known)[:20]}")
@@ -253,7 +252,7 @@ def _parse_ratings(rows: pa.Table, raters: Mapping[str, Mapping[str, str]], faul
         faults.add_values(is_wrong, columns["score"], text, SCORE_FORMS)
         scores.append(parsed.combine_chunks())
         note = rows.column(columns["notes"]) if "notes" in columns else pa.nulls(n_rows, pa.string())
-        notes.append(note.combine_chunks() if isinstance(note, pa.ChunkedArray) else note)
+        notes.append(one_array(note))
     is_there = np.column_stack([pc.is_valid(s).to_numpy(zero_copy_only=False) for s in scores])
     row_at, rater_at = np.nonzero(is_there)
     flat_at = pa.array(rater_at * n_rows + row_at)
@@ -274,7 +273,7 @@ def _record_ids(texts: Mapping[str, pa.ChunkedArray], n_rows: int) -> pa.Array:
     if given.null_count:
         query, output = (pc.fill_null(texts[name], "").combine_chunks() for name in ("query", "output"))
         given = pc.coalesce(given, make_ids(query, output))
-    return given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
+    return one_array(given)
 
 
 def _reject_repeats(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from caliber_pipeline.core.conforming import one_array
 from caliber_pipeline.core.fingerprints import hash_strings, hash_texts
 from caliber_pipeline.core.text_bytes import is_ascii, rows_of_bytes, text_bytes
 
@@ -56,7 +57,7 @@ def hash_groups(query: pa.ChunkedArray | pa.Array, output: pa.ChunkedArray | pa.
 
 def normalise(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Lower case, single spaces, none at the ends."""
-    flat = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    flat = one_array(texts)
     lower = pc.ascii_lower(flat) if is_ascii(flat) else pc.utf8_lower(flat)  # a tenth of the time
     may_change = _may_have_runs(lower)
     if may_change.any():
