@@ -134,7 +134,9 @@ def _refuse_open_quote(path: Path, rows: RawRows) -> None:
     else:
         text = rows.table.column(-1)[-1].as_py() or ""
         behind = ('"' + text.replace('"', '""')).encode()
-        is_open = "\n" in text and read_tail(path, len(behind)) == behind
+        tail = read_tail(path, len(behind) + len(b'"\r\n'))
+        is_closed = tail.rstrip(b"\r\n").endswith(behind + b'"')  # a text of a line break alone ends like an open one
+        is_open = "\n" in text and tail.endswith(behind) and not is_closed
     if is_open:
         line = max(lines + broken_lines)
         raise InputError(f"{path}: a quote in the row on line {line} is open to the end of the file; {_ADVICE}")

@@ -347,7 +347,15 @@ def test_rows_that_an_open_quote_swallows_at_the_end_are_missed(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("last", "n_broken"),
-    [('2,a,"b\n"', 0), ('2,a,"b\n""c"""\n', 0), ('2,a,"b\nc"d\n', 0), ('2,a,"b\nc,",d\n', 1), ('2,a,"b",c"d\n', 1)],
+    [
+        ('2,a,"b\n"', 0),
+        ('2,a,"b\n""c"""\n', 0),
+        ('2,a,"b\nc"d\n', 0),
+        ('2,a,"b\nc,",d\n', 1),
+        ('2,a,"b",c"d\n', 1),
+        ('2,a,"\n"\n', 0),
+        ('2,a,"\r\n"\r\n', 0),
+    ],
 )
 def test_a_text_that_is_closed_before_the_end_of_the_file_is_no_open_quote(
     tmp_path: Path, last: str, n_broken: int
