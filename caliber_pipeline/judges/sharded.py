@@ -146,10 +146,11 @@ def judge_shard(work: ShardedWork, shard: int, judge: Judge, task: ShardedTask, 
 
 def load_open(work: ShardedWork, shard: int) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """The records of a shard that have no answer yet, and the rows of the others as an earlier run stored them."""
-    records = work.load_input(shard)
-    if shard not in work.shards_done():
+    records = work.load_records(shard)
+    try:
+        before = work.load_output(shard)
+    except FileNotFoundError:
         return records, []
-    before = work.load_output(shard)
     settled = before[~before["status"].isin(_UNSETTLED)]
     return records[~records["record_id"].isin(settled["record_id"])], [settled]
 

@@ -1,6 +1,6 @@
 """Records in shards that do not depend on their order, and what became of each: a file per shard, whole or not there.
 
-FOLDER/input/part-00003.parquet    the records of shard 3, put there by a hash of their ids
+FOLDER/records/part-00003.arrows   the records of shard 3, put there by a hash of their ids; an Arrow IPC stream
 FOLDER/output/part-00003.parquet   what became of them; the folder is the result when all are there
 """
 
@@ -37,6 +37,10 @@ MAX_SHARDS: Final = 512  # files that are open at once while records are put int
 _PLAN: Final = "plan.json"
 _COMPLETE: Final = "complete"
 _FLUSH_BYTES: Final = 64 << 20
+_Writers = dict[int, pa.ipc.RecordBatchStreamWriter]
+# a shard gets many small pieces, which cost Parquet as much as large ones
+_WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_READ_OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)  # threads would cost more than the pieces
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,9 @@ class ShardedWork:
             InputError: the folder holds the shards of other work.
         """
         self.folder = folder
-        self._input = folder / "input"
+        self._records = folder / "records"
         self.output = folder / "output"
-        for part in (self._input, self.output):
+        for part in (self._records, self.output):
             part.mkdir(parents=True, exist_ok=True)
         plan = folder / _PLAN
         if not plan.exists():
@@ -92,34 +96,36 @@ class ShardedWork:
         Args:
             batches: The records; a column `record_id` decides on the shard.
         """
-        complete = self._input / _COMPLETE
+        complete = self._records / _COMPLETE
         if complete.exists():
             return
-        staged = Path(self._input.path)
-        if not is_local(self._input):
-            staged = temporary_path(staging_folder(self._input), self.folder.name)
+        staged = Path(self._records.path)
+        if not is_local(self._records):
+            staged = temporary_path(staging_folder(self._records), self.folder.name)
             staged.mkdir()
         try:
             _distribute_all(batches, staged, self.n_shards)
-            if not is_local(self._input):
+            if not is_local(self._records):
                 for path in staged.iterdir():
-                    self._input.fs.put_file(str(path), f"{self._input.path}/{path.name}")
+                    self._records.fs.put_file(str(path), f"{self._records.path}/{path.name}")
         finally:
-            if not is_local(self._input):
+            if not is_local(self._records):
                 shutil.rmtree(staged, ignore_errors=True)
         write_whole(complete, lambda path: path.touch())
 
     def shards(self) -> list[int]:
         """The shards that have records."""
-        return _numbers(self._input)
+        return _numbers(self._records, ".arrows")
 
     def shards_done(self) -> list[int]:
         """The shards that have a result."""
-        return _numbers(self.output)
+        return _numbers(self.output, ".parquet")
 
-    def load_input(self, shard: int) -> pd.DataFrame:
+    def load_records(self, shard: int) -> pd.DataFrame:
         """The records of a shard, in the order of their ids."""
-        return frame_from_arrow(open_dataset(_part(self._input, shard)).to_table().sort_by("record_id"))
+        with _stream_path(self._records, shard).open("rb") as file:
+            table = pa.ipc.open_stream(file, options=_READ_OPTIONS).read_all()
+        return frame_from_arrow(table.sort_by("record_id"))
 
     def load_output(self, shard: int, columns: list[str] | None = None) -> pd.DataFrame:
         """What became of a shard's records.
@@ -127,6 +133,7 @@ class ShardedWork:
         Raises:
             FileNotFoundError: nothing yet.
         """
+        _forget_listing(self.output)
         return frame_from_arrow(open_dataset(_part(self.output, shard)).to_table(columns=columns))
 
     def save_output(self, shard: int, result: pd.DataFrame, schema_name: str) -> None:
@@ -160,14 +167,22 @@ def _part(folder: UPath, shard: int) -> UPath:
     return folder / shard_path(Path(), shard).name
 
 
-def _numbers(folder: UPath) -> list[int]:
+def _stream_path(folder: UPath, shard: int) -> UPath:
+    return _part(folder, shard).with_suffix(".arrows")
+
+
+def _numbers(folder: UPath, suffix: str) -> list[int]:
+    _forget_listing(folder)
+    return sorted(int(path.stem.removeprefix("part-")) for path in folder.glob(f"part-*{suffix}"))
+
+
+def _forget_listing(folder: UPath) -> None:
     if not is_local(folder):
         folder.fs.invalidate_cache(folder.path)  # other machines write there too
-    return sorted(int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.parquet"))
 
 
 def _distribute_all(batches: Iterable[pa.RecordBatch], folder: Path, n_shards: int) -> None:
-    writers: dict[int, pq.ParquetWriter] = {}
+    writers: _Writers = {}
     pending: list[pa.RecordBatch] = []
     n_bytes = 0
     try:
@@ -184,15 +199,13 @@ def _distribute_all(batches: Iterable[pa.RecordBatch], folder: Path, n_shards: i
             writer.close()
 
 
-def _distribute(table: pa.Table, folder: Path, n_shards: int, writers: dict[int, pq.ParquetWriter]) -> None:
+def _distribute(table: pa.Table, folder: Path, n_shards: int, writers: _Writers) -> None:
     shards = hash_strings(table.column("record_id")) % np.uint64(n_shards)
     ordered = table.take(pa.array(np.argsort(shards, kind="stable")))
-    repeating = repeating_columns(table.schema)
     ends = np.cumsum(np.bincount(shards.astype(np.int64), minlength=n_shards))
     for shard, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         if end > start:
             if shard not in writers:
-                writers[shard] = pq.ParquetWriter(
-                    shard_path(folder, shard), table.schema, compression="zstd", use_dictionary=repeating
-                )
+                path = shard_path(folder, shard).with_suffix(".arrows")
+                writers[shard] = pa.ipc.new_stream(str(path), table.schema, options=_WRITE_OPTIONS)
             writers[shard].write_table(ordered.slice(start, end - start))

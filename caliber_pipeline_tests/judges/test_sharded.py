@@ -178,8 +178,8 @@ def _batch_judge(server: BatchServer, folder: Path) -> BatchJudge:
 def test_half_written_inputs_and_results_are_made_again(tmp_path: Path) -> None:
     found = judge(ScriptedJudge(), IDS, tmp_path)
     (work,) = tmp_path.iterdir()
-    (work / "input" / "complete").unlink()
-    (work / "input" / "part-00000.parquet").write_bytes(b"PAR1 half")
+    (work / "records" / "complete").unlink()
+    (work / "records" / "part-00000.arrows").write_bytes(b"half")
     (work / "output" / "part-00000.parquet").unlink()
     (work / "output" / ".part-00000.parquet.999999999-dead").write_bytes(b"PAR1 half")
     pd.testing.assert_frame_equal(judge(ScriptedJudge(), IDS, tmp_path), found)
@@ -199,14 +199,14 @@ def test_another_judge_or_other_records_have_shards_of_their_own(tmp_path: Path)
 def test_every_record_is_in_one_shard(tmp_path_factory: pytest.TempPathFactory, ids: set[str], size: int) -> None:
     work = ShardedWork(UPath(tmp_path_factory.mktemp("work")), "k", n_shards=count_shards(len(ids)))
     work.partition(batches(sorted(ids), size))
-    found = [record_id for shard in work.shards() for record_id in work.load_input(shard)["record_id"]]
+    found = [record_id for shard in work.shards() for record_id in work.load_records(shard)["record_id"]]
     assert sorted(found) == sorted(ids)
 
 
 def test_the_shard_of_a_record_is_part_of_what_is_stored(tmp_path: Path) -> None:
     work = ShardedWork(UPath(tmp_path), "k", n_shards=4)
     work.partition(batches(["a", "b", "c", "d", "e"]))
-    by_shard = {shard: list(work.load_input(shard)["record_id"]) for shard in work.shards()}
+    by_shard = {shard: list(work.load_records(shard)["record_id"]) for shard in work.shards()}
     # another hash would make finished shards of earlier runs useless
     assert by_shard == {0: ["a", "c"], 2: ["d"], 3: ["b", "e"]}
 
@@ -245,18 +245,18 @@ def test_what_is_put_into_shards_at_once_is_bounded_by_bytes(tmp_path: Path, mon
     cut = batches(IDS, 10)
     monkeypatch.setattr(sharded_work, "_FLUSH_BYTES", cut[0].nbytes * 3 // 2)
     ShardedWork(UPath(tmp_path), "k", n_shards=1).partition(cut)
-    metadata = pq.read_metadata(tmp_path / "input" / "part-00000.parquet")
-    assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [10] * 10
+    with pa.ipc.open_stream(tmp_path / "records" / "part-00000.arrows") as stream:
+        assert [batch.num_rows for batch in stream] == [10] * 10
 
 
 def test_no_dictionary_is_built_of_what_does_not_repeat(tmp_path: Path) -> None:
     judge(ScriptedJudge(), IDS, tmp_path)
     found: dict[str, bool] = {}
-    for path in tmp_path.glob("*/*/*.parquet"):
+    for path in tmp_path.glob("*/output/*.parquet"):
         group = pq.read_metadata(path).row_group(0)
         found |= {c.path_in_schema: c.has_dictionary_page for c in map(group.column, range(group.num_columns))}
-    distinct = ("record_id", "query", "output", "fingerprint")
-    assert [found[name] for name in (*distinct, "status", "model")] == [False] * 4 + [True] * 2
+    names = ("record_id", "fingerprint", "status", "model")
+    assert [found[name] for name in names] == [False, False, True, True]
 
 
 def test_what_is_stored_of_recorded_verdicts_is_what_always_was(tmp_path: Path) -> None:
