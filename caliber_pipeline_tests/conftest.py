@@ -2,17 +2,19 @@
 
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import hypothesis
 import pytest
+import sqlalchemy as sa
 from pytest_socket import socket_allow_hosts
 
 from caliber_pipeline.resources import Project
@@ -30,6 +32,13 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 # a busy machine takes longer than any deadline at times, and none of these tests is about time
 hypothesis.settings.register_profile("caliber", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("caliber")
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def write_without_waiting(connection: Any, _: object) -> None:  # noqa: ANN401 any driver's
+    """Do not wait for the disk: no test's Dagster storage need survive a loss of power."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The command: real data, bad input in one line, the same table again for free."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -58,16 +59,34 @@ def test_recorded_verdicts_on_real_judgments_give_the_published_figures(
     assert [path.name for path in (tmp_path / "out" / "criteria").iterdir()] == ["v001.yaml"]
 
 
+@pytest.fixture(scope="module")
+def evaluated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with recorded verdicts, which no test changes, and the output of a run over them."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "records.csv").write_text(RECORDED)
+    assert cli.main(["run", *recorded_arguments(folder, folder), "--max-iterations", "0", "--json"]) == 0
+    return folder
+
+
+def recorded_arguments(folder: Path, output: Path) -> list[str]:
+    return ["--records", str(folder / "records.csv"), "--judge", "recorded", "--output", str(output / "out")]
+
+
 @pytest.fixture
 def recorded(tmp_path: Path) -> list[str]:
+    """Arguments for a run over recorded verdicts into a new output."""
     (tmp_path / "records.csv").write_text(RECORDED)
-    return ["--records", str(tmp_path / "records.csv"), "--judge", "recorded", "--output", str(tmp_path / "out")]
+    return recorded_arguments(tmp_path, tmp_path)
 
 
-def test_every_table_opens_with_plain_pandas(
-    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
+@pytest.fixture
+def evaluated(evaluated_once: Path, tmp_path: Path) -> list[str]:
+    """Arguments for another run, over the same records into a copy of the output of before."""
+    shutil.copytree(evaluated_once / "out", tmp_path / "out")
+    return recorded_arguments(evaluated_once, tmp_path)
+
+
+def test_every_table_opens_with_plain_pandas(evaluated: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = ("records", "rejected_records", "annotations", "rejected_annotations", "calibration_history")
     versioned = ("judge_scores", "alignment_metrics", "patterns", "misalignments", "optimized_criteria")
@@ -103,12 +122,12 @@ def test_running_again_is_quick_costs_nothing_and_says_the_same(
 
 
 def test_new_annotations_have_the_champion_evaluated_again(
-    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = run_json(capsys, *recorded, "--max-iterations", "0")
+    changed = ["--records", str(tmp_path / "records.csv"), *evaluated[2:], "--max-iterations", "0"]
     (tmp_path / "records.csv").write_text(RECORDED + "new,another question,another answer,1,1,\n")
-    again = run_json(capsys, *recorded, "--max-iterations", "0")
-    assert again["versions"][0]["n"] == first["versions"][0]["n"] + 1
+    again = run_json(capsys, *changed)
+    assert again["versions"][0]["n"] == 41
     history = pd.read_parquet(tmp_path / "out" / "calibration_history.parquet")
     assert history["all_n"].tolist() == [40, 41]
 
@@ -160,11 +179,12 @@ def test_help_fits_a_terminal_and_ends_with_examples(
 
 
 @pytest.mark.slow
-def test_outputs_do_not_see_each_other(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outputs_do_not_see_each_other(
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     criteria = tmp_path / "mine.yaml"
     criteria.write_text("criteria: Score 1 if it is mine, otherwise 0\n")
-    run_json(capsys, *recorded, "--max-iterations", "0")
-    other = [*recorded[:-1], str(tmp_path / "other"), "--criteria", str(criteria), "--max-iterations", "0"]
+    other = [*evaluated[:-1], str(tmp_path / "other"), "--criteria", str(criteria), "--max-iterations", "0"]
     summary = run_json(capsys, *other)
     assert len(summary["versions"]) == 1
     assert "it is mine" in (tmp_path / "other" / "criteria" / "v001.yaml").read_text()
@@ -244,15 +264,14 @@ def test_wrong_arguments_are_one_line(arguments: list[str], message: str, capsys
 
 
 def test_what_writes_is_refused_while_another_command_is_at_work_on_the_output(
-    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
-    output = recorded[-2:]
+    output = evaluated[-2:]
     with VerdictCache(tmp_path / "out" / ".cache" / "verdicts.sqlite"):
         """There is one."""
     writing = [
-        ["run", *recorded],
-        ["ingest", *recorded[:2], *output],
+        ["run", *evaluated],
+        ["ingest", *evaluated[:2], *output],
         ["judge", "--judge", "recorded", *output],
         ["promote", "v001", "--reason", "better", *output],
         ["cache", "--prune", *output],
@@ -267,29 +286,27 @@ def test_what_writes_is_refused_while_another_command_is_at_work_on_the_output(
                 "--output"
             )
         assert cli.main(["report", "--to", str(tmp_path / "report.html"), *output]) == 0
-    run_json(capsys, *recorded, "--max-iterations", "0")
+    run_json(capsys, *evaluated, "--max-iterations", "0")
 
 
-def test_a_drift_alarm_is_told(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_json(capsys, *recorded, "--max-iterations", "0")["drift_alarm"] is None
+def test_a_drift_alarm_is_told(evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = TableStore(str(tmp_path / "out"))
     drift = tables.require("drift", "v001")
     tables.save(drift.assign(is_alarm=True, summary="agreement fell"), tables.path("drift", "v001"), "drift")
-    assert cli.main(["run", *recorded, "--max-iterations", "0"]) == 0
+    assert cli.main(["run", *evaluated, "--max-iterations", "0"]) == 0
     assert "Drift alarm: agreement fell" in capsys.readouterr().out
-    assert cli.main(["run", *recorded, "--max-iterations", "0", "--fail-on-drift", "--json"]) == 4
+    assert cli.main(["run", *evaluated, "--max-iterations", "0", "--fail-on-drift", "--json"]) == 4
     shown = capsys.readouterr()
     assert shown.err.endswith("caliber: drift alarm: agreement fell\n")
     assert json.loads(shown.out)["drift_alarm"] == "agreement fell"
 
 
 def test_a_bad_file_leaves_what_was_stored(
-    recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
     before = (tmp_path / "out" / "records.parquet").read_bytes()
     (tmp_path / "records.csv").write_text("nothing,useful\n1,2\n")
-    assert cli.main(["run", *recorded]) == 2
+    assert cli.main(["run", "--records", str(tmp_path / "records.csv"), *evaluated[2:]]) == 2
     assert (tmp_path / "out" / "records.parquet").read_bytes() == before
 
 
@@ -297,11 +314,10 @@ def test_a_bad_file_leaves_what_was_stored(
     "command", [pytest.param(["run", "--max-iterations", "0"], marks=pytest.mark.slow), ["ingest"]]
 )
 def test_other_data_in_an_old_output_are_told(
-    command: list[str], recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
     (tmp_path / "other.csv").write_text(RECORDED.replace("question", "another question"))  # under the same ids
-    other = ["--records", str(tmp_path / "other.csv"), *recorded[2 if command[0] == "run" else 4 :]]
+    other = ["--records", str(tmp_path / "other.csv"), *evaluated[2 if command[0] == "run" else 4 :]]
     assert cli.main([*command, *other]) == 0
     said = capsys.readouterr().err
     told = "warning: these are other data: none of the 40 records that were labelled before is among them; the criteria"
@@ -311,14 +327,16 @@ def test_other_data_in_an_old_output_are_told(
 
 
 @pytest.mark.slow
-def test_labels_that_are_gone_are_told(recorded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_json(capsys, *recorded, "--max-iterations", "0")
+def test_labels_that_are_gone_are_told(
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = ["--records", str(tmp_path / "records.csv"), *evaluated[2:], "--max-iterations", "0"]
     (tmp_path / "records.csv").write_text(RECORDED.replace("r1,question 1,answer 1,1,0,", "r1,question 1,answer 1,1,,"))
-    assert cli.main(["run", *recorded, "--max-iterations", "0"]) == 0
+    assert cli.main(["run", *changed]) == 0
     told = "warning: of {} labelled records {} are gone, have another text, or have no label any more\n"
     assert told.format(40, 1) in capsys.readouterr().err
     (tmp_path / "records.csv").write_text(RECORDED.replace("human_score", "ignored"))  # the records are still the same
-    assert cli.main(["run", *recorded, "--max-iterations", "0"]) == 2
+    assert cli.main(["run", *changed]) == 2
     assert told.format(39, 39) in capsys.readouterr().err
 
 
@@ -365,9 +383,8 @@ def test_too_few_verdicts_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "out" / "judge_scores" / "v001.parquet").exists()
 
 
+@pytest.mark.slow
 def test_each_verdict_is_paid_once(planted: Project) -> None:
-
-    assert isinstance(planted, Project)
     with dg.instance_for_test() as instance:
         JobRunner(planted.settings, instance, report=lambda _: None, project=planted).run_loop()
     with VerdictCache(planted.cache_folder / "verdicts.sqlite") as cache:

@@ -12,6 +12,7 @@ from caliber_pipeline.core.estimation import (
     estimate_under_label_shift,
 )
 from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
+from caliber_pipeline_tests.core.simulated_intervals import COVERED, MARGIN, N_SAMPLES
 
 HUMAN = np.array([1, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1])
 JUDGE = np.array([1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1])
@@ -180,14 +181,14 @@ def _judge(truth: Floats, rates: tuple[float, float], rng: np.random.Generator) 
 @pytest.mark.parametrize("prevalence", [0.5, 0.9])
 @pytest.mark.parametrize("rates", [(0.93, 0.37), (0.75, 0.65), (0.9, 0.8), (0.97, 0.95)])
 def test_both_intervals_cover(n: int, prevalence: float, rates: tuple[float, float]) -> None:
-    """4,000 productions of 2,000 records; under label shift production accepts 0.7 whatever the labels' share."""
+    """Productions of 2,000 records; under label shift production accepts 0.7 whatever the labels' share."""
     rng = np.random.default_rng(n)
 
     def production(share: float) -> Floats:
         return _judge((rng.random(2000) < share).astype(np.float64), rates, rng)
 
     random, shifted = [], []
-    for _ in range(4000):
+    for _ in range(N_SAMPLES):
         human = (rng.random(n) < prevalence).astype(np.float64)
         judge = _judge(human, rates, rng)
         random.append(_covers(estimate_from_random_sample(human, judge, production(prevalence)), prevalence))
@@ -196,15 +197,15 @@ def test_both_intervals_cover(n: int, prevalence: float, rates: tuple[float, flo
         except InputError:
             assert n < 1000  # too few rejects, or rates that look like chance
 
-    assert np.mean(random) >= 0.935
-    assert np.mean(shifted) >= 0.935
+    assert np.mean(random) >= COVERED - MARGIN
+    assert np.mean(shifted) >= COVERED - MARGIN
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 200, 1000])
 @pytest.mark.parametrize("prevalence", [0.5, 0.9])
 def test_both_intervals_cover_from_active_samples(n: int, prevalence: float) -> None:
-    """4,000 times, n labels of 10 n records, the unsure ones more often; the judge is right as often as it says."""
+    """n labels of 10 n records, the unsure ones more often; the judge is right as often as it says."""
     rng, levels = np.random.default_rng(n), np.linspace(0.5, 0.98, 9)
 
     def population(size: int, share: float) -> tuple[Floats, Floats, Floats]:
@@ -212,7 +213,7 @@ def test_both_intervals_cover_from_active_samples(n: int, prevalence: float) -> 
         return human, np.where(rng.random(size) < confidence, human, 1 - human), confidence
 
     random, shifted = [], []
-    for _ in range(4000):
+    for _ in range(N_SAMPLES):
         human, judge, confidence = population(10 * n, prevalence)
         probabilities = sampling_probabilities(1 - confidence, n)
         drawn = draw_sample(probabilities, seed=int(rng.integers(1 << 31)))
@@ -226,8 +227,8 @@ def test_both_intervals_cover_from_active_samples(n: int, prevalence: float) -> 
         else:
             shifted.append(_covers(estimate, 0.7))
 
-    assert np.mean(random) >= 0.935
-    assert np.mean(shifted) >= 0.935
+    assert np.mean(random) >= COVERED - MARGIN
+    assert np.mean(shifted) >= COVERED - MARGIN
 
 
 def _covers(estimate: RateEstimate, truth: float) -> bool:

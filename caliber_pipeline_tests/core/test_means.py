@@ -6,6 +6,7 @@ import scipy.stats
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.intervals import proportion_interval
 from caliber_pipeline.core.means import design_effect, mean_interval, p_below
+from caliber_pipeline_tests.core.simulated_intervals import COVERED, MARGIN, N_SAMPLES
 
 
 def of_proportion(hits: float, n: float) -> tuple[float, float]:
@@ -69,16 +70,16 @@ def test_intervals_of_mean_vote_shares_cover(n: int, n_votes: int) -> None:
         return np.maximum(accepts, 1 - accepts)
 
     truth = float(vote_shares((2_000_000,)).mean())
-    intervals = [mean_interval(shares) for shares in vote_shares((4000, n))]
+    intervals = [mean_interval(shares) for shares in vote_shares((N_SAMPLES, n))]
 
-    assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.935
+    assert np.mean([low <= truth <= high for low, high in intervals]) >= COVERED - MARGIN
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 200, 1000])
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_intervals_of_grouped_and_weighted_means_cover(n: int, *, is_weighted: bool) -> None:
-    """4,000 samples of n groups of one to three; members share their stability; the unstable weigh less."""
+    """Samples of n groups of one to three; members share their stability; the unstable weigh less."""
     rng = np.random.default_rng(n)
 
     def sample(n_groups: int) -> tuple[Floats, npt.NDArray[np.int64], Floats | None]:
@@ -93,6 +94,6 @@ def test_intervals_of_grouped_and_weighted_means_cover(n: int, *, is_weighted: b
 
     shares, _, weights = sample(1_000_000)
     truth = float(np.average(shares, weights=weights))
-    intervals = [mean_interval(*sample(n)) for _ in range(4000)]
+    intervals = [mean_interval(*sample(n)) for _ in range(N_SAMPLES)]
 
-    assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.935
+    assert np.mean([low <= truth <= high for low, high in intervals]) >= COVERED - MARGIN

@@ -36,7 +36,7 @@ def build_judge(url: str, seen: Path, n_workers: int, budget: Budget | None) -> 
 
 
 def main(url: str, folder: str, n: int, *how: str) -> None:
-    sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
+    sharded_work.ROWS_PER_SHARD = 125  # type: ignore[misc]
     killed: list[int | str] = []
     seen = Path(folder) / "workers"
     seen.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
-"""A process that judges in shards, for tests that kill it: arguments are the URL, the folder and the records."""
+"""Judges in shards, in a process that a test kills or beside one on Ray: the URL, the folder, how many records."""
 
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +14,10 @@ from caliber_pipeline_tests.judges.scripted import make_task
 
 
 def main(url: str, folder: Path, n: int) -> Path:
-    sharded_work.ROWS_PER_SHARD = 50  # type: ignore[misc]
+    sharded_work.ROWS_PER_SHARD = 125  # type: ignore[misc]
     task = make_task({f"r{i}": f"answer {i}" for i in range(n)})
     records = pa.table({name: pa.array(task.records[name], from_pandas=True) for name in JUDGED_COLUMNS})
     judge = OpenAIJudge(OpenAIJudgeSettings(model="m", base_url=url, max_concurrency=16))
     with VerdictCache(folder / "verdicts.sqlite") as cache:
         sharded = ShardedTask(task.criteria, task.examples, UPath(folder / "shards"), n, "f")
         return Path(judge_in_shards(judge, records.to_batches(max_chunksize=100), sharded, cache=cache).path)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

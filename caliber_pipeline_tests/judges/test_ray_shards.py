@@ -42,7 +42,7 @@ def judge_on_ray(url: str, folder: Path, *how: str) -> dict[str, Any]:
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [(), ("kill",), ("client",), ("client", "node")], ids="-".join)
+@pytest.mark.parametrize("how", [(), ("kill",), ("client", "node")], ids="-".join)
 def test_two_raylets_give_what_one_process_gives(tmp_path: Path, how: tuple[str, ...]) -> None:
     kills = not {"kill", "node"}.isdisjoint(how)
     with loopback(LoopbackConfig(latency_s=0.05)) as server:

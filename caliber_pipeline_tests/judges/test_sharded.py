@@ -1,8 +1,10 @@
 """Judging in shards: every record once, finished shards kept, the same verdicts however often a run died."""
 
 import json
+import multiprocessing
+import os
 import shutil
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
@@ -280,33 +282,34 @@ def test_what_is_stored_of_recorded_verdicts_is_what_always_was(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_judging_killed_at_any_point_and_run_again_gives_the_undisturbed_verdicts(tmp_path: Path) -> None:
+def test_judging_killed_at_any_point_and_run_again_gives_the_undisturbed_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n, n_killed, n_rounds = 2000, 0, 1
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([sharded_judging_process.__name__])  # most of a process's time went to its imports
     differs = ["is_cached", "latency_s", "n_attempts"]
     with loopback(LoopbackConfig(latency_s=0.02)) as server:
         expected = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "undisturbed", n))
-        command = [
-            sys.executable,
-            "-m",
-            sharded_judging_process.__name__,
-            server.base_url,
-            str(tmp_path / "out"),
-            str(n),
-        ]
+        judging = (server.base_url, tmp_path / "out", n)
         paid = server.stats()["calls"]
         draw = np.random.default_rng(0)
         while n_killed < 20:
             wanted = server.stats()["calls"] + draw.integers(1, n // 4)
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while server.stats()["calls"] < wanted and process.poll() is None:
+            process = context.Process(target=sharded_judging_process.main, args=judging)
+            process.start()
+            while server.stats()["calls"] < wanted and process.exitcode is None:
                 time.sleep(0.02)
-            if process.poll() is None:
-                process.kill()
+            process.kill()
+            process.join()
+            if process.exitcode == -signal.SIGKILL:
                 n_killed += 1
-            else:  # the work was done before: there is more to kill in the same work begun anew
+            else:
+                assert process.exitcode == 0
+                # the work was done before: there is more to kill in the same work begun anew
                 shutil.rmtree(tmp_path / "out")
                 n_rounds += 1
-            process.wait()
         found = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "out", n))
         paid = server.stats()["calls"] - paid
     found, expected = (frame.sort_values("record_id", ignore_index=True) for frame in (found, expected))
