@@ -272,6 +272,7 @@ def champion_of(project: Project) -> str | None:
     return core.current_champion(project.tables.load_versions("optimized_criteria"))
 
 
+@pytest.mark.slow
 def test_on_new_labels_base_and_champion_are_measured_again_and_nothing_is_proposed_before_the_champion_is(
     evaluated: Project, instance: dg.DagsterInstance
 ) -> None:
@@ -285,10 +286,8 @@ def test_on_new_labels_base_and_champion_are_measured_again_and_nothing_is_propo
     assert champion.attrs["annotations_fingerprint"] == base.attrs["annotations_fingerprint"]
 
 
-@pytest.mark.parametrize(
-    ("version", "evaluated_again"),
-    [("v001", ["v001"]), pytest.param("v002", ["v001", "v002"], marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "evaluated_again"), [("v001", ["v001"]), ("v002", ["v001", "v002"])])
 def test_what_a_person_promoted_stays_champion_on_new_labels(
     evaluated: Project, instance: dg.DagsterInstance, version: str, evaluated_again: list[str]
 ) -> None:
@@ -326,6 +325,7 @@ def test_a_gain_over_an_old_base_does_not_dethrone_a_better_champion(
     assert champion_of(evaluated) == "v002"
 
 
+@pytest.mark.slow
 def test_the_history_keeps_one_row_per_evaluation(evaluated: Project, instance: dg.DagsterInstance) -> None:
     definitions = build_definitions(evaluated.settings, evaluated)
     history_job = definitions.resolve_job_def("history")

@@ -72,7 +72,7 @@ def _two_hundred() -> list[str]:
     return [r["notes"] for r in rows if r["annotator"] == "annotator_1" and r["score"] == "0" and r["notes"]][:200]
 
 
-@pytest.mark.parametrize("notes", [_twenty(), _sixty(), _two_hundred()], ids=len)
+@pytest.mark.parametrize("notes", [_twenty(), _sixty(), pytest.param(_two_hundred(), marks=pytest.mark.slow)], ids=len)
 def test_another_processor_finds_the_same_patterns_names_examples_and_keywords(notes: list[str]) -> None:
     encoder, options = RememberingEncoder(SentenceTransformerEncoder()), DiscoveryOptions(n_resamples=0)
     expected = _discover(PatternDiscovery(encoder=encoder, options=options), notes)

@@ -125,6 +125,7 @@ def test_a_rejected_round_stays_sealed_and_keeps_its_base(tmp_path: Path) -> Non
         assert plan_next(observe_state(project, instance)).evaluate is None
 
 
+@pytest.mark.slow
 def test_what_was_evaluated_and_proposed_after_the_rounds_waits_for_the_pipeline(tmp_path: Path) -> None:
     session, _ = iterated()
     session.evaluate_sync("be kind")

@@ -26,6 +26,7 @@ def aligned(planted: Project, instance: dg.DagsterInstance) -> Project:
     return planted
 
 
+@pytest.mark.slow
 def test_the_clauses_help_the_examples_do_nothing_and_the_export_scores_as_certified(
     aligned: Project, instance: dg.DagsterInstance
 ) -> None:

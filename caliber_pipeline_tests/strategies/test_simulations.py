@@ -162,7 +162,7 @@ def toss(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int6
     return rng.integers(0, 2, int(groups.max()) + 1)[groups]
 
 
-@pytest.mark.parametrize("group_size", [1, 5])
+@pytest.mark.parametrize("group_size", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_pure_noise_is_seldom_promoted(group_size: int) -> None:
     """At alpha 0.05 for the whole loop 10 of 200 runs are expected; more than 18 have a probability of 0.7 %."""
     n, n_runs, n_promoted = 100, 200, 0
