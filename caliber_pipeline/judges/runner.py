@@ -95,7 +95,8 @@ class _Run:
         self._judge = judge
         self._task = task
         self._cache = cache if judge.is_cacheable else None
-        self._ids = pd.Index(task.records["record_id"].to_numpy(dtype=object))
+        # told the dtype: pandas would guess another than the batches have, and convert all ids for each of them
+        self._ids = pd.Index(task.records["record_id"].to_numpy(dtype=object), dtype=object)
         _refuse_repeated(self._ids)
         self._fingerprints = _fingerprints(judge, task)
         self.n_records = len(self._ids)

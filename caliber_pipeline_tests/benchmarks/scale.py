@@ -351,15 +351,21 @@ def _row(stage: str, n: int, ours: Measured, floor_name: str, floor: Measured) -
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Per stage the exponent by which its seconds grew over its last tenfold: 1 is linear."""
+    """Per stage the exponents by which its seconds and its floor's grew over its last tenfold: 1 is linear."""
     by_stage: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_stage.setdefault(row["stage"], []).append(row)
     for stage, measured in by_stage.items():
         if len(measured) > 1:
             before, last = sorted(measured, key=lambda row: row["records"])[-2:]
-            exponent = math.log(last["seconds"] / before["seconds"]) / math.log(last["records"] / before["records"])
-            yield f"{stage}: n^{exponent:.2f} from {before['records']:,} to {last['records']:,}"
+            ours, floor = (_exponent(before, last, name) for name in ("seconds", "its seconds"))
+            yield f"{stage}: {ours} from {before['records']:,} to {last['records']:,} (its floor: {floor})"
+
+
+def _exponent(before: Mapping[str, Any], last: Mapping[str, Any], name: str) -> str:
+    if not before[name]:
+        return "n/a"
+    return f"n^{math.log(last[name] / before[name]) / math.log(last['records'] / before['records']):.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -187,6 +188,19 @@ def test_what_a_run_would_judge_is_known_before_it(cache: VerdictCache) -> None:
 def test_the_texts_of_records_that_are_all_to_be_judged_are_not_copied() -> None:
     task = make_task({"a": "1", "b": "2"})
     assert find_open(ScriptedJudge(), task, None)[0].records is task.records
+
+
+def test_no_batch_has_the_ids_of_all_records_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[int] = []
+    astype = pd.Index.astype
+
+    def counting(index: "pd.Index[Any]", *args: object, **options: object) -> object:
+        converted.append(len(index))
+        return astype(index, *args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(pd.Index, "astype", counting)
+    run_judge(ScriptedJudge(), make_task({f"r{number}": "text" for number in range(50)}))  # in batches of one
+    assert converted.count(50) == 0
 
 
 def test_no_records_give_an_empty_table_of_the_schema(cache: VerdictCache) -> None:
