@@ -290,6 +290,7 @@ def test_what_writes_is_refused_while_another_command_is_at_work_on_the_output(
 
 
 def test_a_drift_alarm_is_told(evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_json(capsys, *evaluated, "--max-iterations", "0")["drift_alarm"] is None
     tables = TableStore(str(tmp_path / "out"))
     drift = tables.require("drift", "v001")
     tables.save(drift.assign(is_alarm=True, summary="agreement fell"), tables.path("drift", "v001"), "drift")

@@ -36,6 +36,7 @@ BYTES_PER_SHARD: Final = 64 << 20  # of texts: a shard is judged in memory, as i
 MAX_SHARDS: Final = 512  # files that are open at once while records are put into shards; systems allow 1,024
 _PLAN: Final = "plan.json"
 _COMPLETE: Final = "complete"
+_STREAM: Final = ".arrows"  # as Arrow recommends for its IPC streams
 _FLUSH_BYTES: Final = 64 << 20
 _Writers = dict[int, pa.ipc.RecordBatchStreamWriter]
 # a shard gets many small pieces, which cost Parquet as much as large ones
@@ -115,7 +116,7 @@ class ShardedWork:
 
     def shards(self) -> list[int]:
         """The shards that have records."""
-        return _numbers(self._records, ".arrows")
+        return _numbers(self._records, _STREAM)
 
     def shards_done(self) -> list[int]:
         """The shards that have a result."""
@@ -168,7 +169,7 @@ def _part(folder: UPath, shard: int) -> UPath:
 
 
 def _stream_path(folder: UPath, shard: int) -> UPath:
-    return _part(folder, shard).with_suffix(".arrows")
+    return _part(folder, shard).with_suffix(_STREAM)
 
 
 def _numbers(folder: UPath, suffix: str) -> list[int]:
@@ -206,6 +207,6 @@ def _distribute(table: pa.Table, folder: Path, n_shards: int, writers: _Writers)
     for shard, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         if end > start:
             if shard not in writers:
-                path = shard_path(folder, shard).with_suffix(".arrows")
+                path = shard_path(folder, shard).with_suffix(_STREAM)
                 writers[shard] = pa.ipc.new_stream(str(path), table.schema, options=_WRITE_OPTIONS)
             writers[shard].write_table(ordered.slice(start, end - start))
