@@ -6,7 +6,7 @@ import scipy.stats
 from caliber_pipeline.core.agreement import Floats
 from caliber_pipeline.core.intervals import proportion_interval
 from caliber_pipeline.core.means import design_effect, mean_interval, p_below
-from caliber_pipeline_tests.core.simulated_intervals import COVERED, MARGIN, N_SAMPLES
+from caliber_pipeline_tests.core.simulated_intervals import COVERED, N_SAMPLES
 
 
 def of_proportion(hits: float, n: float) -> tuple[float, float]:
@@ -72,7 +72,7 @@ def test_intervals_of_mean_vote_shares_cover(n: int, n_votes: int) -> None:
     truth = float(vote_shares((2_000_000,)).mean())
     intervals = [mean_interval(shares) for shares in vote_shares((N_SAMPLES, n))]
 
-    assert np.mean([low <= truth <= high for low, high in intervals]) >= COVERED - MARGIN
+    assert np.mean([low <= truth <= high for low, high in intervals]) >= COVERED
 
 
 @pytest.mark.slow
@@ -96,4 +96,4 @@ def test_intervals_of_grouped_and_weighted_means_cover(n: int, *, is_weighted: b
     truth = float(np.average(shares, weights=weights))
     intervals = [mean_interval(*sample(n)) for _ in range(N_SAMPLES)]
 
-    assert np.mean([low <= truth <= high for low, high in intervals]) >= COVERED - MARGIN
+    assert np.mean([low <= truth <= high for low, high in intervals]) >= COVERED
