@@ -19,6 +19,7 @@ from caliber_pipeline.core.records import FINGERPRINTED, FindRepeats, ParsedBatc
 from caliber_pipeline.core.schemas import RECORDS, REJECTED_ROWS
 from caliber_pipeline.core.splits import SPLITS, has_few
 from caliber_pipeline.settings import Settings
+from caliber_pipeline.stores.arrow_memory import kept_memory
 from caliber_pipeline.stores.background import Behind, read_ahead
 from caliber_pipeline.stores.ingest import input_fingerprint, no_records, rejected_of, telling_of_a_swap
 from caliber_pipeline.stores.input_files import InputFile, with_all_names
@@ -68,7 +69,7 @@ def ingest_records(settings: Settings, tables: TableStore, on_progress: OnProgre
     """
     path = settings.records_file
     fingerprint = input_fingerprint(settings, path)
-    with telling_of_a_swap(settings):
+    with telling_of_a_swap(settings), kept_memory():
         return with_all_names(InputFile(path), partial(_ingest, settings, tables, fingerprint, on_progress or _ignore))
 
 
