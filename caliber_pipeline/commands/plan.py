@@ -77,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
-    from caliber_pipeline.core.agreement import point_metrics
+    from caliber_pipeline.core.agreement import cohen_kappa
     from caliber_pipeline.core.alignment_metrics import cell_sample
     from caliber_pipeline.core.planning import (
         labels_for_gain,
@@ -102,7 +102,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
         "prevalence": float(shares[0] + shares[3]),
         "recall": float(shares[0] / (shares[0] + shares[3])),
         "specificity": float(shares[1] / (shares[1] + shares[2])),
-        "cohen_kappa": float(point_metrics(shares)["cohen_kappa"]),
+        "cohen_kappa": float(cohen_kappa(shares)),
         "design_effect": effect,
         "half_width": arguments.half_width,
         "n_dev_for_half_width": for_interval,

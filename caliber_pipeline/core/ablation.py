@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from caliber_pipeline.core.agreement import Floats, point_metrics, to_optional
+from caliber_pipeline.core.agreement import Floats, cohen_kappa, to_optional
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.intervals import JEFFREYS, MIN_GROUPS, N_DRAWS, expanded_tail
 from caliber_pipeline.core.paired_gain import UNSEEN_NEW, UNSEEN_OLD, cells_by_group
@@ -131,7 +131,7 @@ def measure_contribution(part: Part, scored: pd.DataFrame, without: pd.DataFrame
     codes = groups.astype(np.int64)
     weights = inclusion_weights(both)
     cells = np.stack([cells_by_group(human, llm, codes, len(names), weights) for llm in (full, ablated)])
-    before, after = point_metrics(cells.sum(axis=1))["cohen_kappa"]
+    before, after = cohen_kappa(cells.sum(axis=1))
     differences = _draw_differences(cells, seed)
     change = to_optional(float(after - before))
     if change is None or np.isnan(differences).all():
@@ -154,5 +154,5 @@ def _draw_differences(cells: Floats, seed: int) -> Floats:
     unseen = heaviness * np.stack([UNSEEN_OLD, UNSEEN_NEW])
     amounts = np.append(np.ones(len(sizes)), np.full(len(UNSEEN_NEW), JEFFREYS))
     drawn = np.random.default_rng(seed).standard_gamma(amounts, size=(N_DRAWS, len(amounts)))
-    kappas = point_metrics(np.einsum("bg,kgc->kbc", drawn, np.concatenate([cells, unseen], axis=1)))["cohen_kappa"]
+    kappas = cohen_kappa(np.einsum("bg,kgc->kbc", drawn, np.concatenate([cells, unseen], axis=1)))
     return np.asarray(kappas[1] - kappas[0])

@@ -93,7 +93,7 @@ def point_metrics(cells: npt.ArrayLike) -> dict[str, Floats]:
         Arrays of shape (...), NaN where undefined. Kappa is undefined only where chance agreement is 1: a judge that
         always gives the same verdict has 0.
     """
-    tp, tn, fp, fn = np.moveaxis(np.asarray(cells, dtype=np.float64), -1, 0)
+    tp, tn, fp, fn = _columns(cells)
     n = tp + tn + fp + fn
     accuracy = ratio(tp + tn, n)
     prevalence, accept_rate = ratio(tp + fn, n), ratio(tp + fp, n)
@@ -110,7 +110,7 @@ def point_metrics(cells: npt.ArrayLike) -> dict[str, Floats]:
         "f1_score": ratio(2 * tp, 2 * tp + fp + fn),
         "balanced_accuracy": (recall + specificity) / 2,
         "mcc": ratio(tp * tn - fp * fn, margins),
-        "cohen_kappa": ratio(2 * (tp * tn - fp * fn), (tp + fn) * (tn + fn) + (tp + fp) * (tn + fp)),
+        "cohen_kappa": _kappa(tp, tn, fp, fn),
         "gwet_ac1": ratio(accuracy - ac1_chance, 1 - ac1_chance),
         "prevalence": prevalence,
         "accept_rate": accept_rate,
@@ -118,6 +118,20 @@ def point_metrics(cells: npt.ArrayLike) -> dict[str, Floats]:
         "majority_baseline": baseline,
         "lift": accuracy - baseline,
     }
+
+
+def cohen_kappa(cells: npt.ArrayLike) -> Floats:
+    """Cohen's kappa alone, as in `point_metrics`: shape (...) of cells of shape (..., 4)."""
+    return _kappa(*_columns(cells))
+
+
+def _columns(cells: npt.ArrayLike) -> Floats:
+    """Shape (4, ...), each cell's values side by side in memory."""
+    return np.ascontiguousarray(np.moveaxis(np.asarray(cells, dtype=np.float64), -1, 0))
+
+
+def _kappa(tp: Floats, tn: Floats, fp: Floats, fn: Floats) -> Floats:
+    return ratio(2 * (tp * tn - fp * fn), (tp + fn) * (tn + fn) + (tp + fp) * (tn + fp))
 
 
 def cell_codes(human: Scores, llm: Scores) -> npt.NDArray[np.int64]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.agreement import Floats, to_optional
-from caliber_pipeline.core.paired_gain import cells_by_group, kappa_of_cells, permutation_p, weighted_p
+from caliber_pipeline.core.agreement import Floats, cohen_kappa, to_optional
+from caliber_pipeline.core.paired_gain import cells_by_group, permutation_p, weighted_p
 from caliber_pipeline.core.splits import MIN_GROUPS
 from caliber_pipeline.core.weights import inclusion_weights
 
@@ -94,8 +94,8 @@ def compare_versions(
     is_fixed, is_broken = (new == human) & (old != human), (new != human) & (old == human)
     n_fixed, n_broken = int(np.count_nonzero(is_fixed)), int(np.count_nonzero(is_broken))
     return Comparison(
-        base_kappa=to_optional(float(kappa_of_cells(old_cells.sum(axis=0)))),
-        kappa=to_optional(float(kappa_of_cells(new_cells.sum(axis=0)))),
+        base_kappa=to_optional(float(cohen_kappa(old_cells.sum(axis=0)))),
+        kappa=to_optional(float(cohen_kappa(new_cells.sum(axis=0)))),
         p_value=_p_value(new_cells, old_cells, weights, seed),
         n_compared=len(both),
         n_groups=n_groups,

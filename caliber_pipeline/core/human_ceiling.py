@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from caliber_pipeline.core.agreement import Figure, Floats, point_metrics
+from caliber_pipeline.core.agreement import Figure, Floats, cohen_kappa
 from caliber_pipeline.core.annotations import complete_annotations, latest_verdicts
 from caliber_pipeline.core.annotators import (
     Ratings,
@@ -203,7 +203,7 @@ def _judge_cells(human: Floats, judge: Floats) -> Floats:
 
 def _figures(sums: Floats) -> dict[str, Floats]:
     cells = sums[..., _N_ALPHA:].reshape(*sums.shape[:-1], len(KAPPAS), 4)
-    kappas = np.moveaxis(point_metrics(cells)["cohen_kappa"], -1, 0)
+    kappas = np.moveaxis(cohen_kappa(cells), -1, 0)
     return {"krippendorff_alpha": alpha_from_sums(sums[..., :_N_ALPHA]), **dict(zip(KAPPAS, kappas, strict=True))}
 
 

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caliber_pipeline.core.agreement import Floats, Scores, cell_codes, point_metrics, sum_cells, to_optional
+from caliber_pipeline.core.agreement import Floats, Scores, cell_codes, cohen_kappa, sum_cells, to_optional
 from caliber_pipeline.core.intervals import JEFFREYS, satterthwaite
 
 N_PERMUTATIONS: Final = 20_000  # resolves p = 0.0167 (three rounds) to ± 0.001
@@ -30,11 +30,6 @@ def cells_by_group(
     if weights is not None:
         return sum_cells(keys, weights, 4 * n_groups).reshape(n_groups, 4)
     return np.bincount(keys, minlength=4 * n_groups).reshape(n_groups, 4).astype(np.float64)
-
-
-def kappa_of_cells(cells: Floats) -> Floats:
-    """Cohen's kappa of cells of shape (..., 4)."""
-    return point_metrics(cells)["cohen_kappa"]
 
 
 def permutation_p(new: Floats, old: Floats, seed: int) -> float | None:
@@ -96,4 +91,4 @@ def _count_as_large(new: Floats, old: Floats, swapped: Floats, observed: float) 
 
 
 def _gain(new: Floats, old: Floats) -> Floats:
-    return np.asarray(kappa_of_cells(new) - kappa_of_cells(old))
+    return np.asarray(cohen_kappa(new) - cohen_kappa(old))

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from caliber_pipeline.core.agreement import Floats, point_metrics, to_optional
+from caliber_pipeline.core.agreement import Floats, cohen_kappa, to_optional
 from caliber_pipeline.core.paired_gain import cells_by_group
 
 N_RESAMPLES: Final = 1_000  # the Monte Carlo error of the mean is then a thirtieth of one resample's spread
@@ -74,4 +74,4 @@ def correct_best(
 
 
 def _kappa(cells: Floats) -> Floats:
-    return point_metrics(cells)["cohen_kappa"]
+    return cohen_kappa(cells)

@@ -20,7 +20,7 @@ from caliber_pipeline.core.schemas import RECORDS, REJECTED_ROWS
 from caliber_pipeline.core.splits import SPLITS, has_few
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.arrow_memory import kept_memory
-from caliber_pipeline.stores.background import Behind, read_ahead
+from caliber_pipeline.stores.background import Behind, read_ahead, step_back
 from caliber_pipeline.stores.ingest import input_fingerprint, no_records, rejected_of, telling_of_a_swap
 from caliber_pipeline.stores.input_files import InputFile, with_all_names
 from caliber_pipeline.stores.key_spill import KeySpill
@@ -159,7 +159,10 @@ class _Run:
         report: OnProgress,
     ) -> None:
         n_rows = 0
-        with Behind(self._write, _N_BEHIND) as write, Behind(self._take_keys, _N_BEHIND) as take_keys:
+        with (
+            Behind(self._write, _N_BEHIND) as write,  # the slowest
+            Behind(self._take_keys, _N_BEHIND, initializer=step_back) as take_keys,
+        ):
             for rows in read_ahead(file.batches(), _N_READ_AHEAD):
                 parsed = parser.parse(rows.table, rows.lines, find_repeats, has_few_queries=has_few_queries)
                 rejected = rejected_of(rows, parsed.is_rejected, parsed.reasons)

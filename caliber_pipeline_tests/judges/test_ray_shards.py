@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +29,61 @@ from caliber_pipeline_tests.judges import sharded_judging_process
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed")
 N = 1000
 _TIMEOUT_S = 240
+_STOP_S = 60
 DIFFERS = ["is_cached", "latency_s", "n_attempts"]
 
 
-def judge_on_ray(url: str, folder: Path, *how: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "caliber_pipeline_tests.judges.ray_judging_process", url, str(folder), str(N)]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run([*command, *how], capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S)
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return seen
+class Raylets:
+    """A process with a cluster of its own; see `raylets_process`."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "caliber_pipeline_tests.judges.raylets_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        )
+
+    def ask(self, url: str, folder: Path, n: int, **how: object) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"url": url, "folder": str(folder), "n": n, **how}) + "\n")
+        self._process.stdin.flush()
+        answer = next((line for line in self._process.stdout if line.startswith("{")), None)
+        assert answer is not None, self._log.read_text()[-3000:]
+        seen: dict[str, Any] = json.loads(answer)
+        return seen
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_S)
+        finally:
+            self._process.kill()
+
+
+@pytest.fixture(scope="module")
+def raylets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raylets]:
+    started = Raylets(tmp_path_factory.mktemp("raylets") / "log.txt")
+    yield started
+    started.stop()
 
 
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [(), ("kill",), ("client", "node")], ids="-".join)
-def test_two_raylets_give_what_one_process_gives(tmp_path: Path, how: tuple[str, ...]) -> None:
+def test_two_raylets_give_what_one_process_gives(raylets: Raylets, tmp_path: Path, how: tuple[str, ...]) -> None:
     kills = not {"kill", "node"}.isdisjoint(how)
     with loopback(LoopbackConfig(latency_s=0.05)) as server:
         started = time.perf_counter()
         local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
         local_s = time.perf_counter() - started
         n_local = server.stats()["calls"]
-        seen = judge_on_ray(server.base_url, tmp_path / "ray", *how)
+        seen = raylets.ask(server.base_url, tmp_path / "ray", N, how=how)
         n_ray = server.stats()["calls"] - n_local
     assert (seen["n_nodes"], len(seen["killed"])) == (2, int(kills))
     found = pd.read_parquet(seen["output"])
@@ -65,7 +98,7 @@ def test_two_raylets_give_what_one_process_gives(tmp_path: Path, how: tuple[str,
 
 @needs_ray
 @pytest.mark.slow
-def test_what_the_cache_knows_is_not_asked_again_on_either_backend(tmp_path: Path) -> None:
+def test_what_the_cache_knows_is_not_asked_again_on_either_backend(raylets: Raylets, tmp_path: Path) -> None:
     with loopback(LoopbackConfig()) as server:
         sharded_judging_process.main(server.base_url, tmp_path / "local", N // 2)
         paid = server.stats()["calls"]
@@ -73,7 +106,7 @@ def test_what_the_cache_knows_is_not_asked_again_on_either_backend(tmp_path: Pat
         shutil.rmtree(tmp_path / "local" / "shards")
         local = pd.read_parquet(sharded_judging_process.main(server.base_url, tmp_path / "local", N))
         assert server.stats()["calls"] == paid + N // 2
-        found = pd.read_parquet(judge_on_ray(server.base_url, tmp_path / "ray")["output"])
+        found = pd.read_parquet(raylets.ask(server.base_url, tmp_path / "ray", N, how=())["output"])
         assert server.stats()["calls"] == paid + N
     expected, found = (frame.sort_values("record_id", ignore_index=True) for frame in (local, found))
     assert expected["is_cached"].sum() == N // 2
@@ -82,16 +115,14 @@ def test_what_the_cache_knows_is_not_asked_again_on_either_backend(tmp_path: Pat
 
 @needs_ray
 @pytest.mark.slow
-def test_the_spending_cap_holds_for_all_workers_together_and_nothing_is_paid_twice(tmp_path: Path) -> None:
+def test_the_spending_cap_holds_for_all_workers_together_and_nothing_is_paid_twice(
+    raylets: Raylets, tmp_path: Path
+) -> None:
     # a call costs 300 tokens at 2.50 and 20 at 10.00 US dollars per million, which is 0.00095: 105 fit into 0.1
     n, cap, each = 400, 0.1, 0.00095
-    module = "caliber_pipeline_tests.judges.ray_capped_process"
     with loopback(LoopbackConfig(latency_s=0.01)) as server:
-        command = [sys.executable, "-m", module, server.base_url, str(tmp_path / "shards"), str(n), str(cap)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
-        assert done.returncode == 0, done.stderr[-3000:]
+        seen = raylets.ask(server.base_url, tmp_path / "shards", n, cap=cap)
         n_calls = server.stats()["calls"]
-    seen = json.loads(done.stdout.splitlines()[-1])
     assert "the spending cap was reached" in seen["refusal"]
     assert 0.8 * cap <= seen["spent"] <= cap
     assert seen["spent"] / each == pytest.approx(round(seen["spent"] / each))
@@ -169,7 +200,8 @@ def test_batches_and_ray_are_not_combined(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
     code = "from caliber_pipeline.resources import connected_ray\nwith connected_ray('ray://127.0.0.1:1'): pass"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT_S)
+    hasty = {**os.environ, "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "1"}  # of its own it waits for 5, 10 and 20 s
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT_S, env=hasty)
     assert "InputError: no Ray cluster that lets us in at 'ray://127.0.0.1:1': " in done.stderr.splitlines()[-1]
 
 
