@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pytest
@@ -36,41 +36,36 @@ DIFFERS = ["is_cached", "latency_s", "n_attempts"]
 class Raylets:
     """A process with a cluster of its own; see `raylets_process`."""
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "caliber_pipeline_tests.judges.raylets_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
-        )
+    def __init__(self, requests: IO[str], answers: IO[str], log: Path) -> None:
+        self._requests, self._answers, self._log = requests, answers, log
 
     def ask(self, url: str, folder: Path, n: int, **how: object) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"url": url, "folder": str(folder), "n": n, **how}) + "\n")
-        self._process.stdin.flush()
-        answer = next((line for line in self._process.stdout if line.startswith("{")), None)
+        self._requests.write(json.dumps({"url": url, "folder": str(folder), "n": n, **how}) + "\n")
+        self._requests.flush()
+        answer = next((line for line in self._answers if line.startswith("{")), None)
         assert answer is not None, self._log.read_text()[-3000:]
         seen: dict[str, Any] = json.loads(answer)
         return seen
 
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_STOP_S)
-        finally:
-            self._process.kill()
-
 
 @pytest.fixture(scope="module")
 def raylets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raylets]:
-    started = Raylets(tmp_path_factory.mktemp("raylets") / "log.txt")
-    yield started
-    started.stop()
+    path = tmp_path_factory.mktemp("raylets") / "log.txt"
+    command = [sys.executable, "-m", "caliber_pipeline_tests.judges.raylets_process"]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    pipe = subprocess.PIPE
+    with (
+        path.open("w") as log,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield Raylets(process.stdin, process.stdout, path)
+        process.stdin.close()
+        try:
+            process.wait(_STOP_S)
+        finally:
+            process.kill()
 
 
 @needs_ray

@@ -29,8 +29,7 @@ def test_what_works_behind_steps_back_where_it_is_told_to() -> None:
     found: list[int] = []
 
     for initializer in (None, step_back):
-        with Behind(lambda _: found.append(niceness()), 1, initializer=initializer) as behind:
-            behind(0)
+        hand_over(Behind(lambda _: found.append(niceness()), 1, initializer=initializer), [0])
 
     assert found == [niceness(), niceness() + 5]
 
