@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.agreement import Floats, cohen_kappa, to_optional
-from caliber_pipeline.core.paired_gain import cells_by_group, permutation_p, weighted_p
+from caliber_pipeline.core.paired_gain import cells_by_group, gain_p
 from caliber_pipeline.core.splits import MIN_GROUPS
 from caliber_pipeline.core.weights import inclusion_weights
 
@@ -96,7 +96,7 @@ def compare_versions(
     return Comparison(
         base_kappa=to_optional(float(cohen_kappa(old_cells.sum(axis=0)))),
         kappa=to_optional(float(cohen_kappa(new_cells.sum(axis=0)))),
-        p_value=_p_value(new_cells, old_cells, weights, seed),
+        p_value=gain_p(new_cells, old_cells, weights, seed),
         n_compared=len(both),
         n_groups=n_groups,
         n_all_groups=int(version["group"].nunique()) if n_all_groups is None else n_all_groups,
@@ -226,12 +226,6 @@ def _new_error_share(
     if new == 0:
         return 0.0
     return new / mended if mended > 0 else None
-
-
-def _p_value(new: Floats, old: Floats, weights: Floats | None, seed: int) -> float | None:
-    exchanged = permutation_p(new, old, seed)
-    tested = exchanged if weights is None else weighted_p(new, old, weights)
-    return None if exchanged is None or tested is None else max(exchanged, tested)
 
 
 def _codes(groups: pd.Series) -> tuple[NDArray[np.int64], int]:

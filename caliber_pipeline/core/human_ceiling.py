@@ -101,7 +101,16 @@ def _weights_of(annotations: pd.DataFrame, record_ids: npt.NDArray[np.object_]) 
     return inclusion_weights(pd.DataFrame({WEIGHT: 1 / smallest.reindex(record_ids)}))
 
 
-def people_figures(
+def people_figures(ratings: Ratings, llm: Floats, *, weights: Floats | None = None, seed: int = 0) -> list[Figure]:
+    """The figures of `ceiling_figures`, and of the alternative annotator test on the same records; see there."""
+    counted = _is_counted(ratings, llm)
+    return [
+        *ceiling_figures(ratings, llm, weights=weights, seed=seed),
+        *_alt_test(ratings.at(counted), llm[counted]),
+    ]
+
+
+def ceiling_figures(
     ratings: Ratings,
     llm: Floats,
     *,
@@ -124,10 +133,10 @@ def people_figures(
         seed: Of the bootstrap over records.
         n_draws: Of the bootstrap.
     """
-    counted = (ratings.n_raters >= 2) & ~np.isnan(llm)
+    counted = _is_counted(ratings, llm)
     shared, judge, n = ratings.at(counted), llm[counted], int(counted.sum())
     if n == 0:
-        return [Figure(name, None, None, None, 0, _SINGLE) for name in (*PEOPLE_METRICS, *ALT_TEST_METRICS)]
+        return [Figure(name, None, None, None, 0, _SINGLE) for name in PEOPLE_METRICS]
     units, multiplicities = _units(shared, judge, None if weights is None else weights[counted])
     is_simple = multiplicities.sum() == n and weights is None
     values, ends = _intervals(units, multiplicities, is_simple, np.random.default_rng(seed), n_draws)
@@ -141,17 +150,24 @@ def people_figures(
         else:
             low, high = ends[name]
             figures.append(Figure(name, value, min(low, value), max(high, value), n_used, caution))
-    return [*figures, *_alt_test(shared, judge)]
+    return figures
 
 
 def alpha_with_interval(ratings: Ratings, *, seed: int = 0) -> Figure:
     """Krippendorff's alpha among all annotators, over all records that two judged at least; by groups, where given."""
     any_judge = np.zeros(len(ratings.record_ids))  # none is asked how far people agree
-    return people_figures(ratings, any_judge, seed=seed)[0]
+    return ceiling_figures(ratings, any_judge, seed=seed)[0]
+
+
+def _is_counted(ratings: Ratings, llm: Floats) -> npt.NDArray[np.bool_]:
+    return (ratings.n_raters >= 2) & ~np.isnan(llm)
 
 
 def _alt_test(shared: Ratings, judge: Floats) -> list[Figure]:
-    test, n = run_alt_test(shared, judge), len(judge)
+    n = len(judge)
+    if n == 0:
+        return [Figure(name, None, None, None, 0, _SINGLE) for name in ALT_TEST_METRICS]
+    test = run_alt_test(shared, judge)
     values = (test.winning_rate, test.advantage)
     return [Figure(name, v, None, None, n, test.reason) for name, v in zip(ALT_TEST_METRICS, values, strict=True)]
 

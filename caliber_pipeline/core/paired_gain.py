@@ -32,6 +32,20 @@ def cells_by_group(
     return np.bincount(keys, minlength=4 * n_groups).reshape(n_groups, 4).astype(np.float64)
 
 
+def gain_p(new: Floats, old: Floats, weights: Floats | None, seed: int) -> float | None:
+    """The p-value of a gain in kappa: of `permutation_p`, and under weights of `weighted_p` where that is larger.
+
+    Args:
+        new: Shape (g, 4): each group's cells under the version that asks for promotion.
+        old: Likewise, under its base.
+        weights: Of the records, 1 on average; None where all weigh the same.
+        seed: Of the exchanges.
+    """
+    exchanged = permutation_p(new, old, seed)
+    tested = exchanged if weights is None else weighted_p(new, old, weights)
+    return None if exchanged is None or tested is None else max(exchanged, tested)
+
+
 def permutation_p(new: Floats, old: Floats, seed: int) -> float | None:
     """The share of exchanges of whole groups that give at least the observed gain; None where kappa is undefined.
 

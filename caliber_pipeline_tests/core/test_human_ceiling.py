@@ -7,7 +7,7 @@ import pytest
 
 from caliber_pipeline.core.agreement import Figure, Floats
 from caliber_pipeline.core.annotators import Ratings, pairwise_agreement
-from caliber_pipeline.core.human_ceiling import people_figures
+from caliber_pipeline.core.human_ceiling import ceiling_figures, people_figures
 from caliber_pipeline_tests.core.rating_tables import ratings_of
 from caliber_pipeline_tests.core.simulated_intervals import COVERED, MARGIN, N_SAMPLES
 
@@ -139,7 +139,7 @@ def test_intervals_of_agreement_among_people_cover(n: int, prevalence: float) ->
 
     def figures(size: int) -> dict[str, Figure]:
         scores, judge = sample(size)
-        return by_name(people_figures(ratings_of(scores), judge, n_draws=1000))
+        return by_name(ceiling_figures(ratings_of(scores), judge, n_draws=1000))
 
     truths = {name: figure.value for name, figure in figures(1_000_000).items() if figure.ci_low is not None}
     covered = dict.fromkeys(truths, 0)
@@ -175,7 +175,7 @@ def test_intervals_of_the_ceiling_over_groups_and_weights_cover(n: int) -> None:
         chance = np.where(scores[:, 0] != scores[:, 1], 0.9, 0.5)
         drawn = rng.random(len(groups)) < chance
         ratings, judge = ratings_of(scores[drawn], groups[drawn]), (truth ^ draw(0.15))[drawn].astype(np.float64)
-        return by_name(people_figures(ratings, judge, weights=1 / chance[drawn], n_draws=1000))
+        return by_name(ceiling_figures(ratings, judge, weights=1 / chance[drawn], n_draws=1000))
 
     names = ("krippendorff_alpha", "human_human_kappa", "judge_annotator_kappa", "judge_consensus_kappa_with_ties")
     truths = figures(300_000)

@@ -3,6 +3,7 @@
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
@@ -10,6 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from caliber_pipeline.core import paired_gain
 from caliber_pipeline.core.gate import compare_versions, decide
 from caliber_pipeline.core.planning import draw_sample, sampling_probabilities
+from caliber_pipeline.core.weights import WEIGHT, inclusion_weights
 from caliber_pipeline_tests.core.scored_rows import scored
 
 HUMAN = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=np.int8)
@@ -39,6 +41,16 @@ def test_kappa_and_exchanges_are_weighted() -> None:
     assert result.base_kappa == pytest.approx(weighted_kappa(OLD), abs=1e-12)
     assert result.p_value is not None
     assert result.p_value >= n_as_large / 2 ** len(differ)
+    mean_one = WEIGHTS / WEIGHTS.mean()
+    new_cells, old_cells = (paired_gain.cells_by_group(HUMAN, llm, np.arange(8), 8, mean_one) for llm in (NEW, OLD))
+    assert result.p_value == pytest.approx(paired_gain.gain_p(new_cells, old_cells, mean_one, 0), abs=1e-12)
+    assert result.kappa == pytest.approx(weighted_kappa(NEW), abs=1e-12)
+    assert result.base_kappa == pytest.approx(weighted_kappa(OLD), abs=1e-12)
+    assert result.p_value is not None
+    assert result.p_value >= n_as_large / 2 ** len(differ)
+    mean_one = WEIGHTS / WEIGHTS.mean()
+    normed = [paired_gain.cells_by_group(HUMAN, llm, np.arange(8), 8, mean_one) for llm in (NEW, OLD)]
+    assert result.p_value == pytest.approx(paired_gain.gain_p(*normed, mean_one, 0), abs=1e-12)
     assert result.is_weighted
     assert result.mcnemar_p is None
     # mended: records 2, 3 and 4, which stand for 3, 4 and 1; broken: record 7, which stands for 1.5
@@ -111,15 +123,16 @@ def sampled_null(rng: np.random.Generator, kind: str, group_size: int, budget: i
     is_unsure = np.repeat(rng.random(n // group_size) < 0.3, group_size)
     probabilities = sampling_probabilities(np.where(is_unsure, 0.45, 0.05), budget)
     drawn = np.flatnonzero(draw_sample(probabilities, seed=int(rng.integers(2**31))))
-    frames = []
+    weights = inclusion_weights(pd.DataFrame({WEIGHT: 1 / probabilities[drawn]}))
+    names, groups = np.unique(drawn // group_size, return_inverse=True)
+    cells = []
     for unsure, sure in ((0.5, 0.05), NULL_WORLDS[kind]):
         # members of a group share the judge's mistake half of the time
         shared, own = np.repeat(rng.random(n // group_size), group_size), rng.random(n)
         luck = np.where(np.repeat(rng.random(n // group_size) < 0.5, group_size), shared, own)
         llm = np.where(luck < np.where(is_unsure, unsure, sure), 1 - human, human).astype(np.int8)
-        groups = [f"g{i // group_size}" for i in drawn]
-        frames.append(scored(human[drawn], llm[drawn], 1 / probabilities[drawn], groups))
-    p_value = compare_versions(frames[0], frames[1]).p_value
+        cells.append(paired_gain.cells_by_group(human[drawn], llm[drawn], groups, len(names), weights))
+    p_value = paired_gain.gain_p(cells[1], cells[0], weights, 0)
     return 1.0 if p_value is None else p_value
 
 
