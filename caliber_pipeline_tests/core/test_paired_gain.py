@@ -44,13 +44,6 @@ def test_kappa_and_exchanges_are_weighted() -> None:
     mean_one = WEIGHTS / WEIGHTS.mean()
     new_cells, old_cells = (paired_gain.cells_by_group(HUMAN, llm, np.arange(8), 8, mean_one) for llm in (NEW, OLD))
     assert result.p_value == pytest.approx(paired_gain.gain_p(new_cells, old_cells, mean_one, 0), abs=1e-12)
-    assert result.kappa == pytest.approx(weighted_kappa(NEW), abs=1e-12)
-    assert result.base_kappa == pytest.approx(weighted_kappa(OLD), abs=1e-12)
-    assert result.p_value is not None
-    assert result.p_value >= n_as_large / 2 ** len(differ)
-    mean_one = WEIGHTS / WEIGHTS.mean()
-    normed = [paired_gain.cells_by_group(HUMAN, llm, np.arange(8), 8, mean_one) for llm in (NEW, OLD)]
-    assert result.p_value == pytest.approx(paired_gain.gain_p(*normed, mean_one, 0), abs=1e-12)
     assert result.is_weighted
     assert result.mcnemar_p is None
     # mended: records 2, 3 and 4, which stand for 3, 4 and 1; broken: record 7, which stands for 1.5
