@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError, MissingStepError
+from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
 from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.optimized_criteria import current_champion
@@ -48,6 +51,12 @@ class Champion:
     def is_unlabelled(self) -> pc.Expression:
         """Whether a record of a table has no label."""
         return ~pc.field("record_id").isin(pa.array(self.labels["record_id"], pa.string(), from_pandas=True))
+
+    def is_labelled_text(self, records: pd.DataFrame) -> NDArray[np.bool_]:
+        """Per record of another file whether it is the labelled record of its id, with the same text."""
+        known = pd.Series(content_hashes(self.records), index=self.records["record_id"].to_numpy(dtype=object))
+        there = known.reindex(records["record_id"].to_numpy(dtype=object)).to_numpy(dtype=object)
+        return np.asarray(there == np.array(content_hashes(records), dtype=object), dtype=np.bool_)
 
 
 def load_champion(project: Project) -> Champion:

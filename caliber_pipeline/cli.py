@@ -1,6 +1,7 @@
 """The `caliber` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -72,13 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.execute(arguments)
+        sys.stdout.flush()
     except CaliberError as error:
         if arguments.verbose:
             raise
         sys.stderr.write(f"caliber: {error}\n")
         return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
     except KeyboardInterrupt:
-        sys.stderr.write("caliber: stopped; what was judged is kept\n")
+        sys.stderr.write("caliber: stopped; what was finished is kept\n")
+        return EXIT_FAILED
+    except BrokenPipeError:  # who read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:  # the last resort: one line for a person, the traceback for who asks
         if arguments.verbose:

@@ -208,13 +208,15 @@ def parse_columns(pairs: list[str]) -> dict[str, str]:
     """Parse NAME=COLUMN pairs.
 
     Raises:
-        InputError: a pair has no '='.
+        InputError: a pair has no '=', or two have one name.
     """
     columns = {}
     for pair in pairs:
         name, separator, column = pair.partition("=")
         if not separator or not name.strip() or not column.strip():
             raise InputError(f"column mapping '{pair}' is not NAME=COLUMN, e.g. output=bot_reply")
+        if name.strip() in columns:
+            raise InputError(f"column mapping '{pair}': '{name.strip()}' is mapped already; give one column for it")
         columns[name.strip()] = column.strip()
     return columns
 

@@ -200,6 +200,7 @@ def test_outputs_do_not_see_each_other(
         ("query,output\n,\n , \n", [], "none of its 1 rows is a record; the first: query is blank; output is blank"),
         ("id,text\n1,a\n", [], "name them with --column query=COLUMN --column output=COLUMN\n"),
         (RECORDED, ["--column", "output"], "column mapping 'output' is not NAME=COLUMN"),
+        (RECORDED, ["--column", "output=a", "--column", "output=b"], "'output=b': 'output' is mapped already"),
         (RECORDED, ["--column", "output=nope"], "has no column 'nope' for 'output'"),
         (RECORDED, ["--group-by", "book"], "no column 'book' to group by"),
         (RECORDED, ["--annotations", "nowhere.csv"], "nowhere.csv: no such file"),
@@ -220,7 +221,8 @@ def test_bad_input_is_one_clear_line_and_exit_2(
 ) -> None:
     if content is not None:
         (tmp_path / "records.csv").write_text(content)
-    arguments = ["--records", str(tmp_path / "records.csv"), "--judge", "recorded", "--output", str(tmp_path / "out")]
+    judge = [] if "--judge" in options else ["--judge", "recorded"]
+    arguments = ["--records", str(tmp_path / "records.csv"), *judge, "--output", str(tmp_path / "out")]
     assert cli.main(["run", *arguments, *options]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines(keepends=True) if line.startswith("caliber: ")]
     assert len(lines) == 1
@@ -253,6 +255,9 @@ def test_annotations_of_which_none_counts_are_one_line(tmp_path: Path, capsys: p
         (["rn"], "argument COMMAND: invalid choice: 'rn'"),
         (["run", "--judge", "gpt"], "argument --judge: invalid choice: 'gpt'"),
         (["run", "--annotations", "a.csv", "--annotations", "b.csv"], "--annotations is given more than once"),
+        (["ingest", "--records", "a.csv", "--records", "b.csv"], "--records is given more than once"),
+        (["score", "--judge", "j.json", "--records", "a.csv", "--records", "b.csv"], "--records is given more than"),
+        (["judge", "--max-cost-usd", "nan"], "argument --max-cost-usd: invalid number value: 'nan'"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """How the commands declare themselves: help that fits 80 columns, with examples, and the options that all share."""
 
 import argparse
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
@@ -11,7 +12,13 @@ _WIDTH: Final = 78  # of 80 columns, as argparse itself takes
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
+    """Says in one line what is wrong with the arguments, an option that is given twice among it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 those of ArgumentParser
+        """Take what `ArgumentParser` takes."""
+        super().__init__(*arguments, **options)
+        for name in (None, "store"):
+            self.register("action", name, StoreOnce)
 
     def error(self, message: str) -> NoReturn:
         """Leave with one line and the exit code of bad input."""
@@ -32,6 +39,18 @@ class StoreOnce(argparse.Action):
         if option_string is not None and getattr(namespace, self.dest) is not self.default:
             parser.error(f"{option_string} is given more than once and takes one value")
         setattr(namespace, self.dest, values)
+
+
+def number(text: str) -> float:
+    """A finite number, for an option's type.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def add_command(
@@ -86,8 +105,8 @@ def add_annotation_columns(parser: argparse.ArgumentParser) -> None:
 def add_abstention(parser: argparse.ArgumentParser) -> None:
     """Declare how far the guarantee of what the judge decides alone goes."""
     add = parser.add_argument
-    add("--abstention-alpha", type=float, metavar="A", help="disagreement with what the judge decides (default: 0.1)")
-    add("--abstention-delta", type=float, metavar="D", help="risk that this guarantee fails (default: 0.1)")
+    add("--abstention-alpha", type=number, metavar="A", help="disagreement with what the judge decides (default: 0.1)")
+    add("--abstention-delta", type=number, metavar="D", help="risk that this guarantee fails (default: 0.1)")
 
 
 def add_reporting(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:

@@ -66,13 +66,15 @@ def execute(arguments: argparse.Namespace) -> None:
         MissingStepError: nothing was evaluated yet.
     """
     from caliber_pipeline.champion import judge_others, load_champion
+    from caliber_pipeline.commands.forms import refuse_to_overwrite
     from caliber_pipeline.commands.run import build_settings
     from caliber_pipeline.core.abstention import learn_abstention
     from caliber_pipeline.resources import Project
 
+    refuse_to_overwrite(arguments.abstained_to)
     project = Project.from_settings(build_settings(arguments))
     champion = load_champion(project)
-    records, n_rejected = _load_unlabeled(project, arguments.unlabeled, champion)
+    records, n_labelled, n_rejected = _load_unlabeled(project, arguments.unlabeled, champion)
     verdicts = judge_others(project, champion, records)
     judged = verdicts[verdicts["llm_score"].notna()]
     estimate = _estimate(champion, judged, is_random=arguments.random_sample)
@@ -84,14 +86,21 @@ def execute(arguments: argparse.Namespace) -> None:
         **vars(estimate),
         "n_groups": int(champion.held_out["group"].nunique()),
         "n_failed": len(verdicts) - len(judged),
+        "n_labelled_rows": n_labelled,
         "n_rejected_rows": n_rejected,
         "abstention": {**vars(abstention), "n_abstained": n_abstained},
     }
     sys.stdout.write(json.dumps(result) + "\n" if arguments.json else _in_words(result, estimate, abstention))
 
 
-def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tuple[pd.DataFrame, int]":
-    """What a judge reads of the records without a label, the rest never in memory; and how many rows were rejected."""
+def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tuple[pd.DataFrame, int, int]":
+    """What a judge reads of the records without a label, the rest never in memory; how many have one or were rejected.
+
+    A record has one where its text does: a new export may count its ids from 1 again.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
     from caliber_pipeline.stores.ingest_records import ingest_records
@@ -102,10 +111,12 @@ def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tu
         tables = TableStore(folder)
         ingested = ingest_records(settings, tables)
         ingested.place(tables)
-        records = tables.select("records", columns=JUDGED_COLUMNS, where=champion.is_unlabelled)
+        of_known_ids = tables.select("records", columns=JUDGED_COLUMNS, where=~champion.is_unlabelled)
+        labelled = pa.array(of_known_ids.loc[champion.is_labelled_text(of_known_ids), "record_id"], pa.string())
+        records = tables.select("records", columns=JUDGED_COLUMNS, where=~pc.field("record_id").isin(labelled))
     if records.empty:
         raise InputError(f"{path}: all of its {ingested.records.n_rows} records are labelled; give others")
-    return records, ingested.rejected.n_rows
+    return records, len(labelled), ingested.rejected.n_rows
 
 
 def _estimate(champion: "Champion", judged: "pd.DataFrame", *, is_random: bool) -> "RateEstimate":
@@ -121,14 +132,13 @@ def _estimate(champion: "Champion", judged: "pd.DataFrame", *, is_random: bool) 
 def _write_abstained(
     path: Path | None, records: "pd.DataFrame", verdicts: "pd.DataFrame", abstention: "Abstention"
 ) -> int:
+    from caliber_pipeline.commands.forms import write_form
     from caliber_pipeline.core.abstention import select_abstained
 
     is_abstained = select_abstained(verdicts["confidence"].to_numpy(dtype=float, na_value=float("nan")), abstention)
     if path is not None:
         is_listed = records["record_id"].isin(verdicts.loc[is_abstained, "record_id"])
-        form = records.loc[is_listed, ["record_id", "query", "output", "reference"]]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        form.assign(annotator="", score="", notes="").to_csv(path, index=False)
+        write_form(path, records.loc[is_listed, ["record_id", "query", "output", "reference"]])
     return int(is_abstained.sum())
 
 
@@ -150,8 +160,11 @@ def _in_words(result: dict[str, Any], estimate: "RateEstimate", abstention: "Abs
         lines.append(f"{estimate.caution[0].upper()}{estimate.caution[1:]}.")
     if result["n_groups"] < MIN_GROUPS:
         lines.append(f"The labels are of only {result['n_groups']} groups: the interval may be too narrow.")
-    if result["n_failed"] or result["n_rejected_rows"]:
-        lines.append(f"Left out: {result['n_failed']} without a verdict, {result['n_rejected_rows']} rejected rows.")
+    if result["n_failed"] or result["n_labelled_rows"] or result["n_rejected_rows"]:
+        lines.append(
+            f"Left out: {result['n_labelled_rows']} that are labelled, {result['n_failed']} without a verdict, "
+            f"{result['n_rejected_rows']} rejected rows."
+        )
     if abstention.threshold is None:
         lines.append(f"The judge may decide nothing alone: {abstention.reason}.")
     else:

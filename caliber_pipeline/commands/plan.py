@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, number
 from caliber_pipeline.settings import JUDGES
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         examples=_EXAMPLES,
     )
     add = parser.add_argument
-    add("--half-width", type=float, default=0.1, metavar="H", help="of the 95 %% interval of kappa (default: 0.1)")
-    add("--gain", type=float, default=0.05, metavar="D", help="gain in accuracy to confirm (default: 0.05)")
-    add("--discordance", type=float, metavar="R", help="share of records that only one version gets right")
-    add("--power", type=float, default=0.8, metavar="P", help="probability to confirm the gain (default: 0.8)")
+    add("--half-width", type=number, default=0.1, metavar="H", help="of the 95 %% interval of kappa (default: 0.1)")
+    add("--gain", type=number, default=0.05, metavar="D", help="gain in accuracy to confirm (default: 0.05)")
+    add("--discordance", type=number, metavar="R", help="share of records that only one version gets right")
+    add("--power", type=number, default=0.8, metavar="P", help="probability to confirm the gain (default: 0.8)")
     add("--budget", type=int, metavar="N", help="choose about N records to label next, for `caliber annotate`")
     add("--to", type=Path, metavar="FILE", help="write them as CSV too, to be filled in as annotations")
     add("--seed", type=int, default=0, help="of the choice (default: 0)")
@@ -55,12 +55,14 @@ def execute(arguments: argparse.Namespace) -> None:
         CaliberError: records are to be chosen, and another command is at work on the output.
     """
     from caliber_pipeline.champion import load_champion
+    from caliber_pipeline.commands.forms import refuse_to_overwrite
     from caliber_pipeline.commands.run import build_settings, hold_output
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.resources import Project
 
     if arguments.to is not None and arguments.budget is None:
         raise InputError("--to needs --budget, the number of records to choose")
+    refuse_to_overwrite(arguments.to)
     if arguments.budget is not None and arguments.budget < 1:
         raise InputError(
             f"the budget is {arguments.budget}; give the number of records that can be labelled, at least 1"
@@ -120,6 +122,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
 def _choose(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw among the unlabelled records by what the judge is unsure of; the annotation page reads the stored plan."""
     from caliber_pipeline.champion import judge_others
+    from caliber_pipeline.commands.forms import write_form
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.planning import plan_labels
     from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
@@ -142,9 +145,7 @@ def _choose(project: "Project", champion: "Champion", arguments: argparse.Namesp
     tables.save_plan(plan)
     if arguments.to is not None:
         form = plan.merge(candidates[["record_id", "query", "output", "reference"]], on="record_id")
-        form = form.drop(columns="criteria_version").assign(annotator="", score="", notes="")
-        arguments.to.parent.mkdir(parents=True, exist_ok=True)
-        form.to_csv(arguments.to, index=False)
+        write_form(arguments.to, form.drop(columns="criteria_version"))
     record_ids = [str(record_id) for record_id in plan["record_id"]]
     return {"n": len(plan), "n_candidates": len(candidates), "n_left_of_earlier": n_open, "record_ids": record_ids}
 

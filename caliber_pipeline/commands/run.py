@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caliber_pipeline.commands.arguments import (
-    StoreOnce,
     add_abstention,
     add_annotation_columns,
     add_columns,
     add_command,
     add_output,
+    number,
 )
 from caliber_pipeline.settings import JUDGES, STRATEGIES, Settings, parse_columns
 
@@ -54,14 +54,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add(
         "--records",
-        action=StoreOnce,
         type=Path,
         metavar="FILE",
         help="CSV, JSONL or Parquet (default: data/input/records.*)",
     )
     add(
         "--annotations",
-        action=StoreOnce,
         type=Path,
         metavar="FILE",
         help="people's verdicts, where they are not in the records file; of several people in one file, with a column "
@@ -77,7 +75,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--max-concurrency", type=int, metavar="N", help="calls under way at once (default: 32)")
     add(
         "--max-cost-usd",
-        type=float,
+        type=number,
         metavar="USD",
         help="spending cap of the whole run, proposals and language model included; exit code 3 if reached",
     )
@@ -87,7 +85,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_annotation_columns(parser)
     add("--slice-by", action="append", default=[], metavar="COLUMN", help="a column for whose values to show figures")
     add("--max-iterations", type=int, metavar="N", help="proposals since a person's criteria (default: 3)")
-    add("--kappa-target", type=float, metavar="K", help="kappa on dev that counts as aligned (default: 0.6)")
+    add("--kappa-target", type=number, metavar="K", help="kappa on dev that counts as aligned (default: 0.6)")
     add(
         "--strategy",
         action="append",

@@ -1,6 +1,7 @@
 """`caliber score`: has an exported judge score a file of records."""
 
 import argparse
+import glob
 import json
 import sys
 import tempfile
@@ -65,6 +66,10 @@ def execute(arguments: argparse.Namespace) -> None:
         raise InputError("--json needs --to: the verdicts and the summary cannot both go to stdout")
     if arguments.to is not None and not arguments.to.endswith((".csv", ".parquet")):
         raise InputError(f"--to {arguments.to}: verdicts are written as .csv or .parquet; name one of these")
+    if arguments.to is not None and Path(arguments.to).is_dir():
+        raise InputError(f"--to {arguments.to}: is a folder; name a file in it")
+    if arguments.to is not None and Path(arguments.to).resolve() == arguments.records.resolve():
+        raise InputError(f"--to {arguments.to}: is the file of the records, which would be lost; name another")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         judge = CalibratedJudge.load(arguments.judge)
@@ -97,8 +102,8 @@ def _score_to_file(judge: "CalibratedJudge", arguments: argparse.Namespace, coun
             blocks = _score(judge, arguments, cache, counts)
             write_whole(target, partial(_write, blocks, as_parquet=target.suffix == ".parquet"))
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror})") from error
-    for path in kept.parent.glob(f"{kept.name}*"):
+        raise InputError(f"{error.filename or target}: cannot be written ({error.strerror})") from error
+    for path in kept.parent.glob(f"{glob.escape(kept.name)}*"):
         path.unlink()
 
 

@@ -1,5 +1,6 @@
 """Memory of Arrow's that is kept for the next batch instead of being given back to the system."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -22,12 +23,36 @@ def kept_memory() -> Iterator[None]:
     if ALLOCATOR not in pa.supported_memory_backends():
         yield
         return
-    before, pool = pa.default_memory_pool(), pa.jemalloc_memory_pool()
-    pa.set_memory_pool(pool)
-    pa.jemalloc_set_decay_ms(_KEPT_MS)
+    _users.enter()
     try:
         yield
     finally:
-        pa.set_memory_pool(before)
-        pa.jemalloc_set_decay_ms(_USUAL_MS)
-        pool.release_unused()
+        _users.leave()
+
+
+class _Users:
+    """Those who have the memory kept at the same time: the first switches, the last switches back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n = 0
+        self._before: pa.MemoryPool | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._n += 1
+            if self._n == 1:
+                self._before = pa.default_memory_pool()
+                pa.set_memory_pool(pa.jemalloc_memory_pool())
+                pa.jemalloc_set_decay_ms(_KEPT_MS)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n -= 1
+            if self._n == 0:
+                pa.set_memory_pool(self._before)
+                pa.jemalloc_set_decay_ms(_USUAL_MS)
+                pa.jemalloc_memory_pool().release_unused()
+
+
+_users: Final = _Users()

@@ -87,7 +87,8 @@ class CriteriaFiles:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise CriteriaError(
-                f"{path}: no such criteria file; run in the project's folder, or set CALIBER_CRITERIA_DIR"
+                f"{path}: no such criteria file; write one there (a line such as 'criteria: Accept what answers the "
+                f"question.'), or set CALIBER_CRITERIA_DIR to the folder that has it"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise CriteriaError(f"{path}: cannot be read ({describe_read_error(error)})") from error

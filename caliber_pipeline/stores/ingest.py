@@ -218,6 +218,8 @@ def input_fingerprint(settings: Settings, path: Path) -> str:
         status = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a CSV, JSONL or Parquet file") from error
     how: dict[str, object] = {"columns": settings.columns, "group_by": settings.group_by}
     if settings.annotation_columns:
         how["annotation_columns"] = settings.annotation_columns

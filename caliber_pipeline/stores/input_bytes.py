@@ -30,6 +30,8 @@ def find_format(path: Path) -> str:
     Raises:
         InputError: the file is missing, empty, or of an unknown format.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a CSV, JSONL or Parquet file")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file")
     suffix = (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()

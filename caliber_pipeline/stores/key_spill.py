@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -42,9 +43,10 @@ class KeySpill:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the files."""
-        for file in (*self._ids, *self._groups):
-            file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with ExitStack() as closing:  # all of them, also where one cannot be flushed to a full disk
+            closing.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            for file in (*self._ids, *self._groups):
+                closing.callback(file.close)
 
     def add_ids(self, hashes: NDArray[np.uint64], checks: NDArray[np.uint64], lines: NDArray[np.int64]) -> None:
         """Take ids, each as two independent hashes: of 10^9 ids two have both in common once in 10^21 files."""

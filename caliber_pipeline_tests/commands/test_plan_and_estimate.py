@@ -195,3 +195,55 @@ def test_text_output_states_the_assumption(output: Path, tmp_path: Path, capsys:
     assert "if the labels are a random sample of these records." in text
     assert "Kappa to ±0.1" in text
     assert len(pd.read_csv(abstained)) == 50
+
+
+def test_another_weeks_records_that_count_from_one_again_are_no_labelled_ones(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(tmp_path / "same.csv", "r", N_LABELLED + N_OTHERS, 0)
+    other = pd.read_csv(tmp_path / "same.csv", dtype=str)
+    other.assign(query="this week: " + other["query"]).to_csv(tmp_path / "week.csv", index=False)
+    at = ("estimate", "--output", str(output), "--random-sample", "--unlabeled")
+
+    week = run_json(capsys, *at, str(tmp_path / "week.csv"))
+    same = run_json(capsys, *at, str(tmp_path / "same.csv"))
+
+    assert (week["n_unlabeled"], week["n_labelled_rows"]) == (N_LABELLED + N_OTHERS, 0)
+    assert (same["n_unlabeled"], same["n_labelled_rows"]) == (N_OTHERS, N_LABELLED)
+    assert main([*at, str(tmp_path / "same.csv"), "--judge", "recorded"]) == 0
+    assert f"Left out: {N_LABELLED} that are labelled, 0 without a verdict" in capsys.readouterr().out
+
+
+def test_a_form_that_somebody_has_begun_to_fill_in_is_not_overwritten(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = tmp_path / "plan.csv"
+    plan = ("plan", "--output", str(output), "--judge", "recorded", "--budget", "5", "--to", str(form))
+    assert main(plan) == 0
+    assert main(plan) == 0  # nobody had filled in anything
+    begun = pd.read_csv(form, dtype=str)
+    begun.loc[0, ["annotator", "score"]] = ["ann", "1"]
+    begun.to_csv(form, index=False)
+    capsys.readouterr()
+
+    assert main(plan) == 2
+    others = ["--unlabeled", str(tmp_path / "records.csv"), "--abstained-to", str(form)]
+    assert main(["estimate", "--random-sample", "--output", str(output), "--judge", "recorded", *others]) == 2
+
+    told = capsys.readouterr().err
+    assert told.count("1 of its rows are filled in; take them in with `caliber run --annotations") == 2
+    pd.testing.assert_frame_equal(pd.read_csv(form, dtype=str), begun)
+
+
+@pytest.mark.parametrize(("there", "fault"), [("records.csv", "no form to fill in"), ("", "is a folder")])
+def test_a_form_is_written_over_nothing_else(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str, fault: str
+) -> None:
+    before = (tmp_path / "records.csv").read_bytes()
+
+    to = str(tmp_path / there)
+    assert main(["plan", "--output", str(output), "--judge", "recorded", "--budget", "5", "--to", to]) == 2
+
+    assert fault in capsys.readouterr().err
+    assert (tmp_path / "records.csv").read_bytes() == before
+    assert not (output / "label_plan.parquet").exists()

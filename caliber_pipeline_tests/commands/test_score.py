@@ -1,6 +1,8 @@
 """`caliber score` on more records than one block: in the file's order, and after an interruption for the rest alone."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,38 @@ def test_what_was_answered_before_an_interruption_is_not_asked_again(
         assert cli.main(arguments) == 0, capsys.readouterr().err
         assert server.stats()["calls"] == N
     assert len(pd.read_csv(target)) == N
+
+
+def test_the_file_of_the_records_is_not_overwritten(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = records.read_bytes()
+    judge = str(write_judge(tmp_path, "recorded", "recorded"))
+
+    assert cli.main(["score", "--judge", judge, "--records", str(records), "--to", records.name]) == 2
+    assert "which would be lost; name another" in capsys.readouterr().err
+    assert records.read_bytes() == before
+    (tmp_path / "folder.csv").mkdir()
+    assert cli.main(["score", "--judge", judge, "--records", str(records), "--to", "folder.csv"]) == 2
+    assert "folder.csv: is a folder" in capsys.readouterr().err
+    beneath = str(records / "x.csv")
+    assert cli.main(["score", "--judge", judge, "--records", beneath, "--to", "found.csv"]) == 2
+    assert f"{beneath}: cannot be read (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(tmp_path: Path) -> None:
+    judge = write_judge(tmp_path, "recorded", "recorded")
+    many = tmp_path / "many.csv"
+    pd.DataFrame({"id": range(5000), "query": "q", "output": "o", "score": 1}).to_csv(many, index=False)
+    command = [sys.executable, "-m", "caliber_pipeline.cli", "score", "--judge", str(judge), "--records", str(many)]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("record_id,")
+        process.stdout.close()
+        told = process.stderr.read()
+
+    assert "BrokenPipe" not in told
+    assert "Traceback" not in told

@@ -1,6 +1,7 @@
 """Which of Arrow's allocators is at work, and when."""
 
 import csv
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,17 @@ def test_an_error_leaves_the_usual_allocator_behind() -> None:
     with pytest.raises(RuntimeError, match="in the midst"), kept_memory():
         raise RuntimeError("in the midst")
 
+    assert pa.default_memory_pool().backend_name == before
+
+
+@needs_the_allocator
+def test_of_two_at_the_same_time_the_last_one_switches_back() -> None:
+    before = pa.default_memory_pool().backend_name
+    first, second = kept_memory(), kept_memory()
+    with ExitStack() as of_the_second:
+        with first:
+            of_the_second.enter_context(second)
+        assert pa.default_memory_pool().backend_name == ALLOCATOR
     assert pa.default_memory_pool().backend_name == before
 
 
