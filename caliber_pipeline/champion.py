@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError, MissingStepError
-from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.fingerprints import content_hash_by_id
 from caliber_pipeline.core.judge_scores import join_labels, resolve_examples
 from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.optimized_criteria import current_champion
@@ -52,11 +50,10 @@ class Champion:
         """Whether a record of a table has no label."""
         return ~pc.field("record_id").isin(pa.array(self.labels["record_id"], pa.string(), from_pandas=True))
 
-    def is_labelled_text(self, records: pd.DataFrame) -> NDArray[np.bool_]:
-        """Per record of another file whether it is the labelled record of its id, with the same text."""
-        known = pd.Series(content_hashes(self.records), index=self.records["record_id"].to_numpy(dtype=object))
-        there = known.reindex(records["record_id"].to_numpy(dtype=object)).to_numpy(dtype=object)
-        return np.asarray(there == np.array(content_hashes(records), dtype=object), dtype=np.bool_)
+    def labelled_among(self, records: pd.DataFrame) -> list[str]:
+        """The ids of those records of another file that are labelled records, with the same text."""
+        known = content_hash_by_id(self.records)
+        return [record_id for record_id, text in content_hash_by_id(records).items() if known.get(record_id) == text]
 
 
 def load_champion(project: Project) -> Champion:

@@ -112,7 +112,7 @@ def _load_unlabeled(project: "Project", path: Path, champion: "Champion") -> "tu
         ingested = ingest_records(settings, tables)
         ingested.place(tables)
         of_known_ids = tables.select("records", columns=JUDGED_COLUMNS, where=~champion.is_unlabelled)
-        labelled = pa.array(of_known_ids.loc[champion.is_labelled_text(of_known_ids), "record_id"], pa.string())
+        labelled = pa.array(champion.labelled_among(of_known_ids), pa.string())
         records = tables.select("records", columns=JUDGED_COLUMNS, where=~pc.field("record_id").isin(labelled))
     if records.empty:
         raise InputError(f"{path}: all of its {ingested.records.n_rows} records are labelled; give others")

@@ -111,6 +111,11 @@ def content_hashes(records: pd.DataFrame) -> list[str]:
     return _digest_rows([pa.array(records[name], pa.string(), from_pandas=True) for name in names])
 
 
+def content_hash_by_id(records: pd.DataFrame) -> dict[str, str]:
+    """The content hash of each record, by its record_id."""
+    return dict(zip(records["record_id"], content_hashes(records), strict=True))
+
+
 def _digest_rows(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[str]:
     """The `digest` of each row's texts, put together by columns."""
     parts = [pc.fill_null(column.cast(pa.large_binary()), _NULL_PART) for column in columns]

@@ -22,12 +22,13 @@ from caliber_pipeline.core.annotations import (
 from caliber_pipeline.core.columns import require_text
 from caliber_pipeline.core.conforming import empty_frame, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.fingerprints import content_hash_by_id
 from caliber_pipeline.core.judged_texts import OUTDATED, reject_outdated
 from caliber_pipeline.core.records import RecordParser, parse_records
 from caliber_pipeline.core.schemas import REJECTED_ROWS
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import find_store
+from caliber_pipeline.stores.input_bytes import describe_no_file
 from caliber_pipeline.stores.input_files import InputFile, load_rows
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 from caliber_pipeline.stores.tables import TableStore
@@ -182,7 +183,7 @@ def load_annotations(settings: Settings, records: pd.DataFrame) -> Loaded:
     with store:
         place = store.last_seq()  # before the rows are read: what comes meanwhile is read again, never missed
         stored, judged_texts = store.annotations_with_texts()
-    texts = dict(zip(records["record_id"], content_hashes(records), strict=True))
+    texts = content_hash_by_id(records)
     reasons = [
         _why_unusable(id_, None if pd.isna(judged) else judged, texts)
         for id_, judged in zip(stored["record_id"], judged_texts, strict=True)
@@ -278,11 +279,7 @@ def labelled_texts(tables: TableStore) -> dict[str, str]:
     """Per stored record that has annotations a hash of its texts; none as long as no version was evaluated on them."""
     if not tables.versions("optimized_criteria") or tables.load_attrs("annotations") is None:
         return {}
-    return _hash_texts(load_annotated(tables))
-
-
-def _hash_texts(records: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(records["record_id"], content_hashes(records), strict=True))
+    return content_hash_by_id(load_annotated(tables))
 
 
 def describe_lost_labels(before: Mapping[str, str], tables: TableStore) -> str | None:
@@ -296,7 +293,9 @@ def describe_lost_labels(before: Mapping[str, str], tables: TableStore) -> str |
     if not n_lost:
         return None
     is_named = pc.field("record_id").isin(pa.array(list(before), pa.string()))
-    there = _hash_texts(tables.select("records", columns=["record_id", "query", "output", "reference"], where=is_named))
+    there = content_hash_by_id(
+        tables.select("records", columns=["record_id", "query", "output", "reference"], where=is_named)
+    )
     if before.items() & there.items():
         return f"of {len(before)} labelled records {n_lost} are gone, have another text, or have no label any more"
     return (
@@ -309,8 +308,7 @@ def find_missing_input(settings: Settings) -> str | None:
     """What is missing of the input files, in words."""
     for name, path in (("records", settings.records_file), ("annotations", settings.annotations_file)):
         if path is not None and not path.is_file():
-            what = "is a folder" if path.is_dir() else "no such file"
-            return f"{path}: {what}; give the {name} as a CSV, JSONL or Parquet file"
+            return f"{path}: {describe_no_file(path)}; give the {name} as a CSV, JSONL or Parquet file"
     return None
 
 

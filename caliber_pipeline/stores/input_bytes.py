@@ -30,10 +30,8 @@ def find_format(path: Path) -> str:
     Raises:
         InputError: the file is missing, empty, or of an unknown format.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a CSV, JSONL or Parquet file")
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a CSV, JSONL or Parquet file")
+        raise InputError(f"{path}: {describe_no_file(path)}; give a CSV, JSONL or Parquet file")
     suffix = (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()
     format_ = FORMATS.get(suffix)
     if format_ is None or (format_ == "Parquet" and is_gzipped(path)):
@@ -46,6 +44,11 @@ def find_format(path: Path) -> str:
     if head == _GZIP_MAGIC and not is_gzipped(path):
         raise InputError(f"{path}: is gzipped; name it {path.name}{_GZIP}, or unpack it")
     return format_
+
+
+def describe_no_file(path: Path) -> str:
+    """What there is in place of a file, in words."""
+    return "is a folder" if path.is_dir() else "no such file"
 
 
 def is_gzipped(path: Path) -> bool:

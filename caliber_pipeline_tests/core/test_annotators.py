@@ -19,6 +19,7 @@ from caliber_pipeline.core.annotators import (
 )
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline_tests.core.rating_tables import ratings_of
+from caliber_pipeline_tests.core.simulated_intervals import COVERED
 
 DATASETS = Path(__file__).parents[3] / "shared" / "datasets"
 NAN = np.nan
@@ -300,12 +301,13 @@ def test_copies_in_groups_make_no_annotator_replaceable() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 200, 1000])
 def test_intervals_of_an_annotators_bias_cover(n: int) -> None:
-    """4,000 samples: two annotators, one of whom accepts what the other doubts."""
+    """Two annotators, one of whom accepts what the other doubts."""
     rng = np.random.default_rng(n)
     covered = 0
-    for _ in range(4000):
+    n_samples = 4000  # more than elsewhere, as it comes close to the bound
+    for _ in range(n_samples):
         base, eager = rng.random(n) < 0.8, rng.random(n) < 0.3
         row = annotator_biases(ratings_of(np.column_stack([base | eager, base]))).iloc[0]
         covered += row["ci_low"] <= 0.06 <= row["ci_high"]  # 0.2 * 0.3
 
-    assert covered / 4000 >= 0.935
+    assert covered / n_samples >= COVERED
