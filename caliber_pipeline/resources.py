@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import dagster as dg
 import pandas as pd
@@ -43,6 +43,10 @@ from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline.strategies import Strategy, build_strategies
 from caliber_pipeline.strategies.gepa import JudgeCriteria
+
+if TYPE_CHECKING:
+    from dagster_ray.types import AnyDagsterContext
+    from ray._private.worker import BaseContext as RayBaseContext
 
 ALL_SCORES: Final = "all_scores"
 _RAY_CHUNK: Final = 1_000_000  # texts encoded by the same actors, before their vectors are kept
@@ -348,8 +352,15 @@ def connected_ray(address: str | None) -> Iterator[None]:
         yield
         return
     from dagster_ray import LocalRay
+    from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
     class Cluster(LocalRay):
+        # Ray's client proxy forks a server for each client among threads of gRPC, and now and then the fork dies before
+        # it has begun (ray-project/ray issue 63202): the next one lives
+        @retry(stop=stop_after_attempt(5), retry=retry_if_exception_type(ConnectionAbortedError), reraise=True)
+        def connect(self, context: "AnyDagsterContext") -> "RayBaseContext":
+            return super().connect(context)
+
         @property
         def ray_address(self) -> str:  # type: ignore[override] # of LocalRay it is None: whatever runs here
             return address or "local"
@@ -357,14 +368,15 @@ def connected_ray(address: str | None) -> Iterator[None]:
     options: dict[str, object] = {"log_to_driver": False}
     if address is None:
         options["include_dashboard"] = False
-    context = dg.build_init_resource_context()
-    assert context.log is not None  # noqa: S101 it is, of a context that is built here
-    context.log.setLevel(logging.CRITICAL)  # what goes wrong is raised, and told in one line
-    with ExitStack() as stack:
+    with dg.build_init_resource_context() as context, ExitStack() as stack:
+        assert context.log is not None  # noqa: S101 it is, of a context that is built here
+        context.log.setLevel(logging.CRITICAL)  # what goes wrong is raised, and told in one line
         try:
             stack.enter_context(Cluster(ray_init_options=options).yield_for_execution(context))
         except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-            raise InputError(f"no Ray cluster that lets us in at '{address}': {error}") from error
+            # what goes wrong on the head comes as its traceback
+            reason = str(error).strip().rpartition("\nRuntimeError: ")[2]
+            raise InputError(f"no Ray cluster that lets us in at '{address}': {reason}") from error
         yield
 
 

@@ -2,17 +2,21 @@
 
 It reads a request per line, as JSON: url, folder, n (how many records) and either `cap`, a spending cap in US dollars
 under which it judges before it does without, or `how`, a list of words: `kill` has a worker killed after the first
-shard, `node` one of the raylets, `client` has the process talk to the cluster through Ray's client, as from outside it.
-It answers with a line of what it saw, as JSON.
+shard, `node` one of the raylets, `client` has the process talk to the cluster through Ray's client, as from outside it,
+and `abort` has the first server that Ray starts for such a client die before it has begun.
+It answers with a line of what it saw, or of what it failed by, as JSON.
 """
 
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +40,13 @@ from caliber_pipeline.stores.verdict_cache import VerdictCache
 from caliber_pipeline_tests.judges.scripted import make_task
 
 _NODE: Final = {"num_cpus": 1, "object_store_memory": 100 << 20}
+_SERVER_DIES: Final = Path(tempfile.gettempdir()) / f"caliber-raylets-{os.getpid()}"
+_SITE: Final = f"""
+import os, pathlib, sys
+if "--mode=specific-server" in sys.orig_argv and (note := pathlib.Path({str(_SERVER_DIES / "next")!r})).exists():
+    note.unlink()
+    os._exit(1)
+"""
 
 
 def build_judge(url: str, seen: Path, n_workers: int, budget: Budget | None) -> OpenAIJudge:
@@ -47,6 +58,9 @@ class Raylets:
     """The cluster, and what is done on it."""
 
     def __init__(self) -> None:
+        _SERVER_DIES.mkdir()
+        (_SERVER_DIES / "sitecustomize.py").write_text(_SITE)
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SERVER_DIES), *filter(None, [os.environ.get("PYTHONPATH")])])
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         head = {**_NODE, "include_dashboard": False, "ray_client_server_port": port}
@@ -72,6 +86,8 @@ class Raylets:
                 os.kill(victim, signal.SIGKILL)
                 killed.append(victim)
 
+        if "abort" in how:
+            (_SERVER_DIES / "next").touch()
         address = self._addresses["client" in how]
         with connected_ray(address), VerdictCache(folder / "verdicts.sqlite") as cache:
             n_nodes = sum(node["Alive"] for node in ray.nodes())
@@ -83,6 +99,8 @@ class Raylets:
             seconds = time.perf_counter() - started
         if "node" in killed:
             self._second = self._cluster.add_node(**_NODE)
+        if "abort" in how and not (_SERVER_DIES / "next").exists():
+            killed.append("server")
         return {"output": str(output), "n_nodes": n_nodes, "killed": killed, "seconds": seconds}
 
     def judge_capped(self, url: str, folder: Path, n: int, cap: float) -> dict[str, Any]:
@@ -106,6 +124,7 @@ class Raylets:
 
     def stop(self) -> None:
         self._cluster.shutdown()
+        shutil.rmtree(_SERVER_DIES)
 
 
 def _sharded(folder: Path, n: int) -> tuple[pa.Table, ShardedTask]:
@@ -119,10 +138,13 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         url, folder, n = request["url"], Path(request["folder"]), request["n"]
-        if "cap" in request:
-            answer = raylets.judge_capped(url, folder, n, request["cap"])
-        else:
-            answer = raylets.judge(url, folder, n, request["how"])
+        try:
+            if "cap" in request:
+                answer = raylets.judge_capped(url, folder, n, request["cap"])
+            else:
+                answer = raylets.judge(url, folder, n, request["how"])
+        except Exception:  # noqa: BLE001 the test that asked shows it
+            answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), flush=True)  # noqa: T201
     raylets.stop()
 
