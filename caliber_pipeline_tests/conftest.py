@@ -1,5 +1,6 @@
 """Fixtures that all tests share: small real projects, and the real data sets where they are at hand."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -32,6 +33,9 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 # a busy machine takes longer than any deadline at times, and none of these tests is about time
 hypothesis.settings.register_profile("caliber", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("caliber")
+
+# Ray's workers have niceness 15 of their own, at which they wait for whatever tests run beside them
+os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
 
 
 @sa.event.listens_for(sa.Engine, "connect")

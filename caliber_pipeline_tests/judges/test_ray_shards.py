@@ -53,12 +53,8 @@ class Raylets:
 def raylets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raylets]:
     path = tmp_path_factory.mktemp("raylets") / "log.txt"
     command = [sys.executable, "-m", "caliber_pipeline_tests.judges.raylets_process"]
-    environment = {
-        **os.environ,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",  # of its own 15: workers would wait for whatever tests run beside them
-        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "10",  # of its own 30, for a server that has died
-    }
+    # of its own it waits for 30 seconds for a server that has died
+    environment = {**os.environ, "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "10"}
     pipe = subprocess.PIPE
     with (
         path.open("w") as log,
