@@ -93,12 +93,13 @@ def resolve_annotation_columns(names: Sequence[str], mapping: Mapping[str, str],
 
 
 def annotations_from_records(records: pd.DataFrame) -> pd.DataFrame:
-    """The annotations that came in the records file: its gold labels and the ratings of single annotators."""
+    """The annotations that came in the records file: its gold labels and the scores of single annotators."""
     human = records.loc[records["human_score"].notna(), ["record_id", "human_score", "human_notes"]]
     gold = human.rename(columns={"human_score": "score", "human_notes": "notes"}).assign(annotator=GOLD, is_gold=True)
     ratings = pa.array(records["ratings"], from_pandas=True)
     flat = pc.list_flatten(ratings)
-    parents = pc.list_parent_indices(ratings)
+    is_scored = pc.is_valid(pc.struct_field(flat, "score"))
+    flat, parents = flat.filter(is_scored), pc.list_parent_indices(ratings).filter(is_scored)
     single = pa.table(
         {
             "record_id": pa.array(records["record_id"], from_pandas=True).take(parents),

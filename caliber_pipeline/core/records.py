@@ -241,7 +241,7 @@ def _parse_score(texts: Mapping[str, pa.ChunkedArray], name: str, theirs: str, f
 
 
 def _parse_ratings(rows: pa.Table, raters: Mapping[str, Mapping[str, str]], faults: Faults) -> pa.Array:
-    """One list of (annotator, score, notes) per row, with the scores that are there."""
+    """One list of (annotator, score, notes) per row, of those who gave a score or wrote a note."""
     n_rows, names = rows.num_rows, list(raters)
     if not names:
         return pa.ListArray.from_arrays(pa.array(np.zeros(n_rows + 1), pa.int32()), pa.array([], RATING))
@@ -251,9 +251,10 @@ def _parse_ratings(rows: pa.Table, raters: Mapping[str, Mapping[str, str]], faul
         parsed, is_wrong = parse_scores(text)
         faults.add_values(is_wrong, columns["score"], text, SCORE_FORMS)
         scores.append(parsed.combine_chunks())
-        note = rows.column(columns["notes"]) if "notes" in columns else pa.nulls(n_rows, pa.string())
+        note = blank_to_null(rows.column(columns["notes"])) if "notes" in columns else pa.nulls(n_rows, pa.string())
         notes.append(one_array(note))
-    is_there = np.column_stack([pc.is_valid(s).to_numpy(zero_copy_only=False) for s in scores])
+    given = [pc.or_(pc.is_valid(score), pc.is_valid(note)) for score, note in zip(scores, notes, strict=True)]
+    is_there = np.column_stack([each.to_numpy(zero_copy_only=False) for each in given])
     row_at, rater_at = np.nonzero(is_there)
     flat_at = pa.array(rater_at * n_rows + row_at)
     values = pa.StructArray.from_arrays(

@@ -21,7 +21,7 @@ UTC_TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 RATING: Final = pa.struct(
     [
         _required("annotator", pa.string(), "Who judged"),
-        _required("score", pa.int8(), "1 accept, 0 reject"),
+        _optional("score", pa.int8(), "1 accept, 0 reject; null where there is a note alone"),
         _optional("notes", pa.string(), "Why"),
     ]
 )

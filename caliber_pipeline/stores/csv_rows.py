@@ -5,8 +5,9 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -80,10 +81,10 @@ def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRow
         broken.append(_BrokenRow(row.number, reason, row.text))
         return "skip"
 
-    numbering = _LineNumbering(path.name, head)
     last: RawRows | None = None
     try:
-        with open_bytes(path) as file:
+        with open_bytes(path) as file, open_bytes(path) as again:
+            numbering = _LineNumbering(path.name, head, again)
             reader = pyarrow.csv.open_csv(
                 file if is_gzipped(path) else path,
                 # rows are numbered only where one thread reads them
@@ -152,9 +153,10 @@ class _BrokenRow:
 class _LineNumbering:
     """Finds the line on which each row starts, from the line breaks in the rows before it."""
 
-    def __init__(self, source: str, head: CsvHead) -> None:
+    def __init__(self, source: str, head: CsvHead, file: IO[bytes]) -> None:
         self._source = source
         self._delimiter = head.delimiter
+        self._quotes = _QuoteCheck(file, head.delimiter)
         self._next_number = 2  # 1 is the header
         self.next_line = 2 + sum(name.count("\n") for name in head.names)
 
@@ -166,21 +168,59 @@ class _LineNumbering:
         is_broken = np.zeros(n_all, dtype=bool)
         broken_at = np.array([row.number - self._next_number for row in here], dtype=np.int64)
         is_broken[broken_at] = True
-        heights = np.ones(n_all, dtype=np.int64)
-        heights[~is_broken] += sum((_count_breaks(column) for column in table.columns), np.int64(0))
+        heights, may_swallow = np.ones(n_all, dtype=np.int64), np.zeros(n_all, dtype=bool)
+        for column in table.columns:
+            breaks, ends_quoted = _scan(column)
+            heights[~is_broken] += breaks
+            may_swallow[~is_broken] |= ends_quoted
         heights[broken_at] += np.array([row.text.count("\n") for row in here], dtype=np.int64)
+        may_swallow[:-1] |= ~is_broken[:-1] & (heights[:-1] > 1) & is_broken[1:]
         ends = self.next_line + np.cumsum(heights)
         starts = ends - heights
         self._next_number += n_all
         self.next_line = int(ends[-1]) if n_all else self.next_line
-        rejected = rejected_rows(
-            self._source, starts[broken_at].tolist(), [row.reason for row in here], [row.text for row in here]
-        )
+        rejected = [(start, row.reason, row.text) for start, row in zip(starts[broken_at].tolist(), here, strict=True)]
+        is_sound, row_at = ~is_broken, np.cumsum(~is_broken) - 1
+        for at in np.flatnonzero(may_swallow).tolist():
+            values = [column[row_at[at]].as_py() or "" for column in table.columns]
+            if (raw := self._quotes.find_misplaced(int(starts[at]), int(heights[at]), values)) is not None:
+                reason = f"a quote that is open, or not doubled, makes lines {starts[at]} to {ends[at] - 1} one row"
+                rejected.append((int(starts[at]), f"{reason}; close or double it", raw))
+                is_sound[at] = False
         lines = pa.array(starts[~is_broken], pa.int64())
+        if not is_sound[~is_broken].all():
+            is_kept = pa.array(is_sound[~is_broken])
+            table, lines = table.filter(is_kept), lines.filter(is_kept)
         is_row = _has_content(table)
         if is_row is not None:
             table, lines = table.filter(is_row), lines.filter(is_row)
-        return RawRows(self._source, table, lines, rejected, delimiter=self._delimiter)
+        broken_lines, reasons, raws = zip(*sorted(rejected), strict=True) if rejected else ((), (), ())
+        broken_rows = rejected_rows(self._source, broken_lines, reasons, raws)
+        return RawRows(self._source, table, lines, broken_rows, delimiter=self._delimiter)
+
+
+class _QuoteCheck:
+    """Reads rows a second time where a quote may have swallowed lines, as Arrow takes what follows a closing quote.
+
+    An open quote is closed by the one that opens a later text. What that opened then ends with a quote of its own that
+    belongs to the value, or is broken off as a row with too few values: only such rows are looked at.
+    """
+
+    def __init__(self, file: IO[bytes], delimiter: str) -> None:
+        self._file = file
+        self._next_line = 1
+        mark = re.escape(delimiter)
+        field = rf'(?:"(?:[^"]|"")*+"|(?:[^"{mark}\r\n][^{mark}\r\n]*+)?)'
+        self._row = re.compile(rf"{field}(?:{mark}{field})*+")
+        self._delimiter = delimiter
+
+    def find_misplaced(self, line: int, n_lines: int, values: Sequence[str]) -> str | None:
+        """The row as it stands in the file where its quotes are misplaced; rows are asked for in their order."""
+        n_before = line - self._next_line
+        raw = b"".join(islice(self._file, n_before, n_before + n_lines)).decode("utf-8", "replace").rstrip("\r\n")
+        self._next_line = line + n_lines
+        is_the_row = raw.replace('"', "") == self._delimiter.join(values).replace('"', "").rstrip("\r\n")
+        return raw if is_the_row and self._row.fullmatch(raw) is None else None
 
 
 def _count_before(number: int, broken: Sequence[int]) -> int:
@@ -191,13 +231,15 @@ def _count_before(number: int, broken: Sequence[int]) -> int:
     return n
 
 
-def _count_breaks(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Line feeds in each text of a string column."""
-    counts = [np.zeros(0, dtype=np.int64)]
+def _scan(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Line feeds in each text of a string column; whether a text has some and ends with a quote."""
+    counts, is_quoted = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.bool_)]
     for chunk in column.chunks:
         offsets, bytes_ = text_bytes(chunk)
         counts.append(np.bincount(rows_of_bytes(offsets, bytes_ == ord("\n")), minlength=len(chunk)))
-    return np.concatenate(counts)
+        is_quoted.append(counts[-1] > 0)
+        is_quoted[-1][is_quoted[-1]] = bytes_[offsets[1:][is_quoted[-1]] - 1] == ord('"')
+    return np.concatenate(counts), np.concatenate(is_quoted)
 
 
 def _has_content(table: pa.Table) -> pa.Array | None:

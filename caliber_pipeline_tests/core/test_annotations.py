@@ -114,6 +114,14 @@ def test_the_gold_label_overrides_the_annotators_and_keeps_them() -> None:
     assert labels["n_accepts"].tolist() == [0]
 
 
+def test_a_note_without_a_score_stays_with_the_record_and_is_no_annotation() -> None:
+    scores = {"rater1_score": "1", "rater2_score": None, "rater2_notes": "cannot tell"}
+    parsed = parse_record_rows([{"id": "r1", "query": "q", "output": "o", **scores}])
+    noted = {"annotator": "rater2", "score": None, "notes": "cannot tell"}
+    assert [noted in ratings for ratings in parsed.table["ratings"]] == [True]
+    assert annotations_from_records(parsed.table)[["annotator", "score"]].to_numpy().tolist() == [["rater1", 1]]
+
+
 def test_a_consensus_by_skill_settles_ties_for_the_better_annotator_and_leaves_gold_alone() -> None:
     # ann and bob agree on twenty records, of which cleo gets half wrong; on r20 cleo differs from ann alone.
     ids = [f"r{i}" for i in range(22)]

@@ -146,12 +146,16 @@ def test_ratings_of_several_annotators_are_listed_per_record() -> None:
             {"query": "a", "output": "o", "rater1_score": "1", "rater2_score": "0", "rater2_notes": "no"},
             {"query": "b", "output": "o", "rater1_score": None, "rater2_score": ""},
             {"query": "c", "output": "o", "rater1_score": None, "rater2_score": "yes", "rater2_notes": None},
+            {"query": "d", "output": "o", "rater1_score": None, "rater2_score": "", "rater2_notes": "cannot tell"},
+            {"query": "e", "output": "o", "rater1_score": None, "rater2_score": "", "rater2_notes": " "},
         ]
     )
     assert [list(r) for r in parsed.table["ratings"]] == [
         [{"annotator": "rater1", "score": 1, "notes": None}, {"annotator": "rater2", "score": 0, "notes": "no"}],
         [],
         [{"annotator": "rater2", "score": 1, "notes": None}],
+        [{"annotator": "rater2", "score": None, "notes": "cannot tell"}],
+        [],
     ]
 
 

@@ -364,6 +364,49 @@ def test_a_text_that_is_closed_before_the_end_of_the_file_is_no_open_quote(
     assert (rows.table.num_rows, rows.broken.num_rows) == (2 - n_broken, n_broken)
 
 
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("swallowing", "behind"),
+    [
+        (['5,"he said hi,e', "6,f,g", '9,"fine text",z'], []),
+        (['5,a,"he said hi', "6,f,g", '9,a,"fine text"'], []),
+        (['5,a,"he said ""hi"" twice', '9,a,"fine ""text"""'], []),
+        (['5,a,"he said hi', "6,f,g", '9,a,"fine'], ['text"']),
+    ],
+    ids=["another column", "last column", "doubled quotes", "a text of two lines"],
+)
+def test_rows_that_an_open_quote_swallows_up_to_a_later_quote_are_shown_with_it(
+    tmp_path: Path, swallowing: list[str], behind: list[str], line_end: str, name: str
+) -> None:
+    before = ["id,query,output", '1,"two', 'lines ""quoted""",b', '2,6" long,"two', '""lines"""']
+    text = line_end.join([*before, *swallowing, *behind, "10,h,i", ""])
+    content = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    rows = load_rows(write(tmp_path / name, content))
+    assert rows.table.column("id").to_pylist() == ["1", "2", "10"]
+    assert rows.lines.to_pylist() == [2, 4, 6 + len(swallowing) + len(behind)]
+    shown, *rest = rows.broken.to_pylist()
+    reason = f"a quote that is open, or not doubled, makes lines 6 to {5 + len(swallowing)} one row; close or double it"
+    assert (shown["line"], shown["reason"]) == (6, reason)
+    assert shown["raw"] == line_end.join(swallowing)
+    assert [row["reason"] for row in rest] == ["has 1 values for 3 columns"] * len(behind)
+
+
+def test_a_swallowing_quote_is_found_in_any_block_and_lines_stay_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 4096)
+    lines, expected = ["id,query,output"], []
+    for number in range(600):
+        lines += [f'{number},"two', 'lines ""here""",b']
+        if number % 100 == 50:
+            expected.append(len(lines) + 1)
+            lines += ['x,"open,b', "y,c,d", 'z,"fine",e']
+    rows = load_rows(write(tmp_path / "r.csv", "\n".join([*lines, ""])))
+    assert rows.table.column("id").to_pylist() == [str(number) for number in range(600)]
+    assert rows.broken.column("line").to_pylist() == expected
+
+
 @pytest.mark.parametrize("text", ["", "the same"], ids=["texts of their own", "a text that repeats"])
 @pytest.mark.parametrize("image", [b"\x00", b"\xff" * 50_000], ids=["", "images left out"])
 def test_batches_of_long_parquet_texts_are_blocks_and_images_make_them_no_smaller(
