@@ -257,7 +257,9 @@ def test_annotations_of_which_none_counts_are_one_line(tmp_path: Path, capsys: p
         (["run", "--annotations", "a.csv", "--annotations", "b.csv"], "--annotations is given more than once"),
         (["ingest", "--records", "a.csv", "--records", "b.csv"], "--records is given more than once"),
         (["score", "--judge", "j.json", "--records", "a.csv", "--records", "b.csv"], "--records is given more than"),
-        (["judge", "--max-cost-usd", "nan"], "argument --max-cost-usd: invalid number value: 'nan'"),
+        (["judge", "--max-cost-usd", "nan"], "argument --max-cost-usd: 'nan' is no number"),
+        (["judge", "--max-cost-usd", "-1"], "argument --max-cost-usd: '-1' is below 0"),
+        (["run", "--max-concurrency", "0"], "argument --max-concurrency: '0' is no whole number of at least 1"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

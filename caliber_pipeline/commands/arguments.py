@@ -4,6 +4,7 @@ import argparse
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from caliber_pipeline.settings import DEFAULT_OUTPUT
@@ -45,12 +46,36 @@ def number(text: str) -> float:
     """A finite number, for an option's type.
 
     Raises:
-        ValueError: it is none.
+        ArgumentTypeError: it is none.
     """
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"'{text}' is no number")
+
+
+def amount(text: str) -> float:
+    """A finite number that is not negative, for an option's type.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is below 0")
     return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least one, for an option's type.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    with suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
 
 
 def add_command(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, number
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, amount
 from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add_output(parser)
     add("--prune", action="store_true", help="remove verdicts: all, or those that the next two options choose")
-    add("--older-than", type=number, metavar="DAYS", help="only verdicts stored before that many days")
+    add("--older-than", type=amount, metavar="DAYS", help="only verdicts stored before that many days")
     add("--status", action="append", default=[], choices=("scored", "unparseable", "refused"), help="only these")
     add_reporting(parser)
 

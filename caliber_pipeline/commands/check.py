@@ -5,7 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from caliber_pipeline.commands.arguments import add_command, add_reporting
+from caliber_pipeline.commands.arguments import add_command, add_reporting, number
 
 _EXAMPLES = """\
 # in continuous integration, before the judge is deployed
@@ -26,7 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add = parser.add_argument
     add("--judge", type=Path, metavar="FILE", required=True, help="what `caliber export` wrote")
-    add("--min-kappa", type=float, metavar="K", required=True, help="what the lower bound on test has to reach")
+    add("--min-kappa", type=number, metavar="K", required=True, help="what the lower bound on test has to reach")
     add_reporting(parser, has_json=False)
 
 

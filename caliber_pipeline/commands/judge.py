@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, number
+from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, amount, count
 from caliber_pipeline.settings import JUDGES
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
     add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
     add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
-    add("--max-concurrency", type=int, metavar="N", help="calls under way at once (default: 32)")
-    add("--max-cost-usd", type=number, metavar="USD", help="spending cap of the run; exit code 3 if reached")
+    add("--max-concurrency", type=count, metavar="N", help="calls under way at once (default: 32)")
+    add("--max-cost-usd", type=amount, metavar="USD", help="spending cap of the run; exit code 3 if reached")
     add("--backend", choices=("local", "ray"), help="where the shards are judged: here, or on a Ray cluster")
     add("--ray-address", metavar="ADDRESS", help="of the cluster, as ray.init takes it (default: one on this machine)")
     add("--ray-workers", type=int, metavar="N", help="actors, each with a judge of its own (default: 2)")

@@ -17,6 +17,8 @@ from caliber_pipeline.commands.arguments import (
     add_columns,
     add_command,
     add_output,
+    amount,
+    count,
     number,
 )
 from caliber_pipeline.settings import JUDGES, STRATEGIES, Settings, parse_columns
@@ -72,10 +74,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--provider", metavar="NAME", help="of --judge openai: openai, azure, anthropic, gemini, ollama, … or custom")
     add("--model", metavar="NAME", help="of --judge openai, for criteria that name none")
     add("--base-url", metavar="URL", help="of --judge openai: any OpenAI-compatible endpoint")
-    add("--max-concurrency", type=int, metavar="N", help="calls under way at once (default: 32)")
+    add("--max-concurrency", type=count, metavar="N", help="calls under way at once (default: 32)")
     add(
         "--max-cost-usd",
-        type=number,
+        type=amount,
         metavar="USD",
         help="spending cap of the whole run, proposals and language model included; exit code 3 if reached",
     )

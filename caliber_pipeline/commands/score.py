@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from caliber_pipeline.settings import Settings, parse_columns
 
 if TYPE_CHECKING:
     import pandas as pd
+    from upath import UPath
 
     from caliber_pipeline.api.calibrated_judge import CalibratedJudge
     from caliber_pipeline.stores.shards import StagedTable
@@ -88,23 +90,39 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _score_to_file(judge: "CalibratedJudge", arguments: argparse.Namespace, counts: "Counter[str]") -> None:
-    """Write the verdicts whole or not at all; until then they are kept beside, for another try to go on from."""
+    """Write the verdicts whole or not at all."""
     from upath import UPath
 
     from caliber_pipeline.core.errors import InputError
-    from caliber_pipeline.stores.shards import staging_folder, write_whole
-    from caliber_pipeline.stores.verdict_cache import VerdictCache
+    from caliber_pipeline.stores.shards import write_whole
 
     target = UPath(arguments.to)
     try:
-        kept = staging_folder(target.parent) / f".{target.name}.verdicts.sqlite"
-        with VerdictCache(kept) as cache:
+        with _kept_beside(target) as cache:
             blocks = _score(judge, arguments, cache, counts)
             write_whole(target, partial(_write, blocks, as_parquet=target.suffix == ".parquet"))
     except OSError as error:
         raise InputError(f"{error.filename or target}: cannot be written ({error.strerror})") from error
-    for path in kept.parent.glob(f"{glob.escape(kept.name)}*"):
-        path.unlink()
+
+
+@contextmanager
+def _kept_beside(target: "UPath") -> "Iterator[VerdictCache]":
+    """Verdicts that are kept beside the file until it is written, for another try to go on from."""
+    from caliber_pipeline.stores.shards import staging_folder
+    from caliber_pipeline.stores.verdict_cache import VerdictCache
+
+    kept = staging_folder(target.parent) / f".{target.name}.verdicts.sqlite"
+    is_needed = False
+    try:
+        with VerdictCache(kept) as cache:
+            try:
+                yield cache
+            except BaseException:
+                is_needed = cache.stats().n_verdicts > 0
+                raise
+    finally:
+        for path in () if is_needed else kept.parent.glob(f"{glob.escape(kept.name)}*"):
+            path.unlink()
 
 
 def _score(

@@ -189,9 +189,11 @@ def _read_each(block: bytes, first_line: int, next_line: int) -> Block:
 def _read_line(line: str) -> dict[str, str | None] | str:
     """The texts of a line's object, or why there are none."""
     try:
-        content = json.loads(line)
+        content = json.loads(line, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         return f"is not JSON: {error.msg} at column {error.colno}"
+    except _RepeatedNameError as error:
+        return f"names '{_HALF_PAIR.sub('?', str(error))}' twice"
     except RecursionError:
         return f"is nested more than {MAX_DEPTH} levels deep"
     except ValueError:
@@ -206,6 +208,18 @@ def _read_line(line: str) -> dict[str, str | None] | str:
             shown = _HALF_PAIR.sub("?", name)
             return f"'{shown}' holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
     return row
+
+
+class _RepeatedNameError(Exception):
+    """An object has two values of one name, of which Python would keep the last."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedNameError(next(name for name in content if names.count(name) > 1))
+    return content
 
 
 def _is_deep(content: object) -> bool:

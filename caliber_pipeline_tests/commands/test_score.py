@@ -133,3 +133,12 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(tmp_path: Path
 
     assert "BrokenPipe" not in told
     assert "Traceback" not in told
+
+
+def test_records_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> None:
+    judge = write_judge(tmp_path, "openai", "m")
+    (tmp_path / "records.csv").write_text("id,text\n1,a\n")
+    before = set(tmp_path.iterdir())
+    at = ["--records", str(tmp_path / "records.csv"), "--to", str(tmp_path / "scored.csv")]
+    assert cli.main(["score", "--judge", str(judge), *at]) == 2
+    assert set(tmp_path.iterdir()) == before

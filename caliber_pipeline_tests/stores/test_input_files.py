@@ -84,8 +84,20 @@ HALF_PAIR_REASON = "'{}' holds half a surrogate pair (\\ud800 to \\udfff), which
             '{"id": ' + "9" * 5_000 + "}",
             "holds an integer of more than 4300 digits",
         ),
+        ('{"id": "1", "tags": [], "id": "3"}', "names 'id' twice"),
+        (r'{"id": [{"a\udc00": 1, "a\udc00": 1}]}', "names 'a?' twice"),
     ],
-    ids=["deep arrays", "deep objects", "101 levels", "high half", "low half", "name", "long integer"],
+    ids=[
+        "deep arrays",
+        "deep objects",
+        "101 levels",
+        "high half",
+        "low half",
+        "name",
+        "long integer",
+        "twice",
+        "inner",
+    ],
 )
 @pytest.mark.parametrize("others", ['{"id": "2"}', '{"id": "2", "tags": ["a"]}'], ids=["flat", "nested"])
 def test_a_jsonl_line_that_nothing_can_read_is_rejected_alone(
