@@ -28,7 +28,7 @@ from caliber_pipeline.core.annotation_events import (
     AnnotationEvent,
     check_event,
 )
-from caliber_pipeline.core.annotations import GOLD
+from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.stores.annotation_store import AnnotationStore

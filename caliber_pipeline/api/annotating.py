@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from caliber_pipeline.api.faults import describe_fault
 from caliber_pipeline.api.fields import Item, each_item, index_by_id, parse_score
 from caliber_pipeline.api.records import (
-    GOLD,
     Annotation,
     UploadedRecord,
     annotations_table,
@@ -21,6 +20,7 @@ from caliber_pipeline.api.records import (
     rows_from_records,
 )
 from caliber_pipeline.core.arguments import INTEGER, ITEMS, NUMBER, TEXT, Kind, accepts
+from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:

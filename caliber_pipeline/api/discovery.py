@@ -13,7 +13,7 @@ from caliber_pipeline.api.discovery_results import (
     EvidenceItem,
     PatternDiscoveryResult,
 )
-from caliber_pipeline.api.fields import Item, each_item, find_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, find_score, read_id, read_verdict
 from caliber_pipeline.api.llm_themes import LLMOptions, find_themes, name_theme
 from caliber_pipeline.api.running import run_sync
 from caliber_pipeline.core.arguments import ITEMS, TEXT, accepts
@@ -267,10 +267,10 @@ def _parse_annotations(annotations: Iterable[Item] | Mapping[str, Item] | pd.Dat
     by_id: dict[str, list[tuple[int, str]]] = {}
     for item in items:
         record_id = read_id(item)
-        score = find_score(read_field(item, "human_score", read_field(item, "score")))
+        verdict = read_verdict(item)
+        score, note = find_score(verdict["score"]), verdict["notes"]
         if score is None:
             raise InputError(f"the annotation of '{record_id}' has no human_score of 0 or 1")
-        note = read_field(item, "human_notes")
         by_id.setdefault(record_id, []).append((score, note if isinstance(note, str) else ""))
     return [_merge(record_id, verdicts) for record_id, verdicts in by_id.items()]
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
 from caliber_pipeline.core.arguments import ITEMS, accepts
-from caliber_pipeline.core.column_names import RECORD_ALIASES, SCORE_BY_WORD
+from caliber_pipeline.core.column_names import ANNOTATION_ALIASES, RECORD_ALIASES, SCORE_BY_WORD
 from caliber_pipeline.core.errors import InputError
 
 Item: TypeAlias = Any
@@ -25,13 +25,27 @@ def list_patterns(patterns: Iterable[Item] | PatternDiscoveryResult) -> list[Ite
     return list(each_item(patterns.patterns if isinstance(patterns, PatternDiscoveryResult) else patterns))
 
 
-def read_field(item: Item, name: str, default: Any = None) -> Any:  # noqa: ANN401 - fields are of any type
+def read_field(
+    item: Item,
+    name: str,
+    default: Any = None,  # noqa: ANN401
+    *,
+    aliases: Mapping[str, tuple[str, ...]] = RECORD_ALIASES,
+) -> Any:  # noqa: ANN401
     """The first value that the item has under a field's aliases; None, NaN and blank text are none."""
-    for alias in RECORD_ALIASES.get(name, (name,)):
+    for alias in aliases.get(name, (name,)):
         value = item.get(alias) if isinstance(item, Mapping) else getattr(item, alias, None)
         if not is_missing(value):
             return value
     return default
+
+
+def read_verdict(item: Item) -> dict[str, Any]:
+    """What an annotation has, by our names; of a record it is what people said of it, not what a judge did."""
+    found = {name: read_field(item, name, aliases=ANNOTATION_ALIASES) for name in ANNOTATION_ALIASES}
+    found["score"] = read_field(item, "human_score", found["score"])
+    found["notes"] = read_field(item, "human_notes", found["notes"])
+    return found
 
 
 def read_text(item: Item, name: str) -> str | None:

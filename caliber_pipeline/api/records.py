@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from caliber_pipeline.api.faults import describe_fault
-from caliber_pipeline.api.fields import Item, each_item, parse_id, parse_score, read_field, read_id
+from caliber_pipeline.api.fields import Item, each_item, parse_id, parse_score, read_field, read_id, read_verdict
 from caliber_pipeline.core.arguments import ITEMS, accepts
-from caliber_pipeline.core.column_names import RECORD_ALIASES
+from caliber_pipeline.core.column_names import GOLD, RECORD_ALIASES
 from caliber_pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-GOLD: Final = "gold"
-"""The annotator whose verdict is the label, whatever others say."""
 
 _KNOWN: Final = frozenset({"metadata"}.union(*RECORD_ALIASES.values()))
 
@@ -250,16 +247,14 @@ def _to_text(value: object) -> str | None:
 def _annotation(record_id: str, value: Item) -> Annotation:
     if isinstance(value, Annotation):
         return value.model_copy(update={"record_id": record_id})
-    score = read_field(value, "human_score", read_field(value, "score"))
+    found = read_verdict(value)
+    score = found.pop("score")
     if score is None and not isinstance(value, Mapping):
         score = value  # the score itself
-    others = ("annotator", "severity", "created_at", "criteria_version", "inclusion_probability")
-    found = {name: read_field(value, name) for name in others}
     return parse_annotation(
         {
+            **{name: each for name, each in found.items() if each is not None},
             "record_id": record_id,
             "score": parse_score(score, what=f"the score of '{record_id}'"),
-            "notes": read_field(value, "human_notes"),
-            **{name: value for name, value in found.items() if value is not None},
         }
     )

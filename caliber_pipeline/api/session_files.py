@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from upath import UPath
 
 from caliber_pipeline.api.annotating import AnnotationManager
 from caliber_pipeline.api.discovery_results import PatternDiscoveryResult
-from caliber_pipeline.api.records import GOLD, annotations_from_table, column_values, records_from_table
+from caliber_pipeline.api.records import annotations_from_table, column_values, records_from_table
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.api.session_content import SessionContent
 from caliber_pipeline.api.upload import UploadResult
+from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.criteria import Criteria, next_version
 from caliber_pipeline.core.errors import CriteriaError, InputError
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from caliber_pipeline.encoders.protocol import Encoder
     from caliber_pipeline.stores.criteria_files import CriteriaFiles
     from caliber_pipeline.stores.tables import TableStore
+
+_GROUP_COLUMN: Final = "group"
 
 
 def open_assets(directory: Path, version: str | None, criteria_dir: Path | None) -> SessionContent:
@@ -107,7 +110,13 @@ def _export(
     written += _write_criteria(versions, files)
     if content.outcome is not None:
         annotations = directory / "annotations.csv" if others else None
-        settings = Settings(output=UPath(directory), records=directory / "records.csv", annotations=annotations)
+        has_own_groups = any(group is not None for group in _own_groups(upload.table))
+        settings = Settings(
+            output=UPath(directory),
+            records=directory / "records.csv",
+            annotations=annotations,
+            group_by=_GROUP_COLUMN if has_own_groups else None,
+        )
         written += export_rounds(content.outcome, versions, settings, open_encoder(), now)
     return written
 
@@ -157,7 +166,7 @@ def _write_records(upload: UploadResult, path: Path) -> Path:
     rows = []
     for record, group in zip(upload.records, _own_groups(upload.table), strict=True):
         row: dict[str, Any] = {**record.metadata, **record.model_dump(exclude={"metadata"})}
-        rows.append(row if group is None else {**row, "group": group})
+        rows.append(row if group is None else {**row, _GROUP_COLUMN: group})
     return _write_csv(rows, path)
 
 

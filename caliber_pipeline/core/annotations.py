@@ -7,14 +7,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caliber_pipeline.core.column_names import ANNOTATION_ALIASES, SCORE_FORMS
+from caliber_pipeline.core.column_names import ANNOTATION_ALIASES, GOLD, SCORE_FORMS
 from caliber_pipeline.core.columns import Faults, blank_to_null, is_blank, parse_scores, require_text, resolve_columns
 from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.fingerprints import fingerprint_frame
 from caliber_pipeline.core.records import ParsedRows
 from caliber_pipeline.core.schemas import ANNOTATIONS, UTC_TIMESTAMP
 
-GOLD: Final = "gold"
 UNNAMED: Final = "unnamed"
 FINGERPRINTED = ("record_id", "annotator", "score", "notes", "severity", "inclusion_probability", "is_gold")
 

@@ -23,6 +23,8 @@ ANNOTATION_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "criteria_version": ("criteria_version",),
     "inclusion_probability": ("inclusion_probability",),
 }
+GOLD: Final = "gold"
+"""The annotator whose verdict is the label, whatever others say."""
 SCORE_BY_WORD: Final = {
     "1": 1, "1.0": 1, "accept": 1, "accepted": 1, "pass": 1, "passed": 1, "true": 1, "yes": 1,
     "0": 0, "0.0": 0, "reject": 0, "rejected": 0, "fail": 0, "failed": 0, "false": 0, "no": 0,

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from caliber_pipeline.core.annotation_events import EVENT_FIELDS, EVENTS, AnnotationEvent, check_event
+from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import digest
@@ -200,7 +201,7 @@ class AnnotationStore:
         at = judged.column("created_at")
         timed = pc.if_else(pc.equal(at, pa.scalar(_EPOCH, at.type)), pa.scalar(None, at.type), at)
         judged = judged.set_column(judged.column_names.index("created_at"), "created_at", timed)
-        judged = judged.append_column("is_gold", pa.array([False] * judged.num_rows, pa.bool_()))
+        judged = judged.append_column("is_gold", pc.equal(judged.column("annotator"), GOLD))
         judged = judged.sort_by([("record_id", "ascending"), ("annotator", "ascending")])
         conformed = conform_table(judged.select(ANNOTATIONS.names), ANNOTATIONS, "annotations")
         return frame_from_arrow(conformed), frame_from_arrow(judged.select(["record_fingerprint"])).iloc[:, 0]

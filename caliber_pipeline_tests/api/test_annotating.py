@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from caliber_pipeline.api.annotating import AnnotationManager
-from caliber_pipeline.api.records import GOLD, Annotation, UploadedRecord
-from caliber_pipeline.core import annotations as core
+from caliber_pipeline.api.records import Annotation, UploadedRecord, annotations_from
+from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.errors import InputError
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -24,10 +24,6 @@ def make_manager(n: int = 3) -> AnnotationManager:
     return AnnotationManager(make_records(n), clock=lambda: next(times))
 
 
-def test_gold_is_called_as_in_the_pipeline() -> None:
-    assert GOLD == core.GOLD
-
-
 def test_annotates_and_changes_a_verdict() -> None:
     manager = make_manager()
 
@@ -40,6 +36,14 @@ def test_annotates_and_changes_a_verdict() -> None:
     assert [change.before.notes if change.before else None for change in manager.history] == [None, "wrong"]
     assert manager.get_annotation("r0") is None
     assert manager.get_annotations_dict() == {"r1": 1}
+
+
+def test_annotations_are_understood_by_the_names_that_files_may_have() -> None:
+    spoken = {"item_id": 1, "label": "reject", "comment": "rude", "rater": "ann", "timestamp": NOON.isoformat()}
+    record = {"id": "r2", "score": 1, "judgment": 0, "human_notes": "wrong"}  # the score is the judge's
+    first, second = annotations_from([spoken, record])
+    assert first == Annotation(record_id="1", score=0, notes="rude", annotator="ann", created_at=NOON)
+    assert second == Annotation(record_id="r2", score=0, notes="wrong", annotator=GOLD)
 
 
 def test_undo_brings_back_what_was_before() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from caliber_pipeline.api.iterating import CalibrationOutcome
 from caliber_pipeline.api.session import CalibrationSession
+from caliber_pipeline.api.session_files import open_assets
 from caliber_pipeline.automation import observe_state
 from caliber_pipeline.core.criteria import Clause, Criteria
 from caliber_pipeline.core.errors import InputError
@@ -50,10 +51,13 @@ class SessionProject(Project):
         return CachedEncoder(WordEncoder(), EmbeddingCache(self.cache_folder / "embeddings.sqlite"))
 
 
-def open_project(folder: Path) -> SessionProject:
+def open_project(folder: Path, group_by: str | None = None) -> SessionProject:
     annotations = folder / "annotations.csv"
     settings = Settings(
-        output=folder, records=folder / "records.csv", annotations=annotations if annotations.exists() else None
+        output=folder,
+        records=folder / "records.csv",
+        annotations=annotations if annotations.exists() else None,
+        group_by=group_by,
     )
     return SessionProject.from_settings(settings)
 
@@ -108,6 +112,31 @@ def test_the_pipeline_goes_on_from_the_champion_and_evaluates_nothing_twice(tmp_
     assert (tmp_path / "report.html").exists()
     with pytest.raises(InputError, match="there are evaluations of v003 already"):
         session.export(tmp_path)
+
+
+def test_groups_of_its_own_keep_their_splits_when_a_session_is_exported(tmp_path: Path) -> None:
+    rows = [{**row, "conversation": f"c{i // 4}"} for i, row in enumerate(make_flawed_rows(200))]
+    pd.DataFrame(rows).to_csv(tmp_path / "records.csv", index=False)
+    grouped = SessionProject.from_settings(
+        Settings(output=tmp_path / "grouped", records=tmp_path / "records.csv", group_by="conversation")
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        grouped.criteria_files.add_as("v001", Criteria(criteria="be right"))
+        run_loop(grouped, instance)
+    session = CalibrationSession("s", judge=ClauseJudge(), encoder=WordEncoder())
+    session.resume(open_assets(tmp_path / "grouped", None, None))
+    outcome = session.iterate_sync("be right")
+    session.export(tmp_path / "exported")
+
+    project = open_project(tmp_path / "exported", group_by="group")
+    placed = ["record_id", "group", "split"]
+    records = grouped.tables.require("records")
+    pd.testing.assert_frame_equal(project.tables.require("records")[placed], records[placed])
+    exported = project.tables.require("calibration_history").set_index("criteria_version")["dev_cohen_kappa"]
+    for each in outcome.rounds:
+        assert exported[each.version] == each.kappa_by_split["dev"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_loop(project, instance) == []
 
 
 def test_a_rejected_round_stays_sealed_and_keeps_its_base(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from caliber_pipeline.core.annotation_events import EVENTS, AnnotationEvent
 from caliber_pipeline.core.conforming import arrow_from_frame, conform_frame
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.schemas import ANNOTATIONS
 from caliber_pipeline.stores.annotation_store import AnnotationStore, parse_store_url
 
@@ -114,6 +115,15 @@ def test_importing_the_same_annotations_again_changes_nothing(store: AnnotationS
     assert store.import_annotations(annotations) == 2
     assert store.import_annotations(annotations) == 0
     assert arrow_from_frame(store.annotations(), "annotations").equals(arrow_from_frame(annotations, "annotations"))
+
+
+def test_imported_gold_labels_override_the_others_as_those_of_a_file_do(store: AnnotationStore) -> None:
+    rows = pd.DataFrame({name: [None] * 3 for name in ANNOTATIONS.names})
+    rows = rows.assign(record_id="r1", annotator=["ada", "ben", "gold"], score=[1, 1, 0], is_gold=[False, False, True])
+    store.import_annotations(conform_frame(rows, "annotations"))
+    assert store.annotations()["is_gold"].tolist() == [False, False, True]
+    labels = resolve_labels(store.annotations())
+    assert (labels["human_score"].tolist(), labels["n_annotators"].tolist()) == ([0], [2])
 
 
 def test_an_imported_older_verdict_does_not_replace_a_newer_one(store_url: str) -> None:
