@@ -9,7 +9,7 @@ from caliber_pipeline.core.calibration_history import CalibrationSummary, latest
 from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.errors import MissingStepError
 from caliber_pipeline.core.plain_words import describe_champion
-from caliber_pipeline.core.stability import MIN_STABILITY
+from caliber_pipeline.core.stability import is_unstable
 from caliber_pipeline.resources import Project
 
 
@@ -100,7 +100,7 @@ def _pattern(row: pd.Series) -> dict[str, Any]:
         "count": int(row["count"]),
         "polarity": row["polarity"],
         "stability": stability,
-        "is_unstable": stability is not None and stability < MIN_STABILITY,
+        "is_unstable": is_unstable(stability),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from caliber_pipeline.core.stability import MIN_STABILITY
+from caliber_pipeline.core.stability import is_unstable
 
 
 class ClusteringMethod(StrEnum):
@@ -70,7 +70,7 @@ class DiscoveredPattern:
     @property
     def is_unstable(self) -> bool:
         """Whether resampling the notes tends to lose the pattern: a stability under 0.6."""
-        return self.stability is not None and self.stability < MIN_STABILITY
+        return is_unstable(self.stability)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""

@@ -81,6 +81,7 @@ def execute(arguments: argparse.Namespace) -> None:
 def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
     from caliber_pipeline.core.agreement import cohen_kappa
     from caliber_pipeline.core.alignment_metrics import cell_sample
+    from caliber_pipeline.core.gate import ALPHA
     from caliber_pipeline.core.planning import (
         labels_for_gain,
         labels_for_half_width,
@@ -94,7 +95,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
     n = int((champion.held_out["split"] == "dev").sum())
     wrong = float(shares[2] + shares[3])
     discordance = max(wrong, arguments.gain) if arguments.discordance is None else arguments.discordance
-    alpha = 0.05 / max(project.settings.max_iterations, 1)
+    alpha = ALPHA / max(project.settings.max_iterations, 1)
     effect = sample.design_effect if n else 1.0
     for_interval = labels_for_half_width(shares, arguments.half_width, design_effect=effect)
     for_gain = labels_for_gain(arguments.gain, discordance, power=arguments.power, alpha=alpha)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from caliber_pipeline.core.agreement import CELLS
@@ -17,9 +16,10 @@ from caliber_pipeline.core.calibration_history import latest_evaluations
 from caliber_pipeline.core.conforming import plain_cell
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.gate import ALPHA
+from caliber_pipeline.core.intervals import CellSample
 from caliber_pipeline.core.loop import WINNING
 from caliber_pipeline.core.planning import labels_for_gain, labels_for_half_width, plausible_shares
-from caliber_pipeline.core.stability import MIN_STABILITY
+from caliber_pipeline.core.stability import is_unstable
 
 Row = dict[str, Any]
 
@@ -72,6 +72,7 @@ class ReportSource:
         base: That one's criteria.
         metrics: Its `alignment_metrics`.
         metrics_by_version: Those of every version, to compare.
+        dev_sample: The judged records of dev, as the intervals take them.
         history: `calibration_history`.
         patterns: Its `patterns`.
         misalignments: Its `misalignments`.
@@ -91,6 +92,7 @@ class ReportSource:
     base: Criteria | None
     metrics: pd.DataFrame
     metrics_by_version: Mapping[str, pd.DataFrame]
+    dev_sample: CellSample
     history: pd.DataFrame
     patterns: pd.DataFrame
     misalignments: pd.DataFrame
@@ -126,7 +128,7 @@ def build_report(source: ReportSource) -> Row:
         "patterns": [_pattern(row) for row in _records(source.patterns)[:MAX_PATTERNS]],
         "misalignments": _misalignments(source.misalignments),
         "criteria": _criteria(source),
-        "planning": _planning(source.metrics, source.max_rounds),
+        "planning": _planning(source),
         "judge": _judge(source.judge_scores),
         "standing": _standing(source.history, source.version, champion),
         "provenance": _provenance(source),
@@ -251,7 +253,7 @@ def _pattern(row: Row) -> Row:
         "is_unclustered": bool(row["is_unclustered"]), "description": _shorten(row["description"]),
         "keywords": list(row["keywords"])[:8], "examples": [_shorten(note) for note in row["examples"][:MAX_EXAMPLES]],
         "stability": plain_cell(row["stability"]),
-        "is_unstable": (plain_cell(row["stability"]) or 1.0) < MIN_STABILITY,
+        "is_unstable": is_unstable(plain_cell(row["stability"])),
     }  # fmt: skip
 
 
@@ -331,15 +333,21 @@ def diff_words(before: str, after: str) -> Iterator[tuple[str, str]]:
             yield "new", "".join(new[k:m])
 
 
-def _planning(metrics: pd.DataFrame, max_rounds: int) -> Row:
+def _planning(source: ReportSource) -> Row:
     """How many labels further statements need, at the shares of the cells seen on dev, as `caliber plan` has them."""
-    cells = np.array([_figure(metrics, "dev", cell)["value"] or 0 for cell in CELLS], dtype=np.float64)
-    shares = plausible_shares(cells)
-    n = int(cells.sum())
-    intervals = [{"half_width": width, "needed": labels_for_half_width(shares, width)} for width in HALF_WIDTHS]
-    discordance, alpha = float(shares[2] + shares[3]), ALPHA / max(max_rounds, 1)
+    n = int(_figure(source.metrics, "dev", "cohen_kappa")["n"])
+    shares = plausible_shares(source.dev_sample.cells)
+    effect = source.dev_sample.design_effect if n else 1.0
+    intervals = [
+        {"half_width": width, "needed": labels_for_half_width(shares, width, design_effect=effect)}
+        for width in HALF_WIDTHS
+    ]
+    discordance, alpha = float(shares[2] + shares[3]), ALPHA / max(source.max_rounds, 1)
     gains = [{"gain": gain, "needed": labels_for_gain(gain, max(discordance, gain), alpha=alpha)} for gain in GAINS]
-    return {"n": n, "intervals": intervals, "gains": gains, "discordance": discordance, "alpha": alpha}
+    return {
+        "n": n, "intervals": intervals, "gains": gains, "discordance": discordance, "alpha": alpha,
+        "design_effect": effect,
+    }  # fmt: skip
 
 
 def _judge(scores: pd.DataFrame) -> Row:

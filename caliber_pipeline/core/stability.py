@@ -11,6 +11,11 @@ from caliber_pipeline.core.consensus_clustering import Labels
 MIN_STABILITY: Final = 0.6  # Hennig: under 0.6 a cluster should not be trusted, from 0.75 on it is a valid one
 
 
+def is_unstable(stability: float | None) -> bool:
+    """Whether resampling the notes tends to lose a pattern; one that was not resampled is not said to be."""
+    return stability is not None and stability < MIN_STABILITY
+
+
 def bootstrap_jaccard(
     labels: Labels, refit: Callable[[Labels, int], Labels], *, n_resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:

@@ -7,9 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from caliber_pipeline.core.alignment_metrics import cell_sample
 from caliber_pipeline.core.errors import MissingStepError
+from caliber_pipeline.core.judge_scores import join_labels
+from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.core.report import ReportSource, build_report
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
+from caliber_pipeline.stores.ingest import load_annotated
 from caliber_pipeline.stores.tables import TableStore
 
 if TYPE_CHECKING:
@@ -63,6 +67,8 @@ def load_report_source(
         raise MissingStepError(f"'{chosen}' was not evaluated; these were: {', '.join(evaluated)}")
     criteria = files.load(chosen)
     annotations = tables.require("annotations")
+    judge_scores = tables.require("judge_scores", chosen)
+    records = load_annotated(tables, ["record_id", "group", "split"])
     return ReportSource(
         version=chosen,
         criteria=criteria,
@@ -70,10 +76,11 @@ def load_report_source(
         base=files.load(criteria.base) if criteria.base else None,
         metrics=tables.require("alignment_metrics", chosen),
         metrics_by_version={name: tables.require("alignment_metrics", name) for name in evaluated},
+        dev_sample=cell_sample(join_labels(judge_scores, resolve_labels(annotations), records), "dev"),
         history=history,
         patterns=tables.require("patterns", chosen),
         misalignments=tables.require("misalignments", chosen),
-        judge_scores=tables.require("judge_scores", chosen),
+        judge_scores=judge_scores,
         n_records=tables.count("records"),
         n_annotators=int(annotations.loc[~annotations["is_gold"], "annotator"].nunique()),
         is_weighted=bool(annotations["inclusion_probability"].notna().any()),

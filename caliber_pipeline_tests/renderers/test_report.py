@@ -94,6 +94,29 @@ def test_a_report_on_ten_thousand_records_with_long_texts_stays_under_two_megaby
     assert f"The worst {shown['n_shown']} are shown" in html
 
 
+def test_labels_needed_count_in_that_records_come_in_groups(stored: Path) -> None:
+    source = load(stored)
+    alone = build_report(source)["planning"]
+    assert (alone["n"], alone["design_effect"]) == (source.dev_sample.n_units, pytest.approx(1.0, abs=0.01))
+    copies = replace(source.dev_sample, vectors=source.dev_sample.vectors * 5, is_simple=False)
+    grouped = build_report(replace(source, dev_sample=copies))["planning"]
+    assert grouped["design_effect"] == pytest.approx(5, abs=0.05)
+    for single, row in zip(alone["intervals"], grouped["intervals"], strict=True):
+        # the shares that are plausible lie nearer to those seen, the more are seen
+        assert row["needed"] == pytest.approx(5 * single["needed"], rel=0.1)
+    page = Elements(render_report(replace(source, dev_sample=copies), made_at=MADE_AT))
+    assert "need 5.0 times the records" in " ".join(page.text.split())
+    assert "times the records" not in render_report(source, made_at=MADE_AT)
+
+
+@pytest.mark.parametrize(("stability", "is_unstable"), [(0.0, True), (0.5, True), (0.7, False), (None, False)])
+def test_a_pattern_that_resampling_loses_is_marked(stored: Path, stability: float | None, *, is_unstable: bool) -> None:
+    source = load(stored)
+    patterns = source.patterns.assign(stability=pd.array([stability] * len(source.patterns), "Float64"))
+    shown = build_report(replace(source, patterns=patterns))["patterns"]
+    assert {pattern["is_unstable"] for pattern in shown} == {is_unstable}
+
+
 @pytest.mark.parametrize(
     ("target", "tone", "words"),
     [
