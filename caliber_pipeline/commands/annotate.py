@@ -16,6 +16,7 @@ from caliber_pipeline.commands.arguments import (
 from caliber_pipeline.settings import Settings, parse_columns
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 _DEFAULT_PORT = 8765
@@ -113,13 +114,52 @@ def build_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _unstored_records(settings: Settings) -> "pa.Table | None":
-    """The records of the input file where no run has stored them yet: one may annotate first."""
-    if (settings.local_output / "records.parquet").exists() or not settings.records_file.is_file():
+    """The records of the input file where no run has stored them yet: one may annotate first.
+
+    Raises:
+        InputError: other records are stored than those of the file that is named.
+    """
+    is_stored = (settings.local_output / "records.parquet").exists()
+    if not settings.records_file.is_file() or (is_stored and settings.records is None):
         return None
     from caliber_pipeline.core.conforming import arrow_from_frame
     from caliber_pipeline.stores.ingest import load_records
 
-    return arrow_from_frame(load_records(settings).table, "records")
+    loaded = load_records(settings)
+    if is_stored:
+        _refuse_others(settings, loaded.table)
+        return None
+    if not loaded.rejected.empty:
+        first = loaded.rejected.iloc[0]
+        _say(
+            f"{settings.records_file}: {len(loaded.rejected)} rows are no records and not shown; the first, "
+            f"line {first['line']}: {first['reason']}"
+        )
+    return arrow_from_frame(loaded.table, "records")
+
+
+def _refuse_others(settings: Settings, records: "pd.DataFrame") -> None:
+    """Refuse records that are not stored: the stored ones would be shown, and verdicts on these be lost."""
+    import pyarrow.compute as pc
+
+    from caliber_pipeline.core.errors import InputError
+    from caliber_pipeline.core.fingerprints import content_hash_by_id
+    from caliber_pipeline.stores.tables import TableStore
+
+    given = content_hash_by_id(records)
+    stored = content_hash_by_id(
+        TableStore(str(settings.local_output)).select(
+            "records",
+            columns=["record_id", "query", "output", "reference"],
+            where=pc.field("record_id").isin(list(given)),
+        )
+    )
+    if others := [record_id for record_id, text in given.items() if stored.get(record_id) != text]:
+        raise InputError(
+            f"{settings.records_file}: {len(others)} records are not those in {settings.output}, or have other texts "
+            f"(the first: '{others[0]}'); run `caliber ingest --records {settings.records_file}` first, or leave out "
+            "--records"
+        )
 
 
 def _transfer(arguments: argparse.Namespace, settings: Settings, url: str, unstored: "pa.Table | None") -> None:

@@ -184,6 +184,8 @@ def check_kappa(document: JudgeDocument, min_kappa: float) -> tuple[bool, str]:
         return False, f"{version}: kappa on test is undefined on {figure['n']} records; label more"
     low, high, n = figure["ci_low"], figure["ci_high"], figure["n"]
     shown = f"{version}: kappa on test {figure['value']:.3f} ({low:.3f} to {high:.3f}, n = {n})"
+    if caution := figure.get("reason"):
+        return False, f"{shown} supports nothing: {caution}; label more"
     if low >= min_kappa:
         return True, f"{shown} supports {min_kappa:g}"
     return False, f"{shown}: its lower bound does not support {min_kappa:g}"
@@ -242,6 +244,8 @@ def _card_figures(certificate: Mapping[str, Any]) -> list[str]:
             value = "n/a" if figure["value"] is None else f"{figure['value']:.3f}"
             word = f" ({interpret_kappa(figure['value'])})" if name == "cohen_kappa" else ""
             lines.append(f"| {split} | {name.replace('_', ' ')} | {value}{word} | {interval} | {figure['n']} |")
+        if caution := figures["cohen_kappa"].get("reason"):
+            lines.append(f"| {split} | {caution} | | | |")
     return lines
 
 
@@ -269,12 +273,13 @@ def _card_abstention(abstention: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(scored: pd.DataFrame, split: str) -> dict[str, dict[str, float | int | None]]:
+def _figures(scored: pd.DataFrame, split: str) -> dict[str, dict[str, Any]]:
     metrics = compute_alignment_metrics(scored)
     found = {}
     for name in FIGURES:
         row = metric_row(metrics, split, name)
-        found[name] = {key: plain_cell(row[key]) for key in ("value", "ci_low", "ci_high")} | {"n": int(row["n"])}
+        found[name] = {key: plain_cell(row[key]) for key in ("value", "ci_low", "ci_high", "reason")}
+        found[name]["n"] = int(row["n"])
     return found
 
 

@@ -64,6 +64,39 @@ def test_records_whose_columns_have_other_names_can_be_judged_before_the_first_r
     assert "1 annotations imported" in capsys.readouterr().err
 
 
+def test_rows_that_are_no_records_are_told_of_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "records.csv").write_text("id,query,output\nr1,q,a\nr2,,a\nr3,q,\n")
+    (tmp_path / "labels.csv").write_text("record_id,score\nr1,1\n")
+    files = ["--records", str(tmp_path / "records.csv"), "--import", str(tmp_path / "labels.csv")]
+    assert main(["annotate", *files, "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "records.csv: 2 rows are no records and not shown; the first, line 3: query is blank\n" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "first"), [("r1,q,a\nr2,q,b\nr9,q,c\n", "r9"), ("r1,q,a\nr2,q,changed\n", "r2")], ids=["new", "text"]
+)
+def test_records_that_are_not_the_stored_ones_are_refused_and_the_stored_ones_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str, first: str
+) -> None:
+    (tmp_path / "records.csv").write_text("id,query,output\nr1,q,a\nr2,q,b\n")
+    (tmp_path / "others.csv").write_text(f"id,query,output\n{rows}")
+    (tmp_path / "labels.csv").write_text("record_id,score\nr1,1\n")
+    output = ["--output", str(tmp_path / "out")]
+    assert main(["ingest", "--records", str(tmp_path / "records.csv"), *output]) == 0
+    command = ["annotate", *output, "--import", str(tmp_path / "labels.csv"), "--records"]
+    assert main([*command, str(tmp_path / "records.csv")]) == 0
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "others.csv")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        f"others.csv: 1 records are not those in {tmp_path / 'out'}, or have other texts (the first: '{first}')" in line
+    )
+    assert "run `caliber ingest --records " in line
+
+
 def test_an_export_that_begins_with_a_byte_order_mark_is_read(assets: Path, tmp_path: Path) -> None:
     task = {"data": {"record_id": "r00"}, "annotations": [{"result": [
         {"from_name": "verdict", "type": "choices", "value": {"choices": ["accept"]}}]}]}  # fmt: skip

@@ -19,9 +19,12 @@ from caliber_pipeline.core.errors import InputError
 DEFINITION = Criteria(criteria="Score 1 if right")
 
 
-def figure(value: float | None, low: float | None, high: float | None) -> dict[str, Any]:
+FEW = "only 12 groups: the interval may be too narrow"
+
+
+def figure(value: float | None, low: float | None, high: float | None, reason: str | None = None) -> dict[str, Any]:
     names = ("cohen_kappa", "accuracy", "precision", "recall", "specificity", "f1_score")
-    return {name: {"value": value, "ci_low": low, "ci_high": high, "n": 80} for name in names}
+    return {name: {"value": value, "ci_low": low, "ci_high": high, "reason": reason, "n": 80} for name in names}
 
 
 def document(**changes: Any) -> JudgeDocument:  # noqa: ANN401 - entries of the certificate
@@ -58,6 +61,7 @@ def document(**changes: Any) -> JudgeDocument:  # noqa: ANN401 - entries of the 
         (figure(0.7, 0.6, 0.8), 0.6, True, "kappa on test 0.700 (0.600 to 0.800, n = 80) supports 0.6"),
         (figure(0.7, 0.6, 0.8), 0.61, False, "its lower bound does not support 0.61"),
         (figure(None, None, None), 0.1, False, "undefined on 80 records"),
+        (figure(0.7, 0.6, 0.8, FEW), 0.1, False, f"(0.600 to 0.800, n = 80) supports nothing: {FEW}; label more"),
         (None, 0.1, False, "test is sealed"),
     ],
 )
@@ -88,6 +92,11 @@ def test_the_card_says_what_is_not_known() -> None:
     assert "| test | sealed |" in card
     assert "No record was judged by two people" in card
     assert "No threshold can be guaranteed: the judge gives no confidences." in card
+
+
+def test_the_card_says_that_an_interval_is_of_few_groups() -> None:
+    assert f"| dev | {FEW} | | | |" in render_card(document(dev=figure(0.7, 0.6, 0.8, FEW)))
+    assert FEW not in render_card(document())
 
 
 def test_the_card_shows_the_corrected_kappa_beside_the_raw_one() -> None:
