@@ -80,7 +80,7 @@ def observe_state(project: Project, instance: dg.DagsterInstance) -> LoopState:
     untested = select_untested(decided, judged, latest)
     keys = {v: evaluation_key(v, c, latest, on_test=v in untested) for v, c in listing.valid.items()}
     runs = {v: _run_status(instance, key) for v, key in keys.items()}
-    by_hand = _partitions_under_way(instance, calibration_job.name, test_job.name)
+    by_hand = _partitions_under_way(instance, "judge_scores", calibration_job.name, test_job.name)
     waiting, answered = _look_at_batches(project, listing.valid)
     missing_input = find_missing_input(project.settings)
     ingests = [] if missing_input else [run.status for run in _ingest_runs(project, instance)]
@@ -124,10 +124,11 @@ def _is_given_up(project: Project, instance: dg.DagsterInstance, version: str, k
     return not any(datetime.fromisoformat(batch.sent_at) >= begun for batch in sent)
 
 
-def _partitions_under_way(instance: dg.DagsterInstance, *jobs: str) -> frozenset[str]:
-    """The versions for which a run of these jobs is under way, whoever started it."""
+def _partitions_under_way(instance: dg.DagsterInstance, asset: str, *jobs: str) -> frozenset[str]:
+    """The versions for which a run of these jobs, or one that makes the asset, is under way, whoever started it."""
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
-    return frozenset(run.tags[PARTITION_NAME_TAG] for run in runs if run.job_name in jobs)
+    makers = (run for run in runs if run.job_name in jobs or dg.AssetKey(asset) in (run.asset_selection or ()))
+    return frozenset(run.tags[PARTITION_NAME_TAG] for run in makers if PARTITION_NAME_TAG in run.tags)
 
 
 def _look_at_batches(project: Project, versions: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
@@ -258,7 +259,7 @@ def batches_sensor(context: dg.SensorEvaluationContext, project: Project) -> lis
         versions = project.criteria_files.load_all().valid
     except CaliberError as error:
         return dg.SkipReason(str(error))
-    running = _partitions_under_way(context.instance, scoring_job.name)
+    running = _partitions_under_way(context.instance, ALL_SCORES, scoring_job.name)
     requests, reasons = [], []
     for version in versions:
         words = "a run is taking them" if version in running else describe_waiting(project, ALL_SCORES, version)

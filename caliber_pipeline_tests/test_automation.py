@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from caliber_pipeline.core.criteria import Criteria, ExampleRef
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.instances import open_instance
 from caliber_pipeline.resources import Project
-from caliber_pipeline_tests.projects import QuotingJudge, make_planted, planted_settings
+from caliber_pipeline_tests.benchmarks.loopback_server import LoopbackConfig, loopback
+from caliber_pipeline_tests.projects import (
+    QuotingJudge,
+    make_planted,
+    open_project,
+    planted_settings,
+    write_planted_input,
+)
 
 
 def tick(project: Project, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
@@ -104,6 +112,49 @@ def test_a_new_file_is_registered_reported_and_evaluated(planted: Project, insta
     assert isinstance(outcome, dg.SensorResult)
     assert [event.partition for event in outcome.asset_events] == ["v001"]
     assert outcome.asset_events[0].asset_key == dg.AssetKey("criteria")
+
+
+@pytest.mark.parametrize(
+    ("job", "asset"),
+    [("calibration", None), ("__ASSET_JOB", "judge_scores"), ("__ASSET_JOB", "patterns")],
+    ids=["the job", "the asset graph", "the asset graph downstream"],
+)
+def test_a_version_that_somebody_has_evaluated_by_hand_is_not_started_beside(
+    planted: Project, instance: dg.DagsterInstance, job: str, asset: str | None
+) -> None:
+    obey(planted, instance, tick(planted, instance))
+    started = dg.DagsterRun(
+        job_name=job,
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "v001"},
+        asset_selection=None if asset is None else frozenset({dg.AssetKey(asset)}),
+    )
+    instance.add_run(started)
+    outcome = tick(planted, instance)
+    judges = job == "calibration" or asset == "judge_scores"
+    assert (isinstance(outcome, dg.SkipReason) or requested(outcome) == []) is judges
+
+
+def test_two_runs_that_meet_on_a_version_ask_for_each_verdict_once(tmp_path: Path) -> None:
+    write_planted_input(tmp_path, 40)
+    with loopback(LoopbackConfig(latency_s=0.05)) as server:
+        options = {"base_url": server.base_url, "model": "m", "max_concurrency": 2}
+        project = open_project(tmp_path, judge_options=options)
+        definitions = build_definitions(project.settings, project)
+
+        def evaluate(_: int) -> bool:
+            with dg.DagsterInstance.ephemeral() as own:
+                own.add_dynamic_partitions("criteria_version", ["v001"])
+                job = definitions.resolve_job_def("calibration")
+                judging = [dg.AssetKey("judge_scores")]
+                return job.execute_in_process(instance=own, partition_key="v001", asset_selection=judging).success
+
+        with dg.DagsterInstance.ephemeral() as first:
+            assert definitions.resolve_job_def("ingest").execute_in_process(instance=first).success
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(evaluate, range(2))) == [True, True]
+        assert server.stats()["calls"] == 40
+    assert (project.tables.require("judge_scores", "v001")["status"] == "scored").all()
 
 
 def test_the_sensor_alone_turns_the_loop_until_aligned(planted: Project, instance: dg.DagsterInstance) -> None:

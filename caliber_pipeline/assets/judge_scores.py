@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from caliber_pipeline.assets.batches import observe_batches, show_endings
 from caliber_pipeline.assets.definition import criteria_versions, log_progress, one_line_failures, stage, with_attrs
@@ -99,8 +101,24 @@ def _open_judge(context: dg.AssetExecutionContext, project: Project, criteria: C
 
 def _judge(context: dg.AssetExecutionContext, project: Project, judge: Judge, task: JudgeTask) -> pd.DataFrame:
     progress = log_progress(context, "records judged", lambda: _spent_so_far(judge))
-    with project.open_verdict_cache() as cache:
+    with project.open_verdict_cache() as cache, _turn(context, project):
         return run_judge(judge, task, cache=cache, on_progress=progress)
+
+
+@contextmanager
+def _turn(context: dg.AssetExecutionContext, project: Project) -> Iterator[None]:
+    """One run at a time judges a version on this machine: who comes second finds the first one's verdicts stored."""
+    version = context.partition_key
+    lock = FileLock(project.cache_folder / f"judge_{version}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        context.log.info(f"another run is judging '{version}'; waiting for it, to take its verdicts")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _describe_evaluation(project: Project, version: str, verdicts: pd.DataFrame) -> dict[str, str]:
