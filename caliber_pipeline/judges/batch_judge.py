@@ -340,19 +340,26 @@ class _BatchRun:
     def _row(self, record_id: str, line: Line) -> Row | None:
         """The verdict of a line; None where the reply holds none, which is worth another question."""
         completion = parse_completion(line.content)
-        vote = read_vote(completion) if completion is not None else None
-        if vote is None or vote.status == "unparseable":
+        if completion is None:
             return None
         usage = line.content.get("usage") or {}
         sent, received = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        price = self._judge._settings.price  # noqa: SLF001 of the same judge
-        cost = None
-        if price is not None and isinstance(sent, int) and isinstance(received, int):
-            cost = usd(price.cost(sent, received)) * PRICE_FACTOR
-            self.spent += pico(cost)
+        cost = self._spend(sent, received)  # billed, whatever the reply says
+        vote = read_vote(completion)
+        if vote.status == "unparseable":
+            return None
         provider, model = self._judge.provider, self._judge.model
         judged = (record_id, vote.status, vote.score, vote.reasoning, vote.confidence, None, None, vote.reason)
         return (*judged, provider, model, sent, received, cost, None, 1)
+
+    def _spend(self, sent: object, received: object) -> float | None:
+        """Count what a line cost in, and return it; None where price or tokens are not known."""
+        price = self._judge._settings.price  # noqa: SLF001 of the same judge
+        if price is None or not isinstance(sent, int) or not isinstance(received, int):
+            return None
+        cost = usd(price.cost(sent, received)) * PRICE_FACTOR
+        self.spent += pico(cost)
+        return cost
 
     def _cancelled(self, record_id: str) -> Row:
         unknown = (None,) * 5
