@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add_output(parser)
     add("--prune", action="store_true", help="remove verdicts: all, or those that the next two options choose")
-    add("--older-than", type=amount, metavar="DAYS", help="only verdicts stored before that many days")
+    add("--older-than", type=_days_ago, metavar="DAYS", help="only verdicts stored before that many days")
     add("--status", action="append", default=[], choices=("scored", "unparseable", "refused"), help="only these")
     add_reporting(parser)
 
@@ -64,13 +65,23 @@ def execute(arguments: argparse.Namespace) -> None:
     n_removed = None
     with VerdictCache(path) as cache:
         if arguments.prune:
-            age = arguments.older_than
-            before = None if age is None else datetime.now(UTC) - timedelta(days=age)
             with hold_output(settings):
-                n_removed = cache.prune(before=before, statuses=arguments.status)
+                n_removed = cache.prune(before=arguments.older_than, statuses=arguments.status)
         stats = cache.stats()
     text = _as_json(stats, n_removed) if arguments.json else _as_text(stats, n_removed)
     sys.stdout.write(f"{text}\n")
+
+
+def _days_ago(text: str) -> datetime:
+    """The moment so many days before now, for an option's type.
+
+    Raises:
+        ArgumentTypeError: it is no number of days, or more than there are since the year 1.
+    """
+    days = amount(text)
+    with suppress(OverflowError):
+        return datetime.now(UTC) - timedelta(days=days)
+    raise argparse.ArgumentTypeError(f"'{text}' days are more than the calendar goes back")
 
 
 def _as_json(stats: "CacheStats", n_removed: int | None) -> str:
