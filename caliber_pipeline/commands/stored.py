@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def open_project(arguments: argparse.Namespace) -> "Project":
-    """The project of an output folder, with the judge that the champion was judged by.
+    """The project of an output folder, with the judge of the version that was asked for, or else of the champion.
 
     Raises:
         MissingStepError: nothing was evaluated there yet.
+        InputError: the version is not evaluated.
     """
     from caliber_pipeline.core.errors import MissingStepError
     from caliber_pipeline.resources import Project
@@ -26,10 +27,9 @@ def open_project(arguments: argparse.Namespace) -> "Project":
     given |= {n: v for n in ("abstention_alpha", "abstention_delta") if (v := getattr(arguments, n, None)) is not None}
     settings = Settings.checked(values | given)
     project = Project.from_settings(settings)
-    versions = project.tables.versions("optimized_criteria")
-    if not versions:
+    if not project.tables.versions("optimized_criteria"):
         raise MissingStepError(f"{settings.output}: nothing was evaluated yet; run `caliber run` first")
-    judged = project.tables.require("judge_scores", versions[-1])
+    judged = project.tables.require("judge_scores", find_version(project, arguments.version))
     if judged.empty:
         return project
     provider, model = str(judged["provider"].iloc[0]), str(judged["model"].iloc[0])
