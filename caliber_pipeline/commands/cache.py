@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, amount
-from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from caliber_pipeline.stores.verdict_cache import CacheStats
@@ -50,15 +48,13 @@ def execute(arguments: argparse.Namespace) -> None:
         InputError: there is no cache, or the arguments do not go together.
         CaliberError: verdicts are to be removed, and another command is at work on the output.
     """
-    from caliber_pipeline.commands.run import hold_output
+    from caliber_pipeline.commands.run import build_settings, hold_output
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.stores.verdict_cache import VerdictCache
 
     if not arguments.prune and (arguments.status or arguments.older_than is not None):
         raise InputError("--older-than and --status choose what --prune removes; add --prune")
-    settings = Settings.from_env(os.environ)
-    if arguments.output:
-        settings = Settings.checked(settings.model_dump() | {"output": arguments.output})
+    settings = build_settings(arguments)
     path = settings.verdict_cache_file
     if not path.exists():
         raise InputError(f"{path}: there is no verdict cache; name the --output of a run that asked an endpoint")

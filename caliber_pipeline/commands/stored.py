@@ -1,10 +1,7 @@
 """What the commands share that work on what `caliber run` stored: its folder, its champion, its judge."""
 
 import argparse
-import os
 from typing import TYPE_CHECKING
-
-from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,13 +16,11 @@ def open_project(arguments: argparse.Namespace) -> "Project":
         MissingStepError: nothing was evaluated there yet.
         InputError: the version is not evaluated.
     """
+    from caliber_pipeline.commands.run import build_settings
     from caliber_pipeline.core.errors import MissingStepError
     from caliber_pipeline.resources import Project
 
-    values = Settings.from_env(os.environ).model_dump()
-    given = {"output": arguments.output} if arguments.output else {}
-    given |= {n: v for n in ("abstention_alpha", "abstention_delta") if (v := getattr(arguments, n, None)) is not None}
-    settings = Settings.checked(values | given)
+    settings = build_settings(arguments)
     project = Project.from_settings(settings)
     if not project.tables.versions("optimized_criteria"):
         raise MissingStepError(f"{settings.output}: nothing was evaluated yet; run `caliber run` first")
