@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from upath import UPath
 
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.input_formats import list_suffixes
 
 DEFAULT_OUTPUT: Final = UPath("data/assets")
 DEFAULT_STATE_DIR: Final = Path("data/state")
@@ -163,16 +164,23 @@ class Settings(BaseModel):
 
     @property
     def records_file(self) -> Path:
-        """The records: as set, else the one that lies in data/input."""
-        return self.records or _find_input("records")
+        """The records: as set, else the one file of them that lies in data/input.
+
+        Raises:
+            InputError: several lie there.
+        """
+        return self.records or _find_input("records") or DEFAULT_INPUT_DIR / "records.csv"
 
     @property
     def annotations_file(self) -> Path | None:
-        """The annotations: as set; else those in data/input, where the records are from there too."""
+        """The annotations: as set; else those in data/input, where the records are from there too.
+
+        Raises:
+            InputError: several files of them lie there.
+        """
         if self.annotations is not None:
             return self.annotations
-        found = _find_input("annotations")
-        return found if self.records is None and found.exists() else None
+        return _find_input("annotations") if self.records is None else None
 
     @property
     def annotation_store_url(self) -> str:
@@ -184,7 +192,7 @@ class Settings(BaseModel):
     @property
     def uses_own_input(self) -> bool:
         """Whether the records are those of the project's own input folder."""
-        return self.records is None or self.records.resolve() == _find_input("records").resolve()
+        return self.records is None or self.records.resolve() in {path.resolve() for path in _list_input("records")}
 
 
 def _describe_fault(name: str, message: str, value: object, prefix: str) -> str:
@@ -221,6 +229,13 @@ def parse_columns(pairs: list[str]) -> dict[str, str]:
     return columns
 
 
-def _find_input(stem: str) -> Path:
-    candidates = [DEFAULT_INPUT_DIR / f"{stem}{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
-    return next((path for path in candidates if path.exists()), candidates[0])
+def _list_input(stem: str) -> list[Path]:
+    paths = (DEFAULT_INPUT_DIR / f"{stem}{suffix}" for suffix in list_suffixes())
+    return [path for path in paths if path.exists()]
+
+
+def _find_input(stem: str) -> Path | None:
+    found = _list_input(stem)
+    if len(found) > 1:
+        raise InputError(f"{found[0]} and {found[1]} are both there; remove one, or name the one to read by --{stem}")
+    return found[0] if found else None

@@ -24,11 +24,11 @@ from caliber_pipeline.core.conforming import find_schema_faults
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.schemas import SCHEMAS
 from caliber_pipeline.definitions import build_definitions
-from caliber_pipeline.renderers.pictures import SHOWN_AT_ONCE
 from caliber_pipeline.resources import Project
 from caliber_pipeline.runs import seed_criteria
 from caliber_pipeline.settings import Settings
 from caliber_pipeline_tests.projects import PlantedProject, write_planted_input
+from caliber_pipeline_tests.renderers.shown import SHOWN_AT_ONCE
 
 MAX_IMAGE_BYTES = 200_000
 

@@ -260,6 +260,8 @@ def test_annotations_of_which_none_counts_are_one_line(tmp_path: Path, capsys: p
         (["judge", "--max-cost-usd", "nan"], "argument --max-cost-usd: 'nan' is no number"),
         (["judge", "--max-cost-usd", "-1"], "argument --max-cost-usd: '-1' is below 0"),
         (["run", "--max-concurrency", "0"], "argument --max-concurrency: '0' is no whole number of at least 1"),
+        (["cache", "--prune", "--older-than", "1e6"], "argument --older-than: '1e6' days are more than the calendar"),
+        (["cache", "--prune", "--older-than", "1e9"], "argument --older-than: '1e9' days are more than the calendar"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

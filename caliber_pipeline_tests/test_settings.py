@@ -8,6 +8,7 @@ import pytest
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.instances import instance_folder, open_instance
 from caliber_pipeline.settings import Settings, parse_columns
+from caliber_pipeline.stores.ingest import find_missing_input
 
 
 def test_the_environment_sets_everything() -> None:
@@ -86,3 +87,30 @@ def test_input_is_found_in_its_folder_in_any_format(tmp_path: Path, monkeypatch:
     assert Settings().annotations_file == Path("data/input/annotations.parquet")
     assert Settings(records=Path("mine.csv")).annotations_file is None
     assert Settings(records=Path("mine.csv"), annotations=Path("a.csv")).annotations_file == Path("a.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "ndjson", "parquet", "csv.gz", "tsv.gz", "jsonl.gz"])
+def test_input_that_can_be_read_is_found_in_its_folder(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "input").mkdir(parents=True)
+    (tmp_path / "data" / "input" / f"records.{suffix}").touch()
+    (tmp_path / "data" / "input" / "records.parquet.gz").touch()  # is not read
+    assert Settings().records_file == Path(f"data/input/records.{suffix}")
+
+
+def test_two_files_of_which_either_may_be_meant_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "input").mkdir(parents=True)
+    for name in ("records.csv", "records.jsonl.gz", "annotations.csv", "annotations.tsv"):
+        (tmp_path / "data" / "input" / name).touch()
+    with pytest.raises(InputError, match=r"data/input/records\.csv and data/input/records\.jsonl\.gz .* --records"):
+        _ = Settings().records_file
+    with pytest.raises(InputError, match=r"input/annotations\.csv and data/input/annotations\.tsv .* --annotations"):
+        _ = Settings().annotations_file
+    assert "data/input/records.csv and data/input/records.jsonl.gz" in str(find_missing_input(Settings()))
+    named = Settings(records=Path("data/input/records.csv"))
+    assert named.records_file == Path("data/input/records.csv")
+    assert named.annotations_file is None
+    assert named.uses_own_input

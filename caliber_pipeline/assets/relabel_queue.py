@@ -10,6 +10,7 @@ from caliber_pipeline.core.attribution import build_relabel_queue
 from caliber_pipeline.core.judge_scores import join_labels
 from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.resources import Project
+from caliber_pipeline.stores.forms import write_form
 
 
 @stage(
@@ -30,10 +31,7 @@ def relabel_queue(
     abstained = list_abstained(scored, abstention)
     queue = build_relabel_queue(labels, records, misalignments, abstained)
     path = project.tables.path("relabel_queue", context.partition_key).with_suffix(".csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        form = queue[["record_id", "query", "output", "reference"]]
-        form.assign(annotator="", score="", notes="").to_csv(file, index=False)
+    write_form(path, queue[["record_id", "query", "output", "reference"]])
     return dg.Output(
         with_attrs(queue, misalignments),
         metadata={

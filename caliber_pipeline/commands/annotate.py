@@ -13,7 +13,7 @@ from caliber_pipeline.commands.arguments import (
     add_output,
     add_reporting,
 )
-from caliber_pipeline.settings import Settings, parse_columns
+from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,8 @@ def execute(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: no records, an unusable store or file, a taken port, or no token where one is needed.
     """
+    from caliber_pipeline.commands.run import build_settings
+
     settings = build_settings(arguments)
     if arguments.records is not None and not arguments.records.is_file():
         from caliber_pipeline.core.errors import InputError
@@ -96,21 +98,6 @@ def execute(arguments: argparse.Namespace) -> None:
         ),
         say=_say,
     )
-
-
-def build_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings of the environment, overridden by those of the command line.
-
-    Raises:
-        InputError: a value does not fit.
-    """
-    values = Settings.from_env(os.environ).model_dump()
-    given = {"output": arguments.output, "records": arguments.records}
-    if arguments.column:
-        given["columns"] = parse_columns(arguments.column)
-    if arguments.annotation_column:
-        given["annotation_columns"] = parse_columns(arguments.annotation_column)
-    return Settings.checked(values | {name: value for name, value in given.items() if value is not None})
 
 
 def _unstored_records(settings: Settings) -> "pa.Table | None":

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from caliber_pipeline.commands.arguments import add_command, add_output, add_reporting, amount
-from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from caliber_pipeline.stores.verdict_cache import CacheStats
@@ -37,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add_output(parser)
     add("--prune", action="store_true", help="remove verdicts: all, or those that the next two options choose")
-    add("--older-than", type=amount, metavar="DAYS", help="only verdicts stored before that many days")
+    add("--older-than", type=_days_ago, metavar="DAYS", help="only verdicts stored before that many days")
     add("--status", action="append", default=[], choices=("scored", "unparseable", "refused"), help="only these")
     add_reporting(parser)
 
@@ -49,28 +48,36 @@ def execute(arguments: argparse.Namespace) -> None:
         InputError: there is no cache, or the arguments do not go together.
         CaliberError: verdicts are to be removed, and another command is at work on the output.
     """
-    from caliber_pipeline.commands.run import hold_output
+    from caliber_pipeline.commands.run import build_settings, hold_output
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.stores.verdict_cache import VerdictCache
 
     if not arguments.prune and (arguments.status or arguments.older_than is not None):
         raise InputError("--older-than and --status choose what --prune removes; add --prune")
-    settings = Settings.from_env(os.environ)
-    if arguments.output:
-        settings = Settings.checked(settings.model_dump() | {"output": arguments.output})
+    settings = build_settings(arguments)
     path = settings.verdict_cache_file
     if not path.exists():
         raise InputError(f"{path}: there is no verdict cache; name the --output of a run that asked an endpoint")
     n_removed = None
     with VerdictCache(path) as cache:
         if arguments.prune:
-            age = arguments.older_than
-            before = None if age is None else datetime.now(UTC) - timedelta(days=age)
             with hold_output(settings):
-                n_removed = cache.prune(before=before, statuses=arguments.status)
+                n_removed = cache.prune(before=arguments.older_than, statuses=arguments.status)
         stats = cache.stats()
     text = _as_json(stats, n_removed) if arguments.json else _as_text(stats, n_removed)
     sys.stdout.write(f"{text}\n")
+
+
+def _days_ago(text: str) -> datetime:
+    """The moment so many days before now, for an option's type.
+
+    Raises:
+        ArgumentTypeError: it is no number of days, or more than there are since the year 1.
+    """
+    days = amount(text)
+    with suppress(OverflowError):
+        return datetime.now(UTC) - timedelta(days=days)
+    raise argparse.ArgumentTypeError(f"'{text}' days are more than the calendar goes back")
 
 
 def _as_json(stats: "CacheStats", n_removed: int | None) -> str:

@@ -66,10 +66,10 @@ def execute(arguments: argparse.Namespace) -> None:
         MissingStepError: nothing was evaluated yet.
     """
     from caliber_pipeline.champion import judge_others, load_champion
-    from caliber_pipeline.commands.forms import refuse_to_overwrite
     from caliber_pipeline.commands.run import build_settings
     from caliber_pipeline.core.abstention import learn_abstention
     from caliber_pipeline.resources import Project
+    from caliber_pipeline.stores.forms import refuse_to_overwrite
 
     refuse_to_overwrite(arguments.abstained_to)
     project = Project.from_settings(build_settings(arguments))
@@ -132,8 +132,8 @@ def _estimate(champion: "Champion", judged: "pd.DataFrame", *, is_random: bool) 
 def _write_abstained(
     path: Path | None, records: "pd.DataFrame", verdicts: "pd.DataFrame", abstention: "Abstention"
 ) -> int:
-    from caliber_pipeline.commands.forms import write_form
     from caliber_pipeline.core.abstention import select_abstained
+    from caliber_pipeline.stores.forms import write_form
 
     is_abstained = select_abstained(verdicts["confidence"].to_numpy(dtype=float, na_value=float("nan")), abstention)
     if path is not None:

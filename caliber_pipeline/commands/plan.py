@@ -55,10 +55,10 @@ def execute(arguments: argparse.Namespace) -> None:
         CaliberError: records are to be chosen, and another command is at work on the output.
     """
     from caliber_pipeline.champion import load_champion
-    from caliber_pipeline.commands.forms import refuse_to_overwrite
     from caliber_pipeline.commands.run import build_settings, hold_output
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.resources import Project
+    from caliber_pipeline.stores.forms import refuse_to_overwrite
 
     if arguments.to is not None and arguments.budget is None:
         raise InputError("--to needs --budget, the number of records to choose")
@@ -123,10 +123,10 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
 def _choose(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw among the unlabelled records by what the judge is unsure of; the annotation page reads the stored plan."""
     from caliber_pipeline.champion import judge_others
-    from caliber_pipeline.commands.forms import write_form
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.planning import plan_labels
     from caliber_pipeline.judges.sharded import JUDGED_COLUMNS
+    from caliber_pipeline.stores.forms import write_form
 
     tables = project.tables
     earlier = tables.load("label_plan")

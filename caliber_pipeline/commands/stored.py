@@ -1,10 +1,7 @@
 """What the commands share that work on what `caliber run` stored: its folder, its champion, its judge."""
 
 import argparse
-import os
 from typing import TYPE_CHECKING
-
-from caliber_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,23 +10,21 @@ if TYPE_CHECKING:
 
 
 def open_project(arguments: argparse.Namespace) -> "Project":
-    """The project of an output folder, with the judge that the champion was judged by.
+    """The project of an output folder, with the judge of the version that was asked for, or else of the champion.
 
     Raises:
         MissingStepError: nothing was evaluated there yet.
+        InputError: the version is not evaluated.
     """
+    from caliber_pipeline.commands.run import build_settings
     from caliber_pipeline.core.errors import MissingStepError
     from caliber_pipeline.resources import Project
 
-    values = Settings.from_env(os.environ).model_dump()
-    given = {"output": arguments.output} if arguments.output else {}
-    given |= {n: v for n in ("abstention_alpha", "abstention_delta") if (v := getattr(arguments, n, None)) is not None}
-    settings = Settings.checked(values | given)
+    settings = build_settings(arguments)
     project = Project.from_settings(settings)
-    versions = project.tables.versions("optimized_criteria")
-    if not versions:
+    if not project.tables.versions("optimized_criteria"):
         raise MissingStepError(f"{settings.output}: nothing was evaluated yet; run `caliber run` first")
-    judged = project.tables.require("judge_scores", versions[-1])
+    judged = project.tables.require("judge_scores", find_version(project, arguments.version))
     if judged.empty:
         return project
     provider, model = str(judged["provider"].iloc[0]), str(judged["model"].iloc[0])

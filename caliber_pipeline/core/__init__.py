@@ -2,7 +2,8 @@
 
 A stage is a module of its asset's name; the modules behind it stand below it, in the order in which data pass.
 
-* Every stage: `schemas`, `conforming`, `errors`, `arguments`, `criteria`, `fingerprints`, `column_lineage`.
+* Every stage: `schemas`, `conforming`, `errors`, `arguments`, `criteria`, `fingerprints`, `column_lineage`,
+  `input_formats`.
 * `records`: `columns`, `column_names`, `text_bytes`, `splits`.
 * `annotations`: `annotation_events`, `annotation_formats`, `judged_texts`, `staleness`, `labels`.
 * `annotator_agreement`: `annotators`, `human_ceiling`.

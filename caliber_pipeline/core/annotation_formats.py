@@ -18,25 +18,6 @@ Format = Literal["csv", "label-studio", "argilla"]
 FOREIGN_ROWS: Final = pa.schema([pa.field(name, pa.string()) for name in (*ANNOTATION_ALIASES, *JUDGED)])
 """What the foreign formats are read into: text, one row per judgment, for `parse_annotations` to check."""
 
-LABEL_STUDIO_CONFIG: Final = """\
-<View>
-  <Header value="Query"/>
-  <Text name="query" value="$query"/>
-  <Header value="Output"/>
-  <Text name="output" value="$output"/>
-  <Header value="Reference"/>
-  <Text name="reference" value="$reference"/>
-  <Choices name="verdict" toName="output" choice="single" required="true">
-    <Choice value="accept" hotkey="a"/>
-    <Choice value="reject" hotkey="r"/>
-  </Choices>
-  <TextArea name="notes" toName="output" placeholder="Why?" maxSubmissions="1"/>
-  <Number name="severity" toName="output" min="0"/>
-  <TextArea name="annotator" toName="output" maxSubmissions="1"/>
-</View>
-"""
-"""The labeling interface that the tasks of `render_label_studio` fit."""
-
 _VERDICTS: Final = {1: "accept", 0: "reject"}
 _TEXTS: Final = ("query", "output", "reference")
 _NAMES: Final = uuid.UUID(
@@ -89,7 +70,7 @@ def parse_argilla(records: Sequence[Any]) -> tuple[pa.Table, pa.Array]:
 
 
 def render_label_studio(records: pd.DataFrame, annotations: pd.DataFrame) -> list[dict[str, Any]]:
-    """Tasks for LABEL_STUDIO_CONFIG, one per record, each with its annotations.
+    """Tasks for the labeling interface in `docs/data.md`, one per record, each with its annotations.
 
     `completed_by` is left out, since Label Studio refuses people whom it does not know; the annotator is a result.
     Criteria versions and inclusion probabilities are lost: its annotations have no place for them.

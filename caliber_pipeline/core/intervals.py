@@ -123,15 +123,8 @@ def normal_quantile(confidence: float = CONFIDENCE) -> float:
     return float(ndtri((1 + confidence) / 2))
 
 
-def wilson_interval(
-    successes: npt.ArrayLike, n: npt.ArrayLike, *, confidence: float = CONFIDENCE
-) -> tuple[Floats, Floats]:
-    """Score interval of a proportion: Wilson (1927), J. Am. Stat. Assoc. 22:209-212; NaN where n is 0."""
-    hits, total = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    return _score_interval(hits, total, normal_quantile(confidence) ** 2)
-
-
 def _score_interval(hits: Floats, total: Floats, z2: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Score interval of a proportion: Wilson (1927), J. Am. Stat. Assoc. 22:209-212; NaN where n is 0."""
     share, z2 = ratio(hits, total), np.asarray(z2, dtype=np.float64)
     centre = (hits + z2 / 2) / (total + z2)
     half = np.sqrt(z2) * np.sqrt(total * share * (1 - share) + z2 / 4) / (total + z2)

@@ -56,7 +56,7 @@ def correct_best(
     if not n_groups or not len(verdicts):
         return None
     cells = np.stack([cells_by_group(human, row, groups, n_groups, weights) for row in verdicts])
-    kappas = _kappa(cells.sum(axis=1))
+    kappas = cohen_kappa(cells.sum(axis=1))
     if np.isnan(kappas).all():
         return None
     best = int(np.nanargmax(kappas))
@@ -65,13 +65,9 @@ def correct_best(
         return BestOfSeveral(best, kappa, kappa, 1)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=N_RESAMPLES).astype(np.float64)
-    inside = np.nan_to_num(_kappa(np.einsum("bg,kgc->bkc", drawn, cells)), nan=-np.inf)
-    outside = _kappa(np.einsum("bg,kgc->bkc", (drawn == 0).astype(np.float64), cells))
+    inside = np.nan_to_num(cohen_kappa(np.einsum("bg,kgc->bkc", drawn, cells)), nan=-np.inf)
+    outside = cohen_kappa(np.einsum("bg,kgc->bkc", (drawn == 0).astype(np.float64), cells))
     chosen = outside[np.arange(N_RESAMPLES), inside.argmax(axis=1)]
     known = chosen[~np.isnan(chosen)]
     corrected = to_optional(float(known.mean())) if len(known) else None
     return BestOfSeveral(best, kappa, corrected, len(verdicts))
-
-
-def _kappa(cells: Floats) -> Floats:
-    return cohen_kappa(cells)

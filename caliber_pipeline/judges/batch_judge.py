@@ -13,17 +13,15 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 
-from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import CaliberError, InputError, SpendingCapError
 from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.judge_prompt import Message, build_prefix, build_record_message
 from caliber_pipeline.core.pricing import Estimate, pico, usd
-from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.judges.batch_files import BatchFiles, BatchProgress, Line, QueueFullError, open_client
 from caliber_pipeline.judges.caller import parse_completion
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
-from caliber_pipeline.judges.openai_run import read_vote
+from caliber_pipeline.judges.openai_run import Row, build_frame, read_vote
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch, describe_batches
@@ -33,7 +31,6 @@ _log = logging.getLogger(__name__)
 PRICE_FACTOR: Final = 0.5  # of the price of single calls, at every provider of the table that has batches
 _TELL_EVERY_S: Final = 600.0  # a sign of life for who waits
 _CANCELLED: Final = "the batch was cancelled before it came to this record"
-Row = tuple[str | int | float | None, ...]
 
 
 class StillUnderWayError(CaliberError):
@@ -233,7 +230,7 @@ class _BatchRun:
                     continue
                 if status in {"completed", "expired", "cancelled"}:
                     if rows := self._take(batch, custom_ids, status, dict(lines)):
-                        yield _frame(rows)
+                        yield build_frame(rows)
                     # only now: who dies before the rows are stored finds the batch again
                     self._files.discard(batch)
                     self._judge.is_full.clear()
@@ -340,27 +337,28 @@ class _BatchRun:
     def _row(self, record_id: str, line: Line) -> Row | None:
         """The verdict of a line; None where the reply holds none, which is worth another question."""
         completion = parse_completion(line.content)
-        vote = read_vote(completion) if completion is not None else None
-        if vote is None or vote.status == "unparseable":
+        if completion is None:
             return None
         usage = line.content.get("usage") or {}
         sent, received = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        price = self._judge._settings.price  # noqa: SLF001 of the same judge
-        cost = None
-        if price is not None and isinstance(sent, int) and isinstance(received, int):
-            cost = usd(price.cost(sent, received)) * PRICE_FACTOR
-            self.spent += pico(cost)
+        cost = self._spend(sent, received)  # billed, whatever the reply says
+        vote = read_vote(completion)
+        if vote.status == "unparseable":
+            return None
         provider, model = self._judge.provider, self._judge.model
         judged = (record_id, vote.status, vote.score, vote.reasoning, vote.confidence, None, None, vote.reason)
         return (*judged, provider, model, sent, received, cost, None, 1)
+
+    def _spend(self, sent: object, received: object) -> float | None:
+        """Count what a line cost in, and return it; None where price or tokens are not known."""
+        price = self._judge._settings.price  # noqa: SLF001 of the same judge
+        if price is None or not isinstance(sent, int) or not isinstance(received, int):
+            return None
+        cost = usd(price.cost(sent, received)) * PRICE_FACTOR
+        self.spent += pico(cost)
+        return cost
 
     def _cancelled(self, record_id: str) -> Row:
         unknown = (None,) * 5
         asked = (self._judge.provider, self._judge.model, None, None, None, None, 0)
         return (record_id, "failed", *unknown, _CANCELLED, *asked)
-
-
-def _frame(rows: list[Row]) -> pd.DataFrame:
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, VERDICTS, strict=True)]
-    return conforming.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))

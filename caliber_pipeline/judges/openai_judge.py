@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
-import pyarrow as pa
 
-from caliber_pipeline.core import conforming
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError, JudgeSettingsError
 from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
 from caliber_pipeline.core.pricing import Estimate, estimate_run, usd
-from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.judges.budget import Budget
 from caliber_pipeline.judges.caller import require_price
 from caliber_pipeline.judges.dialect import Dialect
-from caliber_pipeline.judges.openai_run import OpenAIRun, Row
+from caliber_pipeline.judges.openai_run import OpenAIRun, build_frame
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings, shown_url
 from caliber_pipeline.judges.protocol import JudgeTask
 from caliber_pipeline.judges.providers import CUSTOM
@@ -170,13 +167,13 @@ class OpenAIJudge:
         run.start()
         try:
             while (rows := run.next_rows()) is not None:
-                yield _frame(rows)
+                yield build_frame(rows)
         except GeneratorExit:
             raise
         except BaseException:  # an interruption while waiting: what has arrived by then is kept all the same
             run.stop()
             if rest := run.take_rest():
-                yield _frame(rest)
+                yield build_frame(rest)
             raise
         finally:
             run.stop()
@@ -194,9 +191,3 @@ class OpenAIJudge:
             max_output_tokens=settings.max_output_tokens,
             logprobs=entry.has_logprobs if settings.logprobs is None else settings.logprobs,
         )
-
-
-def _frame(rows: list[Row]) -> pd.DataFrame:
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, VERDICTS, strict=True)]
-    return conforming.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))

@@ -6,15 +6,18 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import pandas as pd
 import pyarrow as pa
 
+from caliber_pipeline.core import conforming
 from caliber_pipeline.core.judge_prompt import REPAIR_REQUEST, Message, build_prefix, build_record_message
 from caliber_pipeline.core.judge_reply import ParsedReply, clean_text, majority, parse_reply, score_confidence
 from caliber_pipeline.core.pricing import usd
+from caliber_pipeline.core.verdicts import VERDICTS
 from caliber_pipeline.judges.budget import Budget, CapReachedError
 from caliber_pipeline.judges.caller import Caller, CallFailedError, Completion, RefusedError, Tally
 from caliber_pipeline.judges.dialect import Dialect
@@ -241,6 +244,13 @@ class OpenAIRun:
         while True:
             await asyncio.sleep(_FLUSH_EVERY_S)
             self._flush()
+
+
+def build_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """The rows as a judge yields them."""
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, VERDICTS, strict=True)]
+    return conforming.frame_from_arrow(pa.Table.from_arrays(arrays, schema=VERDICTS))
 
 
 def read_vote(completion: Completion) -> Vote:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-SHOWN_AT_ONCE: Final = 1000  # characters of Markdown
 _CODES: Final = {character: f"%{ord(character):02X}" for character in "%<>#&\\\n"}
 _ESCAPES: Final = str.maketrans(_CODES)
 _STYLE: Final = "style='font:13px monospace;"

@@ -89,19 +89,16 @@ class AnnotationStore:
         """
         self._clock = clock
         self._url = parse_store_url(url)
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         self._engine = _create_engine(self._url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         # SQLite's own waiting is by polling and not fair; threads of one process queue here instead
         self._turn: AbstractContextManager[object] = threading.Lock() if self._is_sqlite else nullcontext()
         try:
             self._prepare()
-        except SQLAlchemyError as error:
+        except (OSError, SQLAlchemyError) as error:
             self.close()
-            reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
             raise InputError(
-                f"{self.name}: not usable as annotation store ({reason}); check the URL or name another"
+                f"{self.name}: not usable as annotation store ({_reason(error)}); check the URL or name another"
             ) from error
         except BaseException:
             self.close()
@@ -243,6 +240,8 @@ class AnnotationStore:
         return True
 
     def _prepare(self) -> None:
+        if self._is_sqlite and self._url.database:
+            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         with self._writing() as connection:
             _METADATA.create_all(connection)
             for verb in ("UPDATE", "DELETE"):
@@ -304,6 +303,13 @@ def find_store(url: str) -> AnnotationStore | None:
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         return None
     return AnnotationStore(url)
+
+
+def _reason(error: OSError | SQLAlchemyError) -> str:
+    """What is wrong in the system's or the database's own words, without the statement."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
 
 
 def _create_engine(url: sa.URL) -> sa.Engine:

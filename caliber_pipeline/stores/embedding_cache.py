@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.stores.sqlite_errors import is_broken
 
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+_BUSY_TIMEOUT_S: Final = 60.0
 _PAGE: Final = 500  # keys per query, under SQLite's limit of 999 variables in old builds
 
 
@@ -57,9 +59,7 @@ class EmbeddingCache:
     def save(self, encoder: str, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Keep one vector per text; a vector that is there already stays."""
         rows = np.ascontiguousarray(vectors, dtype="<f4")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._connect() as db, db:
-            db.execute(_SCHEMA)
             db.executemany(
                 "INSERT OR IGNORE INTO embeddings VALUES (?, ?)",
                 ((key, row.tobytes()) for key, row in zip(_keys(encoder, texts), rows, strict=True)),
@@ -68,10 +68,13 @@ class EmbeddingCache:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self._path, timeout=60)) as db:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)) as db:
+                db.execute(_SCHEMA)  # always: to connect makes the file, so that another process finds it without
                 yield db
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"the embedding cache {self._path} cannot be used ({error}); delete it") from error
+        except (OSError, sqlite3.DatabaseError) as error:
+            advice = "delete it" if is_broken(error) else "mend that, and run again"
+            raise InputError(f"the embedding cache {self._path} cannot be used ({error}); {advice}") from error
 
 
 def _keys(encoder: str, texts: Sequence[str]) -> list[bytes]:

@@ -305,8 +305,12 @@ def describe_lost_labels(before: Mapping[str, str], tables: TableStore) -> str |
 
 
 def find_missing_input(settings: Settings) -> str | None:
-    """What is missing of the input files, in words."""
-    for name, path in (("records", settings.records_file), ("annotations", settings.annotations_file)):
+    """What is missing of the input files, or leaves open which they are, in words."""
+    try:
+        files = {"records": settings.records_file, "annotations": settings.annotations_file}
+    except InputError as error:
+        return str(error)
+    for name, path in files.items():
         if path is not None and not path.is_file():
             return f"{path}: {describe_no_file(path)}; give the {name} as a CSV, JSONL or Parquet file"
     return None

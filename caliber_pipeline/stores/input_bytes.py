@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.core.input_formats import FORMATS, GZIP, is_gzippable
 
-FORMATS: Final = {".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL", ".parquet": "Parquet"}
 _ADVICE: Final = {
     ".json": "write one object per line and name it .jsonl",
     ".txt": "if it is comma-separated, name it .csv",
@@ -18,7 +18,6 @@ _ADVICE: Final = {
     ".xlsx": "save it as UTF-8 CSV",
     ".zip": "unpack it",
 }
-_GZIP: Final = ".gz"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CHUNK_BYTES: Final = 1 << 20
@@ -34,15 +33,15 @@ def find_format(path: Path) -> str:
         raise InputError(f"{path}: {describe_no_file(path)}; give a CSV, JSONL or Parquet file")
     suffix = (path.with_suffix("") if is_gzipped(path) else path).suffix.lower()
     format_ = FORMATS.get(suffix)
-    if format_ is None or (format_ == "Parquet" and is_gzipped(path)):
-        advice = _ADVICE.get(suffix, f"give one of {', '.join(FORMATS)}; CSV and JSONL may be gzipped ({_GZIP})")
+    if format_ is None or (is_gzipped(path) and not is_gzippable(format_)):
+        advice = _ADVICE.get(suffix, f"give one of {', '.join(FORMATS)}; CSV and JSONL may be gzipped ({GZIP})")
         raise InputError(f"{path}: unknown format '{path.suffix}'; {advice}")
     with path.open("rb") as file:
         head = file.read(len(_GZIP_MAGIC))
     if not head:
         raise InputError(f"{path}: the file is empty; it needs at least a header and one row")
     if head == _GZIP_MAGIC and not is_gzipped(path):
-        raise InputError(f"{path}: is gzipped; name it {path.name}{_GZIP}, or unpack it")
+        raise InputError(f"{path}: is gzipped; name it {path.name}{GZIP}, or unpack it")
     return format_
 
 
@@ -53,7 +52,7 @@ def describe_no_file(path: Path) -> str:
 
 def is_gzipped(path: Path) -> bool:
     """Whether a file is gzipped, by its name."""
-    return path.suffix.lower() == _GZIP
+    return path.suffix.lower() == GZIP
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pyarrow as pa
 from caliber_pipeline.core import schemas
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.verdicts import VERDICTS
+from caliber_pipeline.stores.sqlite_errors import is_broken
 
 CACHED_STATUSES: Final = frozenset({"scored", "unparseable", "refused"})
 """What a model said is kept, whatever it said; a call that failed is tried again in the next run."""
@@ -88,18 +89,29 @@ class VerdictCache:
             clock: Seconds since the epoch, for the verdicts' dates.
 
         Raises:
-            InputError: the file is no verdict cache, or was made by a later version of this package.
+            InputError: the file cannot be opened, is no verdict cache, or was made by a later version of this package.
         """
         self._path = path
         self._clock = clock
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise self._unusable(error) from error
         try:
             self._prepare()
         except BaseException:
             self._connection.close()
             raise
+
+    def _unusable(self, error: OSError | sqlite3.DatabaseError) -> InputError:
+        """What to say; to remove the file is advised only where no verdict can be read from it."""
+        if is_broken(error):
+            return InputError(f"{self._path}: no verdict cache ({error}); name another file or remove it")
+        return InputError(f"{self._path}: cannot be used as verdict cache ({error}); mend that, or name another file")
 
     def _prepare(self) -> None:
         try:
@@ -115,7 +127,7 @@ class VerdictCache:
                 _retry_while_busy(lambda: self._connection.execute(_CREATE))
                 _retry_while_busy(lambda: self._connection.execute(f"PRAGMA user_version = {_LAYOUT_VERSION}"))
         except sqlite3.DatabaseError as error:
-            raise InputError(f"{self._path}: no verdict cache ({error}); name another file or remove it") from error
+            raise self._unusable(error) from error
 
     def __enter__(self) -> Self:
         """Return the open cache."""

@@ -134,18 +134,26 @@ class _Race:
         self._verdicts[i][start:stop] = [score_of.get(record_id, -1) for record_id in self._ids[start:stop]]
         self._tried[i] = stop
 
-    def _right(self, i: int, n: int) -> NDArray[np.float64]:
-        """Agreements with people per group, over the first n records; sums of weights where those differ."""
-        right = (self._verdicts[i][:n] == self._human[:n]).astype(np.float64)
-        counted = right if self._weights is None else right * self._weights[:n]
-        return np.bincount(self._groups[:n], weights=counted).astype(np.float64)
+    def _weighted(self, counted: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+        return counted if self._weights is None else counted * self._weights[:n]
+
+    def _is_right(self, i: int, n: int) -> NDArray[np.float64]:
+        """1 for each of the first n records on which it agrees with people."""
+        return np.asarray(self._verdicts[i][:n] == self._human[:n], dtype=np.float64)
+
+    def _advantage(self, leader: int, i: int, n: int) -> NDArray[np.float64]:
+        """By how much the leader agrees more with people per group, over the records with a verdict from both."""
+        is_known = (self._verdicts[leader][:n] >= 0) & (self._verdicts[i][:n] >= 0)
+        gain = self._weighted(self._is_right(leader, n) - self._is_right(i, n), n)
+        groups = pd.factorize(self._groups[:n][is_known])[0].astype(np.int64)
+        return np.bincount(groups, weights=gain[is_known]).astype(np.float64)
 
     def _drop_worse(self, n: int) -> None:
         """Drop who is clearly worse than the best so far, the champion among them, by paired differences of groups."""
-        right = {i: self._right(i, n) for i in (_CHAMPION, *self._racing)}
-        leader = max(right, key=lambda i: (float(right[i].sum()), -i))
+        right = {i: float(self._weighted(self._is_right(i, n), n).sum()) for i in (_CHAMPION, *self._racing)}
+        leader = max(right, key=lambda i: (right[i], -i))
         for i in self._racing:
-            difference = right[leader] - right[i]
+            difference = self._advantage(leader, i, n)
             spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
             error = spread * np.sqrt(len(difference))
             if i != leader and spread > 0 and difference.sum() > _CLEARLY * error:

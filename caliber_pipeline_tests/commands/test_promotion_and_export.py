@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 from caliber_pipeline import cli
 from caliber_pipeline.api import judging
 from caliber_pipeline.api.calibrated_judge import CalibratedJudge
+from caliber_pipeline.commands.stored import open_project
 from caliber_pipeline.core.calibrated_judge import parse_document
+from caliber_pipeline.stores.tables import TableStore
 from caliber_pipeline_tests.projects import WordEncoder
 
 N = 120
@@ -59,6 +63,21 @@ def call_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
 def test_verdicts_are_written_in_a_form_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     refused = call(capsys, "score", "--judge", "j.json", "--records", "r.csv", "--to", "scores.xlsx", code=2)
     assert "--to scores.xlsx: verdicts are written as .csv or .parquet" in refused
+
+
+def test_a_version_is_worked_on_with_the_judge_that_judged_it(stored: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(stored, tmp_path / "out"))
+    tables = TableStore(str(out))
+    rejected = tables.require("optimized_criteria", "v002").assign(champion="v001")
+    tables.save(rejected, tables.path("optimized_criteria", "v002"), "optimized_criteria")
+    judged = tables.require("judge_scores", "v002").assign(provider="ollama", model="m")
+    tables.save(judged, tables.path("judge_scores", "v002"), "judge_scores")
+
+    def find_judge(version: str | None) -> str:
+        return open_project(Namespace(output=str(out), version=version)).settings.judge
+
+    assert find_judge(None) == find_judge("v001") == "recorded"  # v001 is champion
+    assert find_judge("v002") == "openai"
 
 
 def test_two_versions_stand_side_by_side(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:

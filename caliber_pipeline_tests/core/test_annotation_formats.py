@@ -1,7 +1,9 @@
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import caliber_pipeline
 from caliber_pipeline.core.annotation_formats import (
-    LABEL_STUDIO_CONFIG,
     detect_format,
     parse_argilla,
     parse_label_studio,
@@ -70,8 +72,10 @@ def test_label_studio_tasks_come_back_as_they_went() -> None:
     assert same(parsed(parse_label_studio(tasks)), FULL)
 
 
-def test_label_studio_tasks_use_the_controls_of_the_config() -> None:
-    root = ET.fromstring(LABEL_STUDIO_CONFIG)  # noqa: S314 our own text
+def test_label_studio_tasks_use_the_controls_of_the_interface_in_the_documentation() -> None:
+    page = (Path(caliber_pipeline.__file__).parent / "docs" / "data.md").read_text(encoding="utf-8")
+    (interface,) = re.findall(r"^```xml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    root = ET.fromstring(interface)  # noqa: S314 our own text
     controls = {node.get("name"): node.tag.lower() for node in root.iter() if node.get("toName")}
     tasks = render_label_studio(RECORD_FRAME, FULL)
     used = {r["from_name"]: r["type"] for t in tasks for a in t["annotations"] for r in a["result"]}

@@ -78,6 +78,16 @@ def test_lines_that_failed_or_said_nothing_are_asked_one_by_one(tmp_path: Path) 
         assert_as_live(server, found)
 
 
+def test_a_line_that_said_nothing_is_paid_for_all_the_same(tmp_path: Path) -> None:
+    budget = Budget.of(5.0)
+    with batch_server(BatchConfig(breaks="answer 7")) as server:
+        settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url, max_cost_usd=5.0)
+        judge = BatchJudge(OpenAIJudge(settings, budget), settings, tmp_path, sleep=lambda _: None)
+        run_judge(judge, make_task(TEXTS))
+    # 300 tokens at 2.50 and 20 at 10.00 US dollars per million: ten lines at half of it, and one single call
+    assert budget.spent == pico((300 * 2.5 + 20 * 10) / 1e6) * 6
+
+
 def test_a_reply_may_hold_line_separators_that_are_no_line_ends(tmp_path: Path) -> None:
     said = json.dumps({"reasoning": "one\u2028two\x85three", "score": 1}, ensure_ascii=False)
     with batch_server() as server:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from caliber_pipeline.api.annotating import AnnotationManager
 from caliber_pipeline.api.evaluation import EvaluationRunner
 from caliber_pipeline.api.results import EvaluationConfig, EvaluationResult
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA
 
+SHOWN_AT_ONCE: Final = 1000  # characters of Markdown that Dagster's UI does not put behind a click
 HOSTILE = "<script>alert(1)</script> [bold]not bold[/bold] & 'quoted'"
 
 

@@ -11,8 +11,9 @@ from caliber_pipeline.renderers.kappa_charts import (
     plot_kappa_by_version,
     plot_kappa_over_time,
 )
-from caliber_pipeline.renderers.pictures import SHOWN_AT_ONCE, embed_picture
+from caliber_pipeline.renderers.pictures import embed_picture
 from caliber_pipeline.renderers.plots import plot_confusion_matrix
+from caliber_pipeline_tests.renderers.shown import SHOWN_AT_ONCE
 
 MAX_BYTES = 200_000
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)

@@ -229,6 +229,12 @@ def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
         AnnotationStore(path)
 
 
+def test_a_path_below_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"notes\.sqlite: not usable as annotation store \(File exists\)"):
+        AnnotationStore(tmp_path / "file" / "notes.sqlite")
+
+
 def test_a_store_of_a_later_layout_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     AnnotationStore(path).close()

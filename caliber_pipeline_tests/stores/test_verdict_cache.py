@@ -85,6 +85,14 @@ def test_a_file_that_is_no_cache_is_refused_by_name(tmp_path: Path) -> None:
         VerdictCache(path)
 
 
+def test_a_path_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "c.sqlite"):
+        with pytest.raises(InputError, match=f"^{path}: cannot be used as verdict cache") as raised:
+            VerdictCache(path)
+        assert "remove" not in str(raised.value)
+
+
 def test_a_cache_of_a_later_layout_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     connection = sqlite3.connect(path)

@@ -1,11 +1,15 @@
 """The race is held on train records that no strategy saw."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
-from caliber_pipeline.core.proposals import ProposalRequest
+import pandas as pd
+
+from caliber_pipeline.core.criteria import Criteria
+from caliber_pipeline.core.proposals import Proposal, ProposalRequest
 from caliber_pipeline.strategies import ExamplesStrategy, Proposals, choose_next
-from caliber_pipeline.strategies.screening import set_aside
+from caliber_pipeline.strategies.screening import race, set_aside
 from caliber_pipeline_tests.strategies.world import START, World
 
 
@@ -51,3 +55,20 @@ def test_a_single_proposal_is_written_from_all_of_train() -> None:
         asyncio.run(choose_next([strategy], world.request(START, 1), world.guarded(), world.race_judge))
     assert one.n_seen == n_train
     assert two.n_seen < n_train
+
+
+def test_a_proposal_whose_calls_failed_is_not_dropped_for_it() -> None:
+    world = World()
+
+    def judge(proposal: Proposal, record_ids: Sequence[str]) -> pd.DataFrame:
+        """As the world does, but half of the calls for the second proposal fail."""
+        verdicts = world.race_judge(proposal, record_ids)
+        if proposal.kind == "failing":
+            verdicts.loc[::2, "llm_score"] = None
+        return verdicts
+
+    # both know what every planted flaw is, so that both are right wherever they answer
+    criteria = Criteria(criteria="Score 1 if fine; 0 for a zebra, a quasar or a walrus")
+    answering, failing = (Proposal(criteria, (), "s", "", kind=kind) for kind in ("answering", "failing"))
+    screening = race(world.request(START, 1), [answering, failing], judge)
+    assert [candidate.outcome for candidate in screening.candidates] == ["chosen", "not the best"]

@@ -2,12 +2,12 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import pandas as pd
+from upath import UPath
 
 from caliber_pipeline.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _TO_FILL_IN: Final = ("annotator", "score", "notes")
 
@@ -41,14 +41,15 @@ def refuse_to_overwrite(path: Path | None) -> None:
         )
 
 
-def write_form(path: Path, records: "pd.DataFrame") -> None:
-    """Write the records with blank columns to fill in.
+def write_form(path: Path | UPath, records: pd.DataFrame) -> None:
+    """Write the records with blank columns to fill in, over what is there.
 
     Raises:
         InputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        records.assign(**dict.fromkeys(_TO_FILL_IN, "")).to_csv(path, index=False)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            records.assign(**dict.fromkeys(_TO_FILL_IN, "")).to_csv(file, index=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
