@@ -258,6 +258,7 @@ def test_annotations_of_which_none_counts_are_one_line(tmp_path: Path, capsys: p
         (["ingest", "--records", "a.csv", "--records", "b.csv"], "--records is given more than once"),
         (["score", "--judge", "j.json", "--records", "a.csv", "--records", "b.csv"], "--records is given more than"),
         (["judge", "--max-cost-usd", "nan"], "argument --max-cost-usd: 'nan' is no number"),
+        (["check", "--judge", "j.json", "--min-kappa", "nan"], "argument --min-kappa: 'nan' is no number"),
         (["judge", "--max-cost-usd", "-1"], "argument --max-cost-usd: '-1' is below 0"),
         (["run", "--max-concurrency", "0"], "argument --max-concurrency: '0' is no whole number of at least 1"),
         (["cache", "--prune", "--older-than", "1e6"], "argument --older-than: '1e6' days are more than the calendar"),

@@ -178,12 +178,7 @@ def test_the_next_versions_calls_tokens_and_cost_are_shown_before_it_is_judged(
         (["--model", "m"], "no key for provider 'openai'; set OPENAI_API_KEY or CALIBER_API_KEY"),
         (["--model", "m", "--dry-run"], "no key for provider 'openai'"),
         (["--provider", "ollama"], "no model is set for provider 'ollama'"),
-        (["--provider", "ollama", "--model", "m", "--max-cost-usd", "-1"], "max_cost_usd is -1.0"),
         (["--provider", "nobody", "--model", "m"], "unknown provider 'nobody'; known are openai, azure"),
-        (
-            ["--provider", "ollama", "--model", "m", "--max-concurrency", "0"],
-            "max_concurrency is 0; it must be above",
-        ),
         (["--model", "m", "--base-url", "http://u:canary@h/v1"], "put the key into CALIBER_API_KEY"),
         (
             ["--model", "odd", "--base-url", "http://h/v1", "--max-cost-usd", "1"],

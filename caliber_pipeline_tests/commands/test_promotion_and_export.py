@@ -154,8 +154,7 @@ def test_the_check_holds_the_lower_bound_against_the_minimum(stored: Path, capsy
     low = json.loads(path.read_text(encoding="utf-8"))["certificate"]["test"]["cohen_kappa"]["ci_low"]
     assert "supports" in call(capsys, "check", "--judge", str(path), "--min-kappa", str(low - 0.01))
     assert "does not support" in call(capsys, "check", "--judge", str(path), "--min-kappa", str(low + 0.01), code=1)
-    for impossible in ("nan", "1.5"):
-        assert "give a kappa" in call(capsys, "check", "--judge", str(path), "--min-kappa", impossible, code=2)
+    assert "give a kappa" in call(capsys, "check", "--judge", str(path), "--min-kappa", "1.5", code=2)
     (stored / "broken.json").write_text("{}", encoding="utf-8")
     assert "no calibrated judge" in call(
         capsys, "check", "--judge", str(stored / "broken.json"), "--min-kappa", "0.6", code=2
