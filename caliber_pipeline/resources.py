@@ -32,7 +32,7 @@ from caliber_pipeline.judges.providers import PROVIDERS
 from caliber_pipeline.judges.ray_shards import BuildJudge, build_share, judge_in_shards_on_ray
 from caliber_pipeline.judges.recorded import RecordedJudge
 from caliber_pipeline.judges.sharded import JUDGED_COLUMNS, OnProgress, ShardedTask, judge_in_shards
-from caliber_pipeline.settings import Settings
+from caliber_pipeline.settings import JUDGES, Settings
 from caliber_pipeline.stores.batch_folder import BatchFolder, StoredBatch
 from caliber_pipeline.stores.criteria_files import CriteriaFiles
 from caliber_pipeline.stores.embedding_cache import EmbeddingCache
@@ -147,13 +147,17 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
             JudgeError: it cannot be had: no key, no model.
         """
         name = self.settings.judge
+        if version is not None:
+            self._refuse_other_judge(version, criteria.base if criteria else None)
         if name == "local":
             return LocalJudge(self.build_encoder(on_progress))
         if name == "recorded":
             return RecordedJudge()
         settings = self.endpoint_settings
         if criteria is not None:
-            settings = settings.bound_to(criteria, self._first_judge(version, criteria.base))
+            first = self._first_judge(version, criteria.base)
+            self._refuse_other_model(first, criteria)
+            settings = settings.bound_to(criteria, first)
         return OpenAIJudge(settings, self.budget)
 
     def in_batches(self, judge: Judge, table: str, version: str, *, waits: bool | None = None) -> Judge:
@@ -307,8 +311,9 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         waiting = sorted(set(valid) - set(self.tables.versions("optimized_criteria")))
         if not waiting and is_ingested(settings, self.tables):
             return
-        if settings.judge == "openai":
-            for version in waiting or sorted(valid)[-1:]:
+        for version in waiting or sorted(valid)[-1:]:
+            self._refuse_other_judge(version, valid[version].base)
+            if settings.judge == "openai":
                 self.build_judge(criteria=valid[version], version=version)
         if settings.max_iterations and not {"rewrite", "gepa"}.isdisjoint(self._strategy_names):
             self.build_language_model()
@@ -322,6 +327,42 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         environ = {name: _plain(value) for name, value in self.endpoint.items()}
         return OpenAIJudgeSettings.from_env(environ, **self.settings.judge_options)
+
+    def _refuse_other_judge(self, *versions: str | None) -> None:
+        """Keep a judge of another kind off versions that were evaluated: their history would compare different judges.
+
+        Args:
+            versions: The version that is to be judged and its base; of a new one the last that was evaluated counts.
+
+        Raises:
+            InputError: the settings name another judge than the one by whom these were judged.
+        """
+        for version in (*versions, *reversed(self.tables.versions("judge_scores"))):
+            attrs = (self.tables.load_attrs("judge_scores", version) if version else None) or {}
+            provider = attrs.get("judge_provider")
+            first = "openai" if provider in PROVIDERS else provider
+            if first in JUDGES and first != self.settings.judge:
+                model = f" ({attrs['judge_model']})" if first == "openai" else ""
+                raise InputError(
+                    f"{self.settings.output}: '{version}' was judged by {provider}{model}, and the settings name the "
+                    f"judge '{self.settings.judge}'; give --judge {first}, or another --output"
+                )
+            if first is not None:
+                return
+
+    def _refuse_other_model(self, first: tuple[str, str] | None, criteria: Criteria) -> None:
+        """Say that a model that is named would not be asked, as a version keeps the one that it was first judged by.
+
+        Raises:
+            InputError: another model is named than that.
+        """
+        named = self.settings.judge_options.get("model")
+        if first is None or criteria.model is not None or named in {None, first[1]}:
+            return
+        raise InputError(
+            f"{self.settings.output}: its versions were judged by {first[1]} and keep that model; leave out "
+            f"--model {named}, or name another --output"
+        )
 
     def _first_judge(self, *versions: str | None) -> tuple[str, str] | None:
         """Provider and model of the first of these that an endpoint judged, so that history compares like with like."""

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,7 +14,7 @@ from caliber_pipeline.automation import EVALUATION_TAG, evaluation_key, material
 from caliber_pipeline.core.criteria import DEFAULT_CRITERIA, Criteria
 from caliber_pipeline.core.errors import CaliberError, CriteriaError, InputError
 from caliber_pipeline.core.loop import LoopState, plan_next
-from caliber_pipeline.core.optimized_criteria import may_judge_test
+from caliber_pipeline.core.optimized_criteria import current_champion, may_judge_test
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
@@ -88,8 +88,21 @@ class JobRunner:
         if not self._project.tables.versions("optimized_criteria"):
             why = "; ".join(plan.warnings) or str(plan.skip_reason)
             raise CriteriaError(f"{self._project.criteria_files.folder}: no usable criteria; {why}")
-        if n_evaluated or self._project.tables.load_attrs("calibration_history") is None:
+        is_sliced = self._slice()
+        if n_evaluated or is_sliced or self._project.tables.load_attrs("calibration_history") is None:
             self._run("history")
+
+    def _slice(self) -> bool:
+        """Measure the champion by columns that its figures were not shown for; no verdict is asked for."""
+        tables = self._project.tables
+        champion = current_champion(tables.load_versions("optimized_criteria"))
+        if champion is None or not (wanted := set(self._project.settings.slice_columns)):
+            return False
+        if wanted <= set(tables.require("alignment_metrics", champion)["slice_column"].dropna()):
+            return False
+        self._report(f"measuring {champion} by {', '.join(sorted(wanted))}")
+        self._run("calibration", partition_key=champion, assets=[dg.AssetKey("alignment_metrics")])
+        return True
 
     def _ingest(self) -> None:
         """Read the input where it is new, and tell of labelled records that are gone."""
@@ -155,13 +168,21 @@ class JobRunner:
             "nothing to judge: every version is evaluated" if version is None else describe_estimate(project, version)
         )
 
-    def _run(self, job_name: str, *, partition_key: str | None = None, tags: dict[str, str] | None = None) -> None:
+    def _run(
+        self,
+        job_name: str,
+        *,
+        partition_key: str | None = None,
+        tags: dict[str, str] | None = None,
+        assets: Sequence[dg.AssetKey] | None = None,
+    ) -> None:
         job = self._definitions.resolve_job_def(job_name)
         run_id = str(uuid.uuid4())
         try:
             result = job.execute_in_process(
                 instance=self._instance,
                 partition_key=partition_key,
+                asset_selection=assets,
                 tags=tags,
                 run_id=run_id,
                 run_config={"loggers": {_LOGGER: {}}},  # without it Dagster's own writes all events to stderr

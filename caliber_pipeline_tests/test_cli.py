@@ -121,6 +121,56 @@ def test_running_again_is_quick_costs_nothing_and_says_the_same(
     assert "reading" not in again.err
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--judge", "local"], "'v001' was judged by recorded, and the settings name the judge 'local'; give --judge"),
+        (["--judge", "recorded", "--group-by", "score"], "its versions were evaluated with no --group-by, and other"),
+    ],
+    ids=["another judge", "other groups"],
+)
+def test_an_output_is_not_gone_on_with_otherwise_than_it_was_begun(
+    evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str], message: str
+) -> None:
+    (tmp_path / "records.csv").write_text(RECORDED + "new,another question,another answer,1,1,\n")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.parquet")}
+    assert cli.main(["run", "--records", str(tmp_path / "records.csv"), *evaluated[-2:], *changes]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_annotations_stay_where_their_file_is_not_named_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "records.csv").write_text("id,query,output,score\n" + "".join(f"r{i},q{i},a,1\n" for i in range(9)))
+    (tmp_path / "people.csv").write_text("id,score\n" + "".join(f"r{i},{i % 2}\n" for i in range(9)))
+    run = ["run", *recorded_arguments(tmp_path, tmp_path), "--max-iterations", "0"]
+    assert cli.main([*run, "--annotations", str(tmp_path / "people.csv")]) == 0
+    capsys.readouterr()
+    assert cli.main(run) == 2
+    assert "the 9 annotations in " in capsys.readouterr().err
+    assert len(pd.read_parquet(tmp_path / "out" / "annotations.parquet")) == 9
+
+
+def test_the_champion_is_measured_by_a_column_that_is_named_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = RECORDED.splitlines()
+    lines = [f"{header},lang", *(f"{row},{'de' if i % 4 < 2 else 'en'}" for i, row in enumerate(rows))]
+    (tmp_path / "records.csv").write_text("\n".join(lines))
+    run = [*recorded_arguments(tmp_path, tmp_path), "--max-iterations", "0"]
+    first = run_json(capsys, *run)
+    again = run_json(capsys, *run, "--slice-by", "lang")
+    metrics = pd.read_parquet(tmp_path / "out" / "alignment_metrics" / "v001.parquet")
+    assert set(metrics["slice_value"].dropna()) == {"de", "en"}
+    assert [version["cohen_kappa"] for version in again["versions"]] == [
+        version["cohen_kappa"] for version in first["versions"]
+    ]
+    assert cli.main(["run", *run, "--slice-by", "nope"]) == 2
+    assert "no record has the metadata column ['nope']" in capsys.readouterr().err
+
+
 def test_new_annotations_have_the_champion_evaluated_again(
     evaluated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

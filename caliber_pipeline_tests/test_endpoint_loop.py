@@ -12,7 +12,7 @@ import pytest
 from caliber_pipeline import cli
 from caliber_pipeline.commands.run import with_bar
 from caliber_pipeline.core.criteria import Criteria
-from caliber_pipeline.core.errors import JudgeSettingsError, SpendingCapError
+from caliber_pipeline.core.errors import InputError, JudgeSettingsError, SpendingCapError
 from caliber_pipeline.core.pricing import pico
 from caliber_pipeline.definitions import build_definitions
 from caliber_pipeline.judges.openai_settings import OpenAIJudgeSettings
@@ -97,6 +97,10 @@ def test_a_version_keeps_the_model_of_its_first_evaluation(
     assert later.build_judge(criteria=criteria, version="v003").model == "m"
     assert later.build_judge(criteria=Criteria(criteria="c"), version="v003").model == "another"
     assert later.build_judge(criteria=Criteria(criteria="c", model="own", base="v001"), version="v003").model == "own"
+    options = {**project.settings.judge_options, "model": "another"}
+    named = WordProject.from_settings(project.settings.model_copy(update={"judge_options": options}))
+    with pytest.raises(InputError, match="were judged by m and keep that model; leave out --model another"):
+        named.build_judge(criteria=criteria, version="v003")
 
 
 @pytest.mark.slow

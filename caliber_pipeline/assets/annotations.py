@@ -9,7 +9,7 @@ from caliber_pipeline.assets.definition import describe, one_line_failures
 from caliber_pipeline.assets.input_metadata import show_annotations, show_rejected
 from caliber_pipeline.core.labels import resolve_labels
 from caliber_pipeline.resources import Project
-from caliber_pipeline.stores.ingest import load_annotatable, load_annotations, stamp_annotations
+from caliber_pipeline.stores.ingest import load_annotatable, load_annotations, refuse_losing_all, stamp_annotations
 
 
 @dg.multi_asset(
@@ -30,6 +30,7 @@ def annotations(project: Project) -> Iterator[dg.Output[object]]:
     """Read the annotations."""
     with one_line_failures():
         loaded = load_annotations(project.settings, load_annotatable(project.settings, project.tables))
+        refuse_losing_all(project.settings, loaded, project.tables)
     table, rejected = loaded.table, loaded.rejected
     stamp_annotations(loaded, project.settings, datetime.now(UTC))
     metadata = show_annotations(table, resolve_labels(table), project.tables.count("records"))

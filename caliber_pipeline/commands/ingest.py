@@ -52,13 +52,13 @@ def execute(arguments: argparse.Namespace) -> None:
         CaliberError: another command is at work on the output.
     """
     from caliber_pipeline.commands.run import build_settings, hold_output
-    from caliber_pipeline.stores.ingest import describe_lost_labels, labelled_texts, refuse_forgotten_records
+    from caliber_pipeline.stores.ingest import describe_lost_labels, labelled_texts, refuse_forgotten_options
     from caliber_pipeline.stores.ingest_records import ingest_records
     from caliber_pipeline.stores.tables import TableStore
 
     settings = build_settings(arguments)
     tables = TableStore(str(settings.output))
-    refuse_forgotten_records(settings, tables)
+    refuse_forgotten_options(settings, tables)
     started = time.monotonic()
     with hold_output(settings):
         before = labelled_texts(tables)

@@ -96,7 +96,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
     wrong = float(shares[2] + shares[3])
     discordance = max(wrong, arguments.gain) if arguments.discordance is None else arguments.discordance
     alpha = ALPHA / max(project.settings.max_iterations, 1)
-    effect = sample.design_effect if n else 1.0
+    effect = sample.planned_effect
     for_interval = labels_for_half_width(shares, arguments.half_width, design_effect=effect)
     for_gain = labels_for_gain(arguments.gain, discordance, power=arguments.power, alpha=alpha)
     return {

@@ -221,10 +221,10 @@ def _run_loop(settings: Settings, arguments: argparse.Namespace, report: "Report
     from caliber_pipeline.instances import open_instance
     from caliber_pipeline.resources import Project
     from caliber_pipeline.runs import JobRunner, seed_criteria
-    from caliber_pipeline.stores.ingest import find_missing_input, refuse_forgotten_records
+    from caliber_pipeline.stores.ingest import find_missing_input, refuse_forgotten_options
 
     project = Project.from_settings(settings)
-    refuse_forgotten_records(settings, project.tables)
+    refuse_forgotten_options(settings, project.tables)
     if (missing := find_missing_input(settings)) is not None:
         raise InputError(missing)
     first = None

@@ -343,7 +343,7 @@ def _agreement(sample: CellSample, counts: npt.NDArray[np.int64], seed: int, cau
     low, high = intervals["cohen_kappa"]
     if np.isnan(low):
         shares = plausible_shares(counts[:4])
-        needed = labels_for_half_width(shares, DECISIVE_HALF_WIDTH, design_effect=sample.design_effect)
+        needed = labels_for_half_width(shares, DECISIVE_HALF_WIDTH, design_effect=sample.planned_effect)
         missing = max(1, needed - n)
     else:
         missing = missing_labels((high - low) / 2, n)

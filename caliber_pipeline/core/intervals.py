@@ -86,6 +86,14 @@ class CellSample:
         return float((self.multiplicities @ sizes) ** 2 / (self.multiplicities @ sizes**2))
 
     @property
+    def planned_effect(self) -> float:
+        """The design effect to plan further labels with: that of single records at least.
+
+        Groups that happen to be alike as wholes have an effect near 0, on which no later ones can be counted.
+        """
+        return max(self.design_effect, 1.0) if self.n_units else 1.0
+
+    @property
     def design_effect(self) -> float:
         """Variance of the cell shares over that of as many single records, summed over the cells.
 

@@ -337,7 +337,7 @@ def _planning(source: ReportSource) -> Row:
     """How many labels further statements need, at the shares of the cells seen on dev, as `caliber plan` has them."""
     n = int(_figure(source.metrics, "dev", "cohen_kappa")["n"])
     shares = plausible_shares(source.dev_sample.cells)
-    effect = source.dev_sample.design_effect if n else 1.0
+    effect = source.dev_sample.planned_effect
     intervals = [
         {"half_width": width, "needed": labels_for_half_width(shares, width, design_effect=effect)}
         for width in HALF_WIDTHS

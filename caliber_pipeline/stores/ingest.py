@@ -261,18 +261,42 @@ def combined_input_fingerprint(settings: Settings) -> str:
     return hashlib.sha256("".join(input_fingerprint(settings, path) for path in paths).encode()).hexdigest()[:16]
 
 
-def refuse_forgotten_records(settings: Settings, tables: TableStore) -> None:
-    """Keep the project's own records from taking the place of those of another file, because nobody named that again.
+def refuse_forgotten_options(settings: Settings, tables: TableStore) -> None:
+    """Keep what is stored from being read as other data, because nobody named again what it was read with.
 
     Raises:
-        InputError: no records are named, and the stored ones are of another file.
+        InputError: no records are named, and the stored ones are of another file; or evaluated records were grouped by
+            another column, so that those of train would be judged on dev.
     """
-    before = (tables.load_attrs("records") or {}).get("records_file")
+    stored = tables.load_attrs("records") or {}
+    before, group_by = stored.get("records_file"), stored.get("group_by")
     if settings.records is None and before not in {None, str(settings.records_file)}:
         raise InputError(
             f"{settings.output}: holds the records of {before}, and {settings.records_file} would replace them; "
             "name the file with --records, or another --output"
         )
+    if group_by is not None and group_by != (settings.group_by or "") and tables.versions("optimized_criteria"):
+        how = f"--group-by {group_by}" if group_by else "no --group-by"
+        raise InputError(
+            f"{settings.output}: its versions were evaluated with {how}, and other groups would move records between "
+            f"train, dev and test; give {how}, or name another --output"
+        )
+
+
+def refuse_losing_all(settings: Settings, loaded: Loaded, tables: TableStore) -> None:
+    """Keep stored annotations where none would take their place, because nobody named their file again.
+
+    Raises:
+        InputError: annotations are stored, and there is none in what was read.
+    """
+    n = tables.count("annotations")
+    if len(loaded.table) or not n:
+        return
+    why = "" if loaded.rejected.empty else f" (the first row rejected: {loaded.rejected['reason'].iloc[0]})"
+    raise InputError(
+        f"{settings.annotations_file or settings.records_file}: holds no verdict of people on a record{why}; the {n} "
+        f"annotations in {settings.output} stay; name their file with --annotations, or another --output"
+    )
 
 
 def labelled_texts(tables: TableStore) -> dict[str, str]:

@@ -68,24 +68,30 @@ def ingest_records(settings: Settings, tables: TableStore, on_progress: OnProgre
         InputError: the file as a whole cannot be used, or no row of it.
     """
     path = settings.records_file
-    fingerprint = input_fingerprint(settings, path)
+    origin = {
+        "records_input_fingerprint": input_fingerprint(settings, path),
+        "records_file": str(path),
+        "group_by": settings.group_by or "",
+    }
     with telling_of_a_swap(settings), kept_memory():
-        return with_all_names(InputFile(path), partial(_ingest, settings, tables, fingerprint, on_progress or _ignore))
+        return with_all_names(InputFile(path), partial(_ingest, settings, tables, origin, on_progress or _ignore))
 
 
-def _ingest(settings: Settings, tables: TableStore, fingerprint: str, report: OnProgress, file: InputFile) -> Ingested:
+def _ingest(
+    settings: Settings, tables: TableStore, origin: dict[str, str], report: OnProgress, file: InputFile
+) -> Ingested:
     parser = RecordParser(file.names, source=file.path.name, mapping=settings.columns, group_by=settings.group_by)
     few = settings.group_by is None and _has_few_queries(file, parser)
     folder = staging_folder(tables.folder)
     with KeySpill(folder) as spill:
-        run = _Run(tables, spill, fingerprint)
+        run = _Run(tables, spill, origin)
         ingested = run.read(file, parser, _no_repeats, has_few_queries=few, report=report)
         repeats = spill.find_repeats()
     if len(repeats):
         ingested.records.discard()
         ingested.rejected.discard()
         with KeySpill(folder) as spill:
-            run = _Run(tables, spill, fingerprint)
+            run = _Run(tables, spill, origin)
             ingested = run.read(file, parser, _KnownRepeats(repeats), has_few_queries=few, report=report)
     return ingested
 
@@ -122,9 +128,9 @@ class _KnownRepeats:
 class _Run:
     """One reading of the file."""
 
-    def __init__(self, tables: TableStore, spill: KeySpill, input_fingerprint_: str) -> None:
+    def __init__(self, tables: TableStore, spill: KeySpill, origin: dict[str, str]) -> None:
         self._spill = spill
-        self._input_fingerprint = input_fingerprint_
+        self._origin = origin
         self._fingerprint = RowsFingerprint(FINGERPRINTED)
         self._n_by_split: Counter[str] = Counter()
         self._n_text_bytes = 0
@@ -192,11 +198,7 @@ class _Run:
     def _finish(self, path: Path) -> Ingested:
         if not self._records.n_rows:
             raise no_records(path, self._rejected.n_rows, self._first_reason or "")
-        attrs = {
-            "records_fingerprint": self._fingerprint.hexdigest(),
-            "records_input_fingerprint": self._input_fingerprint,
-            "records_file": str(path),
-        }
+        attrs = {"records_fingerprint": self._fingerprint.hexdigest(), **self._origin}
         return Ingested(
             records=self._records.finish({**attrs, "n_text_bytes": str(self._n_text_bytes)}),
             rejected=self._rejected.finish(attrs),
