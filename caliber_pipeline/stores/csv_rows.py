@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.text_bytes import rows_of_bytes, text_bytes
-from caliber_pipeline.stores.input_bytes import check_utf8, is_gzipped, open_bytes, read_tail
+from caliber_pipeline.stores.input_bytes import check_utf8, open_bytes, read_tail
 from caliber_pipeline.stores.raw_rows import RawRows, rejected_rows
 
 _OTHER_DELIMITERS: Final = ";\t|"  # where the first line holds no comma
@@ -86,7 +86,7 @@ def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRow
         with open_bytes(path) as file, open_bytes(path) as again:
             numbering = _LineNumbering(path.name, head, again)
             reader = pyarrow.csv.open_csv(
-                file if is_gzipped(path) else path,
+                _UncutLineBreaks(file),
                 # rows are numbered only where one thread reads them
                 read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=block_bytes),
                 parse_options=pyarrow.csv.ParseOptions(
@@ -141,6 +141,31 @@ def _refuse_open_quote(path: Path, rows: RawRows) -> None:
     if is_open:
         line = max(lines + broken_lines)
         raise InputError(f"{path}: a quote in the row on line {line} is open to the end of the file; {_ADVICE}")
+
+
+class _UncutLineBreaks(io.RawIOBase):
+    r"""A file for Arrow, no read of which ends between a "\r" and its "\n".
+
+    Arrow takes a block at a read, and drops a "\n" with which one begins if the one before ended with "\r": as the rest
+    of a line break between rows, whether or not it stands within a quoted text.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._ahead = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        r"""At most that many bytes, two or more, of which the last is for a "\n" alone; none at the end of the file."""
+        block = self._ahead + self._file.read(size - 1 - len(self._ahead))
+        self._ahead = b""
+        if block.endswith(b"\r"):
+            self._ahead = self._file.read(1)
+            if self._ahead == b"\n":
+                block, self._ahead = block + self._ahead, b""
+        return block
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import csv
 import datetime as dt
 import gzip
+import io
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -417,6 +418,67 @@ def test_a_swallowing_quote_is_found_in_any_block_and_lines_stay_right(
     rows = load_rows(write(tmp_path / "r.csv", "\n".join([*lines, ""])))
     assert rows.table.column("id").to_pylist() == [str(number) for number in range(600)]
     assert rows.broken.column("line").to_pylist() == expected
+
+
+PARTS = ["\r\n", "\n", "\r", '"', ",", "ä", "word"]  # what a row, a text or a block may begin and end with
+texts = st.lists(st.sampled_from(PARTS), max_size=6).map("".join)
+
+
+def quoted(text: str) -> str:
+    """The text as a value of CSV; Python's writer leaves a carriage return alone unquoted."""
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"' if set(text) & set('",\r\n') else text
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.none() | st.tuples(texts, texts), min_size=1, max_size=12),
+    line_end=st.sampled_from(["\r\n", "\n", "\r"]),
+    block_bytes=st.integers(64, 200),
+    is_gzipped=st.booleans(),
+    is_ended=st.booleans(),
+)
+def test_texts_and_lines_are_those_of_the_file_wherever_its_blocks_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[tuple[str, str] | None],
+    line_end: str,
+    block_bytes: int,
+    is_gzipped: bool,
+    is_ended: bool,
+) -> None:
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", block_bytes)
+    written, lines, line = ["id,query,output"], [], 2
+    for number, row in enumerate([*rows, ("last", "row")]):
+        if row is None:
+            written.append("")  # a blank line
+        else:
+            written.append(",".join([str(number), *map(quoted, row)]))
+            lines.append(line)
+        line += 1 + sum(text.count("\n") for text in row or ())
+    content = line_end.join([*written, ""] if is_ended else written)
+    packed = gzip.compress(content.encode()) if is_gzipped else content.encode()
+    found = load_rows(write(tmp_path / ("r.csv.gz" if is_gzipped else "r.csv"), packed))
+    expected = [row for row in csv.reader(io.StringIO(content, newline="")) if row][1:]
+    assert [[value or "" for value in row.values()] for row in found.table.to_pylist()] == expected
+    assert found.lines.to_pylist() == lines
+    assert found.broken.num_rows == 0
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+@pytest.mark.parametrize("n_before", range(8))
+def test_a_line_break_across_two_blocks_stays_and_later_faults_are_found_on_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_before: int, name: str
+) -> None:
+    head = b'id,query,output\r\n1,q,"'
+    swallowing = b'3,q,"open\r\n4,q,o\r\n5,q,"fine"\r\n'
+    content = head + b"x" * (60 - len(head)) + b"\r\n" * 4 + b'y"\r\nshort\r\n' + swallowing + b"6,q,o\r\n"
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 61 + n_before)  # one of them ends within each line break
+    rows = load_rows(write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content))
+    assert rows.table.column("output").to_pylist() == ["x" * (60 - len(head)) + "\r\n" * 4 + "y", "o"]
+    assert rows.lines.to_pylist() == [2, 11]
+    assert rows.broken.column("line").to_pylist() == [7, 8]
+    assert rows.broken.column("raw").to_pylist() == ["short", swallowing.decode().removesuffix("\r\n")]
 
 
 @pytest.mark.parametrize("text", ["", "the same"], ids=["texts of their own", "a text that repeats"])
