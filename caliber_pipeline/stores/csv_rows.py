@@ -107,6 +107,8 @@ def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRow
                 yield (last := numbering.locate(reader.schema.empty_table(), broken))
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         check_utf8(path)
+        if _is_one_line(path):
+            return  # a header, which Arrow takes for no CSV where no line break ends it
         if "straddling" in str(error):
             raise InputError(
                 f"{path}: a row from line {numbering.next_line} on does not end within {block_bytes >> 20} MB; "
@@ -115,6 +117,12 @@ def read_batches(path: Path, head: CsvHead, block_bytes: int) -> Iterator[RawRow
         raise InputError(f"{path}: {error}; is it comma-separated with quoted texts?") from error
     if last is not None:
         _refuse_open_quote(path, last)
+
+
+def _is_one_line(path: Path) -> bool:
+    with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+        text.readline()
+        return not text.read(1)
 
 
 def _refuse_open_quote(path: Path, rows: RawRows) -> None:

@@ -234,6 +234,9 @@ def test_parquet_lists_and_times_are_shown_as_json(tmp_path: Path) -> None:
     [
         ("r.csv", "", "the file is empty"),
         ("r.csv", "id,text\n", "no rows below its header"),
+        ("r.csv", "id,text", "no rows below its header"),
+        ("r.csv.gz", gzip.compress(b"\xef\xbb\xbfid,text", mtime=0), "no rows below its header"),
+        ("r.csv", 'id,"text\n1,a\n', "is it comma-separated with quoted texts"),
         ("r.csv", "\nid,text\n1,a\n", "the first line is blank"),
         ("r.csv", "id,id\n1,2\n", r"1 column names repeat, e.g. \['id'\]"),
         ("r.csv", b"id,text\n1,a\n2,\xff\xfe\n", "line 3 is not UTF-8"),
