@@ -29,14 +29,19 @@ def resolve_columns(
     alike.
 
     Raises:
-        InputError: the mapping names an unknown column.
+        InputError: the mapping names an unknown column, or one column twice.
         MissingColumnsError: a required column is missing.
     """
+    ours_by_column: dict[str, str] = {}
     for ours, theirs in mapping.items():
         if ours not in aliases:
             raise InputError(f"{source}: unknown column name '{ours}'; map one of {', '.join(aliases)}")
         if theirs not in names:
             raise InputError(f"{source}: has no column '{theirs}' for '{ours}'; it has {', '.join(names)}")
+        if (other := ours_by_column.setdefault(theirs, ours)) != ours:
+            raise InputError(
+                f"{source}: column '{theirs}' is mapped to both '{other}' and '{ours}'; give each a column of its own"
+            )
     by_lower = {name.strip().lower(): name for name in reversed(names)}
     resolved = {}
     for ours, alternatives in aliases.items():

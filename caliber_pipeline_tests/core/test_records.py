@@ -66,6 +66,10 @@ def test_unknown_columns_are_kept_as_metadata() -> None:
     [
         ({}, "no column for output among query, id; name it with --column output=COLUMN"),
         ({"mapping": {"output": "nope"}}, "has no column 'nope' for 'output'; it has query, id"),
+        (
+            {"mapping": {"query": "id", "output": "id"}},
+            "column 'id' is mapped to both 'query' and 'output'; give each a column of its own",
+        ),
         ({"mapping": {"answer": "id"}}, "unknown column name 'answer'; map one of record_id, query"),
         ({"mapping": {"output": "id"}, "group_by": "book"}, "no column 'book' to group by; it has query, id"),
     ],
