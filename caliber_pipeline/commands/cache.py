@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> None:
     n_removed = None
     with VerdictCache(path) as cache:
         if arguments.prune:
-            with hold_output(settings):
+            with hold_output(settings, writes_tables=False):
                 n_removed = cache.prune(before=arguments.older_than, statuses=arguments.status)
         stats = cache.stats()
     text = _as_json(stats, n_removed) if arguments.json else _as_text(stats, n_removed)

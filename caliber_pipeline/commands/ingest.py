@@ -58,9 +58,9 @@ def execute(arguments: argparse.Namespace) -> None:
 
     settings = build_settings(arguments)
     tables = TableStore(str(settings.output))
-    refuse_forgotten_options(settings, tables)
     started = time.monotonic()
     with hold_output(settings):
+        refuse_forgotten_options(settings, tables)
         before = labelled_texts(tables)
         ingested = ingest_records(settings, tables, _reporter(started))
         ingested.place(tables)

@@ -173,8 +173,10 @@ def _refuse_idle_options(arguments: argparse.Namespace, judge: str) -> None:
 
 
 @contextmanager
-def hold_output(settings: Settings) -> Iterator[None]:
+def hold_output(settings: Settings, *, writes_tables: bool = True) -> Iterator[None]:
     """Keep other commands that write off this output until this one has ended, however it ends.
+
+    What cannot be written is said at the start. Who writes no tables needs no object store to answer.
 
     Raises:
         InputError: the output cannot be made or written.
@@ -183,8 +185,12 @@ def hold_output(settings: Settings) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     from caliber_pipeline.core.errors import CaliberError
+    from caliber_pipeline.stores.shards import require_writable
 
-    _make_output(settings)
+    if not settings.is_remote:
+        _make_output(settings.local_output)
+    elif writes_tables:
+        require_writable(settings.output)
     settings.cache_folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.cache_folder / "run.lock", timeout=0):
@@ -195,17 +201,14 @@ def hold_output(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _make_output(settings: Settings) -> None:
-    """Make the output folder, where it is a local one: what cannot be written is said before anything is read.
+def _make_output(folder: Path) -> None:
+    """Make the output folder, where it is a local one.
 
     Raises:
         InputError: it cannot be made or written.
     """
     from caliber_pipeline.core.errors import InputError
 
-    if settings.is_remote:
-        return
-    folder = settings.local_output
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

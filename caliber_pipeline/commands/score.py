@@ -90,19 +90,25 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _score_to_file(judge: "CalibratedJudge", arguments: argparse.Namespace, counts: "Counter[str]") -> None:
-    """Write the verdicts whole or not at all."""
+    """Write the verdicts whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written; of an object store that is found before anything is judged.
+    """
     from upath import UPath
 
-    from caliber_pipeline.core.errors import InputError
-    from caliber_pipeline.stores.shards import write_whole
+    from caliber_pipeline.core.errors import InputError, describe_read_error
+    from caliber_pipeline.stores.shards import is_local, require_writable, write_whole
 
     target = UPath(arguments.to)
+    if not is_local(target):
+        require_writable(target.parent)
     try:
         with _kept_beside(target) as cache:
             blocks = _score(judge, arguments, cache, counts)
             write_whole(target, partial(_write, blocks, as_parquet=target.suffix == ".parquet"))
     except OSError as error:
-        raise InputError(f"{error.filename or target}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{error.filename or target}: cannot be written ({describe_read_error(error)})") from error
 
 
 @contextmanager

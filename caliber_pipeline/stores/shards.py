@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from caliber_pipeline.core.conforming import frame_from_arrow
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.settings import LOCAL_PROTOCOLS
 
 ATTRS_KEY: Final = (
@@ -29,6 +30,7 @@ MAX_GROUP_BYTES: Final = 32 << 20  # larger ones are no faster to read, and the 
 N_PREVIEW_ROWS: Final = 5
 # a dictionary of these is built in vain
 _DISTINCT: Final = ("record_id", "query", "output", "group", "line", "raw", "fingerprint")
+AnyPath = TypeVar("AnyPath", Path, UPath)
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,24 @@ def is_local(path: UPath) -> bool:
     return path.protocol in LOCAL_PROTOCOLS
 
 
+def require_writable(folder: UPath) -> None:
+    """Write an empty file into a folder of an object store, and remove it.
+
+    Raises:
+        InputError: that fails: no such bucket, no answer, no right to.
+    """
+    probe = temporary_path(folder, "probe")
+    try:
+        # making the folder first would make a bucket of a name that was mistyped
+        probe.fs.pipe_file(probe.path, b"")
+        probe.fs.rm_file(probe.path)
+    except Exception as error:  # each store has errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{folder}: cannot be written ({reason}); check its name, the endpoint and the keys"
+        ) from error
+
+
 def open_dataset(path: UPath) -> ds.Dataset:
     """The rows of a Parquet file, or of a folder of them.
 
@@ -250,7 +270,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def temporary_path(folder: Path, name: str) -> Path:
+def temporary_path(folder: AnyPath, name: str) -> AnyPath:
     """A name for what will be moved to `name`; it tells which process is at work on it."""
     return folder / f".{name}.{os.getpid()}-{uuid.uuid4().hex[:12]}"
 

@@ -9,6 +9,8 @@ import pytest
 from upath import UPath
 
 from caliber_pipeline import cli
+from caliber_pipeline.commands.run import hold_output
+from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.tables import TableStore
 
@@ -68,3 +70,35 @@ def test_the_loop_keeps_its_tables_in_the_object_store_and_the_rest_here(
     assert (state / ".dagster" / "dagster.yaml").exists()
     assert (state / "criteria" / "v001.yaml").exists()
     assert not list(state.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("command", [["ingest"], ["run", "--judge", "recorded"]], ids=lambda command: command[0])
+def test_a_bucket_that_is_not_there_is_bad_input(
+    tmp_path: Path,
+    bucket: str,
+    records: Path,
+    command: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = f"{bucket}-missing/o"
+    assert cli.main([*command, "--records", str(records), "--output", output]) == 2
+    said = "cannot be written (The specified bucket does not exist); check its name, the endpoint and the keys"
+    assert capsys.readouterr().err.splitlines()[-1] == f"caliber: {output}: {said}"
+    assert not UPath(f"{bucket}-missing").exists()
+
+
+def test_an_endpoint_that_does_not_answer_is_bad_input_for_who_writes_tables(tmp_path: Path, bucket: str) -> None:
+    output = UPath(f"{bucket}/o", endpoint_url="http://127.0.0.1:9")
+    settings = Settings(output=output, state_dir=tmp_path)
+    said = r"/o: cannot be written \(Could not connect .*127\.0\.0\.1:9"
+    with pytest.raises(InputError, match=said), hold_output(settings):
+        pass
+    with hold_output(settings, writes_tables=False):
+        assert settings.cache_folder.is_dir()
+
+
+def test_an_output_that_can_be_written_is_left_as_it_was(tmp_path: Path, bucket: str) -> None:
+    with hold_output(Settings(output=UPath(f"{bucket}/o"), state_dir=tmp_path)):
+        assert list(UPath(bucket).iterdir()) == []

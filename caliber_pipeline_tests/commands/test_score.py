@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from upath import UPath
 
 from caliber_pipeline import cli
 from caliber_pipeline.api.calibrated_judge import CalibratedJudge
@@ -98,6 +99,22 @@ def test_what_was_answered_before_an_interruption_is_not_asked_again(
         assert cli.main(arguments) == 0, capsys.readouterr().err
         assert server.stats()["calls"] == N
     assert len(pd.read_csv(target)) == N
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_bucket_that_is_not_there_is_told_before_anything_is_asked(
+    tmp_path: Path, bucket: str, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, target = write_judge(tmp_path, "openai", "m"), f"{bucket}-missing/verdicts.csv"
+    with loopback(LoopbackConfig()) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        arguments = ["score", "--judge", str(judge), "--records", str(records), "--to"]
+        assert cli.main([*arguments, target]) == 2
+        assert "-missing/: cannot be written (The specified bucket does not exist); check" in capsys.readouterr().err
+        assert "calls" not in server.stats()
+        assert cli.main([*arguments, f"{bucket}/verdicts.csv"]) == 0
+    assert [path.name for path in UPath(bucket).iterdir()] == ["verdicts.csv"]
 
 
 def test_the_file_of_the_records_is_not_overwritten(
