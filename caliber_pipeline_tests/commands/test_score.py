@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from caliber_pipeline import cli
+from caliber_pipeline.api import given_records
 from caliber_pipeline.api.calibrated_judge import CalibratedJudge
 from caliber_pipeline.commands import score
 from caliber_pipeline.core.abstention import Abstention
@@ -59,8 +60,9 @@ def write_judge(folder: Path, provider: str, model: str) -> Path:
 
 @pytest.mark.parametrize("name", ["verdicts.csv", "verdicts.parquet"])
 def test_blocks_come_in_the_order_of_the_file(
-    tmp_path: Path, records: Path, name: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, records: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(given_records, "UploadHandler", None)  # what was ingested is not parsed a second time
     judge, target = write_judge(tmp_path, "recorded", "recorded"), tmp_path / name
     arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target), "--json"]
     assert cli.main(arguments) == 0, capsys.readouterr().err
