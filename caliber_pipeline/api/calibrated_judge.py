@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from caliber_pipeline.core.arguments import PATH, accepts, has_attributes
+from caliber_pipeline.core.arguments import ITEMS, MAPPING, PATH, accepts, has_attributes
 from caliber_pipeline.core.errors import InputError, describe_read_error
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from caliber_pipeline.api.fields import Item
     from caliber_pipeline.core.calibrated_judge import JudgeDocument
     from caliber_pipeline.judges.protocol import Judge
     from caliber_pipeline.stores.verdict_cache import VerdictCache
@@ -96,41 +97,54 @@ class CalibratedJudge:
 
         return render_card(self.document)
 
+    @accepts(records=ITEMS, column_mapping=MAPPING.or_none)
     def score(
-        self, records: pd.DataFrame | Iterable[Mapping[str, Any]], *, cache: VerdictCache | None = None
+        self,
+        records: pd.DataFrame | Iterable[Item],
+        *,
+        column_mapping: Mapping[str, str] | None = None,
+        cache: VerdictCache | None = None,
     ) -> pd.DataFrame:
         """Verdicts on records; a verdict that could not be had is a row with its reason, never a score.
 
         Args:
-            records: Rows with query and output, and where there are any record_id and reference.
+            records: A frame, dicts or objects with query and output, and where there are any record_id and reference:
+                under any of the names that a file may have, and read as one.
+            column_mapping: Our column names to theirs, where the usual names do not fit.
             cache: Where verdicts are kept, so that none is paid for twice.
 
         Returns:
-            One row per record in the given order: record_id, llm_score, status, is_abstained (the verdict is not sure
-            enough to stand alone), confidence, llm_reasoning, failure_reason.
+            One row per given row in their order: record_id, llm_score, status, is_abstained (the verdict is not sure
+            enough to stand alone), confidence, llm_reasoning, failure_reason. A row that is no record, as one with a
+            blank output or the id of an earlier one, was not judged: its status is 'no_record', failure_reason says
+            why, and record_id is null where none was given.
 
         Raises:
-            InputError: query or output is missing, or ids repeat.
+            InputError: there is no query or no output, or an item is neither.
             JudgeError: the judge cannot work.
         """
+        from caliber_pipeline.api.given_records import parse_given
         from caliber_pipeline.core.abstention import Abstention, select_abstained
         from caliber_pipeline.core.calibrated_judge import frame_examples
         from caliber_pipeline.judges.protocol import JudgeTask
         from caliber_pipeline.judges.runner import run_judge
 
         document = self.document
+        rows = parse_given(records, column_mapping)
         if self._judge is None:
             self._judge = _open(document, self._embeddings)
         examples = frame_examples(document.examples)
-        verdicts = run_judge(self._judge, JudgeTask(_frame(records), document.definition, examples), cache=cache)
+        verdicts = run_judge(self._judge, JudgeTask(rows.table, document.definition, examples), cache=cache)
         confidence = verdicts["confidence"].to_numpy(dtype="float64", na_value=float("nan"))
         is_abstained = select_abstained(confidence, Abstention(**document.abstention))
         scored = verdicts.assign(is_abstained=is_abstained)
-        return scored[list(RESULT_COLUMNS)]
+        return rows.complete(scored[list(RESULT_COLUMNS)])
 
-    async def score_async(self, records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    async def score_async(
+        self, records: pd.DataFrame | Iterable[Item], *, column_mapping: Mapping[str, str] | None = None
+    ) -> pd.DataFrame:
         """`score`, awaited: the event loop goes on meanwhile."""
-        return await asyncio.to_thread(self.score, records)
+        return await asyncio.to_thread(self.score, records, column_mapping=column_mapping)
 
 
 def _find_differences(document: JudgeDocument, judge: Judge | None) -> list[str]:
@@ -166,25 +180,3 @@ def _open(document: JudgeDocument, embeddings: Path | None) -> Judge:
 
         return LocalJudge(CachedEncoder(default_encoder(), EmbeddingCache(embeddings)))
     return open_judge(document.provider, document.model if document.provider != "local" else None)
-
-
-def _frame(records: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The records as a judge's task takes them, ids made of the content where none are given."""
-    import pandas as pd
-
-    from caliber_pipeline.core.splits import content_ids
-
-    frame = records.reset_index(drop=True) if isinstance(records, pd.DataFrame) else pd.DataFrame(list(records))
-    missing = [name for name in ("query", "output") if name not in frame.columns]
-    if missing:
-        raise InputError(f"the records have no {' and no '.join(missing)}; they have {list(map(str, frame.columns))}")
-    names = ("record_id", "query", "output", "reference", "llm_reasoning")
-    columns: dict[str, pd.Series] = {
-        name: (frame[name] if name in frame.columns else pd.Series(pd.NA, frame.index)).astype("string[pyarrow]")
-        for name in names
-    }
-    scores = frame["llm_score"] if "llm_score" in frame.columns else pd.Series(pd.NA, frame.index)
-    columns["llm_score"] = scores.astype("int8[pyarrow]")
-    if "record_id" not in frame.columns:
-        columns["record_id"] = content_ids(columns["query"], columns["output"])
-    return pd.DataFrame(columns)

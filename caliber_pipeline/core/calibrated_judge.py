@@ -17,6 +17,7 @@ from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.errors import InputError
 from caliber_pipeline.core.fingerprints import content_hashes
 from caliber_pipeline.core.judge_prompt import TEMPLATE_VERSION
+from caliber_pipeline.core.optimized_criteria import is_test_reported
 from caliber_pipeline.core.sanitizer import redact
 
 FORMAT: Final = "caliber-judge/1"
@@ -178,7 +179,7 @@ def check_kappa(document: JudgeDocument, min_kappa: float) -> tuple[bool, str]:
     test = document.certificate.get("test")
     version = document.criteria_version
     if test is None:
-        return False, f"{version}: test is sealed, as the version was not promoted; nothing supports {min_kappa:g}"
+        return False, f"{version}: {_why_untested(document.certificate)}, so nothing supports {min_kappa:g}"
     figure = test["cohen_kappa"]
     if figure["value"] is None or figure["ci_low"] is None:
         return False, f"{version}: kappa on test is undefined on {figure['n']} records; label more"
@@ -189,6 +190,17 @@ def check_kappa(document: JudgeDocument, min_kappa: float) -> tuple[bool, str]:
     if low >= min_kappa:
         return True, f"{shown} supports {min_kappa:g}"
     return False, f"{shown}: its lower bound does not support {min_kappa:g}"
+
+
+def _why_untested(certificate: Mapping[str, Any]) -> str:
+    """Why a certificate has no figures on test, and what to do; labels help only where test is not sealed."""
+    if _is_sealed(certificate):
+        return "test is sealed, as the version was not promoted (check the champion or another that was)"
+    return "no labelled record of test was judged (label more records, run again and export anew)"
+
+
+def _is_sealed(certificate: Mapping[str, Any]) -> bool:
+    return not is_test_reported(str(certificate.get("decision")))
 
 
 def render_card(document: JudgeDocument) -> str:
@@ -236,7 +248,7 @@ def _card_figures(certificate: Mapping[str, Any]) -> list[str]:
     for split in ("test", "dev"):
         figures = certificate[split]
         if figures is None:
-            lines.append(f"| {split} | sealed | | | |")
+            lines.append(f"| {split} | {'sealed' if _is_sealed(certificate) else 'no labelled record'} | | | |")
             continue
         for name in FIGURES:
             figure = figures[name]

@@ -1,5 +1,6 @@
 """What a judge yields: the part of `judge_scores` that is the judge's to fill, and the statuses it may give."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -15,6 +16,8 @@ VERDICTS: Final = pa.schema(list(JUDGE_SCORES)[: JUDGE_SCORES.get_field_index("n
 STATUSES: Final = ("scored", "unparseable", "refused", "failed", "skipped")
 """A verdict; a reply that says neither 0 nor 1; a refusal; a call that failed for good; not asked, as the spending cap
 was reached. Only the first has a score."""
+
+_GO_ON: Final = "the verdicts are kept, run again with a higher cap to go on from there"
 
 NumberT = TypeVar("NumberT", int, float)
 
@@ -82,11 +85,25 @@ def refuse_capped(summary: JudgingSummary, where: str) -> None:
     Raises:
         SpendingCapError: a record was not asked about; the message gives the coverage.
     """
-    if summary.is_capped:
-        n_scored = summary.n_by_status.get("scored", 0)
+    refuse_skipped(summary.n_by_status, where)
+
+
+def refuse_skipped(n_by_status: Mapping[str, int], where: str, *, advice: str = _GO_ON) -> None:
+    """`refuse_capped`, from the counts alone.
+
+    Args:
+        n_by_status: Rows by status.
+        where: What was judged, as in `refuse_capped`.
+        advice: What became of the verdicts, and what to do.
+
+    Raises:
+        SpendingCapError: a record was not asked about; the message gives the coverage.
+    """
+    if n_by_status.get("skipped", 0):
+        n_scored, n_records = n_by_status.get("scored", 0), sum(n_by_status.values())
         raise SpendingCapError(
-            f"the spending cap was reached: {n_scored} of {summary.n_records} records judged {where} "
-            f"({summary.coverage:.1%}); the verdicts are kept, run again with a higher cap to go on from there"
+            f"the spending cap was reached: {n_scored} of {n_records} records judged {where} "
+            f"({n_scored / n_records:.1%}); {advice}"
         )
 
 

@@ -189,7 +189,9 @@ class BatchJudge:
         cost = self.estimate(task).cost_usd or 0.0
         budget, cap = self._single.budget, self._settings.max_cost_usd
         if not budget.take(pico(cost)):
-            before = f", of which {usd(budget.spent):.4f} are spent" if budget.spent else ""
+            taken = {"spent": budget.spent, "set aside for what is under way": budget.reserved}
+            parts = " and ".join(f"{usd(amount):.4f} are {what}" for what, amount in taken.items() if amount)
+            before = f", of which {parts}" if parts else ""
             raise SpendingCapError(
                 f"{len(task.records)} records in batches cost about {cost:.4f} US dollars, over the spending cap of "
                 f"{cap:g}{before}; raise it, or judge fewer"

@@ -33,6 +33,11 @@ class Budget:
         """A budget of US dollars."""
         return cls(None if max_cost_usd is None else pico(max_cost_usd))
 
+    @property
+    def reserved(self) -> int:
+        """What is set aside for what is under way."""
+        return self._reserved
+
     async def reserve(self, amount: int) -> None:
         """Set the most that a call can cost aside, waiting for open calls to settle where it does not fit now.
 

@@ -1,5 +1,6 @@
 """`caliber score` on more records than one block: in the file's order, and after an interruption for the rest alone."""
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from upath import UPath
 
 from caliber_pipeline import cli
+from caliber_pipeline.api import given_records
 from caliber_pipeline.api.calibrated_judge import CalibratedJudge
 from caliber_pipeline.commands import score
 from caliber_pipeline.core.abstention import Abstention
@@ -59,8 +61,9 @@ def write_judge(folder: Path, provider: str, model: str) -> Path:
 
 @pytest.mark.parametrize("name", ["verdicts.csv", "verdicts.parquet"])
 def test_blocks_come_in_the_order_of_the_file(
-    tmp_path: Path, records: Path, name: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, records: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(given_records, "UploadHandler", None)  # what was ingested is not parsed a second time
     judge, target = write_judge(tmp_path, "recorded", "recorded"), tmp_path / name
     arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target), "--json"]
     assert cli.main(arguments) == 0, capsys.readouterr().err
@@ -159,3 +162,83 @@ def test_records_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> Non
     at = ["--records", str(tmp_path / "records.csv"), "--to", str(tmp_path / "scored.csv")]
     assert cli.main(["score", "--judge", str(judge), *at]) == 2
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBER_INPUT_PRICE", "1")
+    monkeypatch.setenv("CALIBER_OUTPUT_PRICE", "1")
+
+
+@pytest.mark.usefixtures("priced")
+def test_at_the_spending_cap_the_command_says_so_and_the_next_run_asks_for_the_rest_alone(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, target = write_judge(tmp_path, "openai", "m"), tmp_path / "verdicts.parquet"
+    arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target), "--json"]
+    with loopback(LoopbackConfig()) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("CALIBER_MAX_COST_USD", "0.01")
+        assert cli.main(arguments) == 3
+        told = capsys.readouterr()
+        n_asked = server.stats()["calls"]
+        assert 0 < n_asked < N
+        assert f"the spending cap was reached: {n_asked} of {N} records judged" in told.err
+        assert "run again with a higher cap to go on from there" in told.err
+        assert json.loads(told.out)["n_failed"] == N - n_asked
+        # every record has its row: what was judged, and of the others that they were not asked about
+        assert pd.read_parquet(target)["status"].value_counts().to_dict() == {
+            "scored": n_asked,
+            "skipped": N - n_asked,
+        }
+        monkeypatch.setenv("CALIBER_MAX_COST_USD", "10")
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+        assert server.stats()["calls"] == N
+    assert pd.read_parquet(target)["status"].eq("scored").all()
+    assert {path.name for path in tmp_path.iterdir()} == {"judge.json", "records.csv", target.name}
+
+
+@pytest.mark.usefixtures("priced")
+def test_a_capped_run_that_writes_to_stdout_fails_and_says_how_to_keep_the_verdicts(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = write_judge(tmp_path, "openai", "m")
+    monkeypatch.setenv("CALIBER_MAX_COST_USD", "0.01")
+    with loopback(LoopbackConfig()) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        assert cli.main(["score", "--judge", str(judge), "--records", str(records)]) == 3
+    told = capsys.readouterr()
+    assert len(pd.read_csv(io.StringIO(told.out))) == N
+    assert "the spending cap was reached" in told.err
+    assert "name a file with --to" in told.err
+
+
+def test_only_the_records_whose_calls_failed_are_asked_about_again(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, target = write_judge(tmp_path, "openai", "m"), tmp_path / "verdicts.csv"
+    arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target)]
+    with loopback(LoopbackConfig(errors={"o31": (400, "odd"), "o44": (400, "odd")})) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        assert cli.main(arguments) == 0
+        told = capsys.readouterr().err
+        assert "2 records failed; run again to have these asked about, and no others" in told
+        assert pd.read_csv(target)["status"].value_counts().to_dict() == {"scored": N - 2, "failed": 2}
+        n_asked = server.stats()["calls"]
+        assert cli.main(arguments) == 0
+        assert server.stats()["calls"] == n_asked + 2
+
+
+def test_a_refusal_is_an_answer_which_another_run_does_not_pay_for_again(
+    tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, target = write_judge(tmp_path, "openai", "m"), tmp_path / "verdicts.csv"
+    arguments = ["score", "--judge", str(judge), "--records", str(records), "--to", str(target)]
+    with loopback(LoopbackConfig(errors={"o31": (400, "content_filter")})) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        assert cli.main(arguments) == 0
+        assert "1 answer without a verdict, which another run would repeat" in capsys.readouterr().err
+        n_asked = server.stats()["calls"]
+        assert cli.main(arguments) == 0
+        assert server.stats()["calls"] == n_asked
+    assert pd.read_csv(target)["status"].value_counts().to_dict() == {"scored": N - 1, "refused": 1}

@@ -62,7 +62,7 @@ def document(**changes: Any) -> JudgeDocument:  # noqa: ANN401 - entries of the 
         (figure(0.7, 0.6, 0.8), 0.61, False, "its lower bound does not support 0.61"),
         (figure(None, None, None), 0.1, False, "undefined on 80 records"),
         (figure(0.7, 0.6, 0.8, FEW), 0.1, False, f"(0.600 to 0.800, n = 80) supports nothing: {FEW}; label more"),
-        (None, 0.1, False, "test is sealed"),
+        (None, 0.1, False, "no labelled record of test was judged"),
     ],
 )
 def test_a_minimum_is_supported_by_the_lower_bound_alone(
@@ -71,6 +71,26 @@ def test_a_minimum_is_supported_by_the_lower_bound_alone(
     found, why = check_kappa(document(test=test), minimum)
     assert found is is_supported
     assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("decision", "reason", "shown"),
+    [
+        ("rejected", "test is sealed, as the version was not promoted", "| test | sealed |"),
+        ("undecided", "test is sealed, as the version was not promoted", "| test | sealed |"),
+        ("baseline", "no labelled record of test was judged", "| test | no labelled record |"),
+        ("promoted", "no labelled record of test was judged", "| test | no labelled record |"),
+    ],
+)
+def test_a_sealed_test_is_told_from_one_without_labels(decision: str, reason: str, shown: str) -> None:
+    untested = document(test=None, decision=decision)
+    is_supported, why = check_kappa(untested, 0.6)
+    assert not is_supported
+    assert reason in why
+    assert "nothing supports 0.6" in why
+    advice = "label more records" if decision in {"baseline", "promoted"} else "check the champion"
+    assert advice in why
+    assert shown in render_card(untested)
 
 
 def test_the_card_says_what_is_known() -> None:
@@ -88,7 +108,7 @@ def test_the_card_says_what_is_known() -> None:
 def test_the_card_says_what_is_not_known() -> None:
     nobody = {"value": None, "ci_low": None, "ci_high": None, "n": 0}
     abstention = {"threshold": None, "reason": "the judge gives no confidences"}
-    card = render_card(document(test=None, human_ceiling=nobody, abstention=abstention))
+    card = render_card(document(test=None, decision="rejected", human_ceiling=nobody, abstention=abstention))
     assert "| test | sealed |" in card
     assert "No record was judged by two people" in card
     assert "No threshold can be guaranteed: the judge gives no confidences." in card

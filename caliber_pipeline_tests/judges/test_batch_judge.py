@@ -320,3 +320,24 @@ def test_what_others_spent_of_the_cap_is_not_there_for_a_batch(tmp_path: Path) -
         with pytest.raises(SpendingCapError, match=r"over the spending cap of 5, of which 4\.9999 are spent; raise it"):
             run_judge(judge, make_task(TEXTS))
         assert not server.files
+
+
+@pytest.mark.parametrize(
+    ("spent", "reserved", "shown"),
+    [
+        (0.0, 4.9999, "4.9999 are set aside for what is under way"),
+        (0.5, 4.4999, "0.5000 are spent and 4.4999 are set aside for what is under way"),
+    ],
+)
+def test_what_is_set_aside_for_batches_just_sent_is_named_where_another_does_not_fit(
+    tmp_path: Path, spent: float, reserved: float, shown: str
+) -> None:
+    with batch_server() as server:
+        settings = OpenAIJudgeSettings(model="gpt-4o", base_url=server.base_url, max_cost_usd=5.0)
+        budget = Budget.of(5.0)
+        budget.settle(0, pico(spent))
+        assert budget.take(pico(reserved))
+        judge = BatchJudge(OpenAIJudge(settings, budget), settings, tmp_path)
+        with pytest.raises(SpendingCapError, match=f"over the spending cap of 5, of which {shown}; raise it"):
+            run_judge(judge, make_task(TEXTS))
+        assert not server.files
