@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from caliber_pipeline.core.annotation_events import EVENT_FIELDS, EVENTS, AnnotationEvent, check_event
-from caliber_pipeline.core.annotation_imports import EPOCH, Place, place_of, select_news
+from caliber_pipeline.core.annotation_imports import EPOCH, ImportedRow, Place, place_of, select_news
 from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
@@ -140,7 +140,13 @@ class AnnotationStore:
         with self._writing() as connection:
             return [self._append_one(connection, event) for event in events]
 
-    def import_annotations(self, annotations: pd.DataFrame, fingerprints: Sequence[str | None] | None = None) -> int:
+    def import_annotations(
+        self,
+        annotations: pd.DataFrame,
+        fingerprints: Sequence[str | None] | None = None,
+        *,
+        current: Sequence[str | None] | None = None,
+    ) -> int:
         """Store annotations of the `annotations` schema; the same ones again change nothing.
 
         Among imports of one person's verdict on one record at one time the last one counts: a verdict that is set
@@ -148,7 +154,8 @@ class AnnotationStore:
 
         Args:
             annotations: The annotations.
-            fingerprints: Per row that of the record's text which was judged, None where that is not known.
+            fingerprints: Per row that of the record's text which was judged, None where that is not told.
+            current: Per row that of the record's text as it is now: a new row that tells none is about this one.
 
         Returns:
             How many were new.
@@ -158,9 +165,10 @@ class AnnotationStore:
         """
         table = pa.table({c: pa.array(annotations[c], from_pandas=True) for c in ANNOTATIONS.names})
         rows = conform_table(table, ANNOTATIONS, "annotations").drop_columns(["is_gold"]).to_pylist()
-        pairs = list(zip(rows, fingerprints or [None] * len(rows), strict=True))
+        unknown = [None] * len(rows)
+        said = [ImportedRow(*row) for row in zip(rows, fingerprints or unknown, current or unknown, strict=True)]
         with self._writing() as connection:
-            news = select_news(pairs, self._latest_imports(connection, sorted({row["record_id"] for row in rows})))
+            news = select_news(said, self._latest_imports(connection, sorted({row["record_id"] for row in rows})))
             for event in news:
                 check_event(event)
             if news:
