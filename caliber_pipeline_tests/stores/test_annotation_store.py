@@ -117,11 +117,10 @@ def test_importing_the_same_annotations_again_changes_nothing(store: AnnotationS
     assert arrow_from_frame(store.annotations(), "annotations").equals(arrow_from_frame(annotations, "annotations"))
 
 
-def imported(**values: object) -> pd.DataFrame:
+def imported(**values: Any) -> pd.DataFrame:  # noqa: ANN401 - what a column of a frame can hold
     rows = pd.DataFrame({name: [None] for name in ANNOTATIONS.names})
-    return conform_frame(
-        rows.assign(**({"record_id": "r1", "annotator": "ada", "is_gold": False} | values)), "annotations"
-    )
+    chosen: dict[str, Any] = {"record_id": "r1", "annotator": "ada", "is_gold": False} | values
+    return conform_frame(rows.assign(**chosen), "annotations")
 
 
 @pytest.mark.parametrize("time", [None, NOON], ids=["no-time", "unchanged-time"])
