@@ -5,26 +5,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import ModuleType
 from typing import Final
 
-from caliber_pipeline.commands import (
-    ablate,
-    annotate,
-    cache,
-    check,
-    compare,
-    estimate,
-    export,
-    ingest,
-    judge,
-    plan,
-    promote,
-    report,
-    run,
-    score,
-)
-from caliber_pipeline.commands.arguments import CommandParser
 from caliber_pipeline.core.errors import CaliberError, DriftAlarmError, InputError, SpendingCapError
+from caliber_pipeline.interrupts import hear_interrupts
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -42,14 +27,34 @@ exit codes:
   0 success, 2 bad input or settings, 3 spending cap reached, 4 drift alarm,
   1 anything else
 """
-COMMANDS: Final = (
-    *(run, ingest, judge, annotate, report, compare, promote, ablate),
-    *(export, score, check, plan, estimate, cache),
-)
+
+
+def load_commands() -> tuple[ModuleType, ...]:
+    """The modules of the commands; loaded only here, where an interrupt already ends in one line."""
+    from caliber_pipeline.commands import (
+        ablate,
+        annotate,
+        cache,
+        check,
+        compare,
+        estimate,
+        export,
+        ingest,
+        judge,
+        plan,
+        promote,
+        report,
+        run,
+        score,
+    )
+
+    return run, ingest, judge, annotate, report, compare, promote, ablate, export, score, check, plan, estimate, cache
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
+    from caliber_pipeline.commands.arguments import CommandParser
+
     parser = CommandParser(
         prog="caliber",
         description="Calibrate an LLM judge against people.",
@@ -58,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"caliber {version('caliber-pipeline')}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in load_commands():
         command.add_parser(subparsers)
     return parser
 
@@ -70,6 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 2 on bad input or settings, 3 where the spending cap ended the run, 4 on a drift alarm that was to
         end it so, 1 on anything else.
     """
+    try:
+        with hear_interrupts():
+            return _execute(argv)
+    except KeyboardInterrupt:
+        sys.stderr.write("caliber: stopped; what was finished is kept\n")
+        return EXIT_FAILED
+
+
+def _execute(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.execute(arguments)
@@ -79,9 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"caliber: {error}\n")
         return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
-    except KeyboardInterrupt:
-        sys.stderr.write("caliber: stopped; what was finished is kept\n")
-        return EXIT_FAILED
     except BrokenPipeError:  # who read the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED

@@ -16,6 +16,7 @@ from caliber_pipeline.core.errors import CaliberError, CriteriaError, InputError
 from caliber_pipeline.core.loop import LoopState, plan_next
 from caliber_pipeline.core.optimized_criteria import current_champion, may_judge_test
 from caliber_pipeline.definitions import build_definitions
+from caliber_pipeline.interrupts import refuse_lost_interrupts
 from caliber_pipeline.judges.batch_judge import BatchJudge
 from caliber_pipeline.judges.openai_judge import OpenAIJudge
 from caliber_pipeline.judges.runner import find_open
@@ -179,14 +180,15 @@ class JobRunner:
         job = self._definitions.resolve_job_def(job_name)
         run_id = str(uuid.uuid4())
         try:
-            result = job.execute_in_process(
-                instance=self._instance,
-                partition_key=partition_key,
-                asset_selection=assets,
-                tags=tags,
-                run_id=run_id,
-                run_config={"loggers": {_LOGGER: {}}},  # without it Dagster's own writes all events to stderr
-            )
+            with refuse_lost_interrupts():
+                result = job.execute_in_process(
+                    instance=self._instance,
+                    partition_key=partition_key,
+                    asset_selection=assets,
+                    tags=tags,
+                    run_id=run_id,
+                    run_config={"loggers": {_LOGGER: {}}},  # without it Dagster's own writes all events to stderr
+                )
         except DagsterExecutionInterruptedError as interruption:  # it is no Exception, and unknown outside Dagster
             raise KeyboardInterrupt from interruption
         except dg.Failure as failure:

@@ -219,7 +219,7 @@ def test_help_fits_a_terminal_and_ends_with_examples(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for command in cli.COMMANDS:
+    for command in cli.load_commands():
         name = command.__name__.rsplit(".", 1)[-1]
         with pytest.raises(SystemExit, match="0"):
             cli.main([name, "--help"])

@@ -21,7 +21,7 @@ from caliber_pipeline.core.annotation_formats import (
 from caliber_pipeline.core.annotations import UNNAMED, parse_annotations
 from caliber_pipeline.core.conforming import frame_from_arrow
 from caliber_pipeline.core.errors import InputError, describe_read_error
-from caliber_pipeline.core.fingerprints import content_hashes
+from caliber_pipeline.core.fingerprints import content_hash_by_id
 from caliber_pipeline.core.judged_texts import reject_outdated
 from caliber_pipeline.stores.annotation_store import AnnotationStore
 from caliber_pipeline.stores.input_files import load_rows
@@ -45,7 +45,7 @@ def render_export(
     """
     if format_ == "csv":
         return render_csv(annotations, fingerprints), len(annotations)
-    hashes = dict(zip(records["record_id"], content_hashes(records), strict=True))
+    hashes = content_hash_by_id(records)
     pairs = zip(annotations["record_id"], pa.array(fingerprints, from_pandas=True).to_pylist(), strict=True)
     is_current = [judged in {None, hashes.get(record_id)} for record_id, judged in pairs]
     current = annotations[is_current].reset_index(drop=True)
@@ -91,7 +91,7 @@ def load_annotation_file(
     places = lines.filter(parsed.is_rejected).to_pylist()
     rejected = [f"{what} {place}: {why}" for place, why in zip(places, parsed.reasons.to_pylist(), strict=True)]
     sound = parsed.table
-    hashes = dict(zip(records["record_id"], content_hashes(records), strict=True)) if told.any() else {}
+    hashes = content_hash_by_id(records) if told.any() else {}
     fingerprints = [hashes[id_] if is_told_ else None for id_, is_told_ in zip(sound["record_id"], told, strict=True)]
     return sound, fingerprints, broken + rejected
 
@@ -110,6 +110,8 @@ def import_annotations(
 ) -> tuple[int, int, list[str]]:
     """Bring a file's annotations into the store; bringing them again changes nothing. Arguments as above.
 
+    A verdict whose row does not tell what was judged is one on the text that its record has when it first comes.
+
     Rows that name no annotator are those of `annotator`, where one is given.
 
     Returns:
@@ -121,7 +123,9 @@ def import_annotations(
     table, fingerprints, rejected = load_annotation_file(path, records, mapping)
     if annotator is not None:
         table["annotator"] = table["annotator"].replace(UNNAMED, annotator)
-    n_new = store.import_annotations(table, fingerprints)
+    judged = records[records["record_id"].isin(table["record_id"])]
+    current = table["record_id"].map(content_hash_by_id(judged)).tolist()
+    n_new = store.import_annotations(table, fingerprints, current=current)
     return n_new, len(table) - n_new, rejected
 
 

@@ -79,7 +79,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespace) -> dict[str, Any]:
-    from caliber_pipeline.core.agreement import cohen_kappa
+    from caliber_pipeline.core.agreement import point_metrics, to_optional
     from caliber_pipeline.core.alignment_metrics import cell_sample
     from caliber_pipeline.core.gate import ALPHA
     from caliber_pipeline.core.planning import (
@@ -91,6 +91,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
     from caliber_pipeline.core.splits import DEV_SHARE
 
     sample = cell_sample(champion.scored, "dev")
+    observed = {name: to_optional(float(value)) for name, value in point_metrics(sample.cells).items()}
     shares = plausible_shares(sample.cells)
     n = int((champion.held_out["split"] == "dev").sum())
     wrong = float(shares[2] + shares[3])
@@ -102,10 +103,7 @@ def _plan(project: "Project", champion: "Champion", arguments: argparse.Namespac
     return {
         "criteria_version": champion.version,
         "n_dev": n,
-        "prevalence": float(shares[0] + shares[3]),
-        "recall": float(shares[0] / (shares[0] + shares[3])),
-        "specificity": float(shares[1] / (shares[1] + shares[2])),
-        "cohen_kappa": float(cohen_kappa(shares)),
+        **{name: observed[name] for name in ("prevalence", "recall", "specificity", "cohen_kappa")},
         "design_effect": effect,
         "half_width": arguments.half_width,
         "n_dev_for_half_width": for_interval,
@@ -152,10 +150,12 @@ def _choose(project: "Project", champion: "Champion", arguments: argparse.Namesp
 
 
 def _in_words(plan: dict[str, Any]) -> str:
+    prevalence, recall, specificity = (_share(plan[name]) for name in ("prevalence", "recall", "specificity"))
+    kappa = "n/a" if plan["cohen_kappa"] is None else f"{plan['cohen_kappa']:.2f}"
     lines = [
-        f"{plan['criteria_version']} on dev: {plan['n_dev']} labels, people accept {plan['prevalence']:.0%}; the judge "
-        f"accepts {plan['recall']:.0%} of those and rejects {plan['specificity']:.0%} of the others "
-        f"(kappa {plan['cohen_kappa']:.2f}).",
+        f"{plan['criteria_version']} on dev: {plan['n_dev']} labels, people accept {prevalence}; the judge accepts "
+        f"{recall} of those and rejects {specificity} of the others (kappa {kappa}).",
+        "The plan reckons with half a record added to each of the four outcomes, as none of them is impossible.",
         f"Kappa to ±{plan['half_width']:g}: {plan['n_dev_for_half_width']} labels on dev, "
         f"{plan['n_labels_for_half_width']} in all.",
     ]
@@ -176,3 +176,7 @@ def _in_words(plan: dict[str, Any]) -> str:
         if chosen["n_left_of_earlier"]:
             lines.append(f"{chosen['n_left_of_earlier']} records of the plan before were not labelled; it is replaced.")
     return "\n".join(lines) + "\n"
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.0%}"

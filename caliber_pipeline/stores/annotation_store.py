@@ -17,17 +17,17 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from caliber_pipeline.core.annotation_events import EVENT_FIELDS, EVENTS, AnnotationEvent, check_event
+from caliber_pipeline.core.annotation_imports import EPOCH, ImportedRow, Place, place_of, select_news
 from caliber_pipeline.core.column_names import GOLD
 from caliber_pipeline.core.conforming import conform_table, frame_from_arrow
 from caliber_pipeline.core.errors import InputError
-from caliber_pipeline.core.fingerprints import digest
 from caliber_pipeline.core.schemas import ANNOTATIONS
 
 _BUSY_TIMEOUT_S: Final = 60.0
 _LAYOUT_VERSION: Final = "2"
 _LOCK_KEY: Final = 0x63616C69  # of PostgreSQL's advisory lock that lets one writer in at a time
 _TICK: Final = timedelta(microseconds=1)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # also stands for an imported annotation without a time
+_N_ASKED: Final = 500  # records that one query asks for; the oldest SQLite takes 999 values
 
 _METADATA: Final = sa.MetaData()
 _BIG_ID: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -140,30 +140,40 @@ class AnnotationStore:
         with self._writing() as connection:
             return [self._append_one(connection, event) for event in events]
 
-    def import_annotations(self, annotations: pd.DataFrame, fingerprints: Sequence[str | None] | None = None) -> int:
+    def import_annotations(
+        self,
+        annotations: pd.DataFrame,
+        fingerprints: Sequence[str | None] | None = None,
+        *,
+        current: Sequence[str | None] | None = None,
+    ) -> int:
         """Store annotations of the `annotations` schema; the same ones again change nothing.
 
-        A row without a time is taken for earlier than all that people did here.
+        Among imports of one person's verdict on one record at one time the last one counts: a verdict that is set
+        back is set back. A row without a time is taken for earlier than all that people did here.
 
         Args:
             annotations: The annotations.
-            fingerprints: Per row that of the record's text which was judged, None where that is not known.
+            fingerprints: Per row that of the record's text which was judged, None where that is not told.
+            current: Per row that of the record's text as it is now: a new row that tells none is about this one.
 
         Returns:
             How many were new.
+
+        Raises:
+            InputError: an annotation cannot be meant; nothing is stored.
         """
         table = pa.table({c: pa.array(annotations[c], from_pandas=True) for c in ANNOTATIONS.names})
         rows = conform_table(table, ANNOTATIONS, "annotations").drop_columns(["is_gold"]).to_pylist()
-        events = [
-            AnnotationEvent(
-                event_id=digest("import", *(None if value is None else str(value) for value in row.values())),
-                action="import",
-                record_fingerprint=fingerprint,
-                **(row | {"created_at": row["created_at"] or _EPOCH}),
-            )
-            for row, fingerprint in zip(rows, fingerprints or [None] * len(rows), strict=True)
-        ]
-        return sum(self.append(events))
+        unknown = [None] * len(rows)
+        said = [ImportedRow(*row) for row in zip(rows, fingerprints or unknown, current or unknown, strict=True)]
+        with self._writing() as connection:
+            news = select_news(said, self._latest_imports(connection, sorted({row["record_id"] for row in rows})))
+            for event in news:
+                check_event(event)
+            if news:
+                connection.execute(sa.insert(_EVENTS), [_stored(event, event.created_at or EPOCH) for event in news])
+        return len(news)
 
     def state(self, record_id: str, annotator: str) -> AnnotationEvent | None:
         """Where one person's judgment of one record stands; None where the person never touched it."""
@@ -196,7 +206,7 @@ class AnnotationStore:
             table = _table(connection.execute(_latest(sa.true())), EVENTS)
         judged = table.filter(table.column("score").is_valid())
         at = judged.column("created_at")
-        timed = pc.if_else(pc.equal(at, pa.scalar(_EPOCH, at.type)), pa.scalar(None, at.type), at)
+        timed = pc.if_else(pc.equal(at, pa.scalar(EPOCH, at.type)), pa.scalar(None, at.type), at)
         judged = judged.set_column(judged.column_names.index("created_at"), "created_at", timed)
         judged = judged.append_column("is_gold", pc.equal(judged.column("annotator"), GOLD))
         judged = judged.sort_by([("record_id", "ascending"), ("annotator", "ascending")])
@@ -235,9 +245,18 @@ class AnnotationStore:
             created_at = self._clock()
             if latest is not None:
                 created_at = max(created_at, _moment(latest) + _TICK)
-        row = {name: getattr(event, name) for name in EVENT_FIELDS}
-        connection.execute(sa.insert(_EVENTS), row | {"created_at": (created_at - _EPOCH) // _TICK})
+        connection.execute(sa.insert(_EVENTS), _stored(event, created_at))
         return True
+
+    def _latest_imports(self, connection: sa.Connection, record_ids: Sequence[str]) -> dict[Place, AnnotationEvent]:
+        """The last imported event of each place of these records."""
+        latest = {}
+        for start in range(0, len(record_ids), _N_ASKED):
+            asked = _EVENTS.c.record_id.in_(record_ids[start : start + _N_ASKED])
+            query = sa.select(_EVENTS).where(asked, _EVENTS.c.action == "import").order_by(_EVENTS.c.seq)
+            events = [_event(row) for row in connection.execute(query).mappings()]
+            latest.update({place_of(event): event for event in events})
+        return latest
 
     def _prepare(self) -> None:
         if self._is_sqlite and self._url.database:
@@ -367,5 +386,11 @@ def _event(row: sa.RowMapping) -> AnnotationEvent:
     return AnnotationEvent(**(values | {"created_at": _moment(row["created_at"])}))
 
 
+def _stored(event: AnnotationEvent, created_at: datetime) -> dict[str, object]:
+    """An event's row as the database keeps it."""
+    row = {name: getattr(event, name) for name in EVENT_FIELDS}
+    return row | {"created_at": (created_at - EPOCH) // _TICK}
+
+
 def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -19,7 +19,10 @@ from caliber_pipeline.annotate.serve import listen
 from caliber_pipeline.annotate.transfer import load_annotation_file, load_records
 from caliber_pipeline.cli import main
 from caliber_pipeline.core.errors import InputError
+from caliber_pipeline.settings import Settings
 from caliber_pipeline.stores.annotation_store import AnnotationStore
+from caliber_pipeline.stores.ingest import load_annotations
+from caliber_pipeline.stores.ingest import load_records as load_ingested
 from caliber_pipeline_tests.annotate.sample_records import write_records
 
 
@@ -121,6 +124,30 @@ def test_records_that_are_not_there_are_said_to_be_missing(
 ) -> None:
     assert main(["annotate", "--assets", str(assets), "--records", str(tmp_path / "nowhere.csv")]) == 2
     assert "nowhere.csv: no such file" in capsys.readouterr().err
+
+
+def test_an_imported_verdict_does_not_outlive_the_text_that_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, labels, output = tmp_path / "records.csv", tmp_path / "labels.csv", tmp_path / "out"
+    ingest = ["ingest", "--records", str(records), "--output", str(output)]
+    options = ["annotate", "--output", str(output), "--annotator", "anna"]
+    records.write_text("id,query,output\nr1,q,a\nr2,q,b\n")
+    labels.write_text("id,score\nr1,1\nr2,0\n")
+    assert main(ingest) == 0
+    assert main([*options, "--import", str(labels)]) == 0
+    records.write_text("id,query,output\nr1,q,a\nr2,q,changed\n")
+    assert main([*options, "--import", str(labels)]) == 0  # the same rows again are no verdicts on the new text
+    assert main(ingest) == 0
+    assert main([*options, "--import", str(labels)]) == 0
+    assert "0 annotations imported, 2 were there already" in capsys.readouterr().err
+    settings = Settings(records=records, output=output)
+    loaded = load_annotations(settings, load_ingested(settings).table)
+    assert loaded.table["record_id"].tolist() == ["r1"]
+    assert loaded.rejected["reason"].tolist() == ["record 'r2' had another text when it was judged; judge it again"]
+    labels.write_text("id,output,score\nr1,a,1\nr2,changed,0\n")  # the same verdict, and now on this text
+    assert main([*options, "--import", str(labels)]) == 0
+    assert load_annotations(settings, load_ingested(settings).table).table["record_id"].tolist() == ["r1", "r2"]
 
 
 @pytest.mark.parametrize("format_", ["label-studio", "argilla"])

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Hashable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from caliber_pipeline.champion import Champion, judge_others, load_champion
 from caliber_pipeline.cli import main
+from caliber_pipeline.core.alignment_metrics import compute_alignment_metrics, metric_value
 from caliber_pipeline.core.criteria import Criteria
 from caliber_pipeline.core.judge_scores import select_judged
 from caliber_pipeline.core.labels import resolve_labels
@@ -92,6 +94,33 @@ def test_a_plan_names_labels_for_an_interval_and_for_a_gain(output: Path, capsys
         float(str(plan["n_dev_for_half_width"])) / 0.4, abs=1
     )
     assert float(str(plan["n_dev_for_gain"])) > 0
+
+
+def test_a_plan_shows_the_figures_that_were_observed(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored = load_champion(Project.from_settings(Settings(output=output, judge="recorded"))).scored
+    metrics = compute_alignment_metrics(scored)
+
+    plan = run_json(capsys, "plan", "--output", str(output))
+
+    for name in ("prevalence", "recall", "specificity", "cohen_kappa"):
+        assert plan[name] == metric_value(metrics, "dev", name)
+
+
+def test_a_plan_shows_what_is_undefined_as_such(
+    output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project.from_settings(Settings(output=output, judge="recorded"))
+    found = load_champion(project)
+    all_accepted = replace(found, scored=found.scored.assign(human_score=1, llm_score=1))
+    monkeypatch.setattr("caliber_pipeline.champion.load_champion", lambda _: all_accepted)
+
+    plan = run_json(capsys, "plan", "--output", str(output))
+    assert main(["plan", "--output", str(output), "--judge", "recorded"]) == 0
+
+    assert [plan[name] for name in ("prevalence", "recall", "specificity", "cohen_kappa")] == [1.0, 1.0, None, None]
+    said = capsys.readouterr().out
+    assert "people accept 100%; the judge accepts 100% of those and rejects n/a of the others (kappa n/a).\n" in said
+    assert "with half a record added to each of the four outcomes" in said
 
 
 def test_a_plan_chooses_unlabelled_records_with_their_probability(

@@ -117,6 +117,51 @@ def test_importing_the_same_annotations_again_changes_nothing(store: AnnotationS
     assert arrow_from_frame(store.annotations(), "annotations").equals(arrow_from_frame(annotations, "annotations"))
 
 
+def imported(**values: Any) -> pd.DataFrame:  # noqa: ANN401 - what a column of a frame can hold
+    rows = pd.DataFrame({name: [None] for name in ANNOTATIONS.names})
+    chosen: dict[str, Any] = {"record_id": "r1", "annotator": "ada", "is_gold": False} | values
+    return conform_frame(rows.assign(**chosen), "annotations")
+
+
+@pytest.mark.parametrize("time", [None, NOON], ids=["no-time", "unchanged-time"])
+def test_an_imported_verdict_that_is_set_back_counts_again(store: AnnotationStore, time: datetime | None) -> None:
+    first, second = (imported(score=score, created_at=time) for score in (1, 0))
+    assert [store.import_annotations(rows) for rows in (first, second, first)] == [1, 1, 1]
+    assert store.annotations()["score"].tolist() == [1]
+    assert store.import_annotations(first) == 0
+    assert [store.import_annotations(rows) for rows in (second, first)] == [1, 1]
+    assert store.annotations()["score"].tolist() == [1]
+    assert store.history()["score"].tolist() == [1, 0, 1, 0, 1]
+
+
+def test_an_imported_file_with_several_times_changes_nothing_when_it_comes_again(store: AnnotationStore) -> None:
+    both = pd.concat([imported(score=1, created_at=NOON), imported(score=0, created_at=NOON + timedelta(hours=1))])
+    assert [store.import_annotations(both) for _ in range(2)] == [2, 0]
+    assert store.import_annotations(imported(score=1, created_at=NOON)) == 0
+    assert store.annotations()["score"].tolist() == [0]
+
+
+def test_a_verdict_that_is_set_back_in_a_file_does_not_replace_the_one_of_the_page(store_url: str) -> None:
+    with AnnotationStore(store_url, clock=lambda: NOON) as store:
+        store.import_annotations(imported(score=1))
+        store.append([event("e1", score=0)])
+        assert [store.import_annotations(imported(score=score)) for score in (0, 1)] == [1, 1]
+        assert store.annotations()["score"].tolist() == [0]
+
+
+def test_many_records_are_imported_at_once_and_known_again(store: AnnotationStore) -> None:
+    rows = conform_frame(
+        pd.concat([imported(score=1)] * 1201).assign(record_id=[f"r{i}" for i in range(1201)]), "annotations"
+    )
+    assert [store.import_annotations(rows) for _ in range(2)] == [1201, 0]
+
+
+def test_one_import_that_nobody_can_mean_keeps_out_all(store: AnnotationStore) -> None:
+    with pytest.raises(InputError, match="severity -1 is not over 0"):
+        store.import_annotations(pd.concat([imported(score=1), imported(score=1, annotator="ben", severity=-1.0)]))
+    assert store.last_seq() == 0
+
+
 def test_imported_gold_labels_override_the_others_as_those_of_a_file_do(store: AnnotationStore) -> None:
     rows = pd.DataFrame({name: [None] * 3 for name in ANNOTATIONS.names})
     rows = rows.assign(record_id="r1", annotator=["ada", "ben", "gold"], score=[1, 1, 0], is_gold=[False, False, True])
