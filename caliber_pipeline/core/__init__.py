@@ -5,7 +5,7 @@ A stage is a module of its asset's name; the modules behind it stand below it, i
 * Every stage: `schemas`, `conforming`, `errors`, `arguments`, `criteria`, `fingerprints`, `column_lineage`,
   `input_formats`.
 * `records`: `columns`, `column_names`, `text_bytes`, `splits`.
-* `annotations`: `annotation_events`, `annotation_formats`, `judged_texts`, `staleness`, `labels`.
+* `annotations`: `annotation_events`, `annotation_imports`, `annotation_formats`, `judged_texts`, `staleness`, `labels`.
 * `annotator_agreement`: `annotators`, `human_ceiling`.
 * `judge_scores`: `judge_prompt`, `judge_reply`, `verdicts`, `pricing`, `usage`.
 * `alignment_metrics`: `agreement`, `intervals`, `means`, `weights`, `planning`, `estimation`, `abstention`.
