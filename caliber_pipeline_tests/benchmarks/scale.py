@@ -379,6 +379,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
+    if arguments.work is not None:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
         for n in arguments.rows:
             for row in measure_all(Path(work), int(n), arguments.stages):
