@@ -127,20 +127,13 @@ def _unstored_records(settings: Settings) -> "pa.Table | None":
 
 def _refuse_others(settings: Settings, records: "pd.DataFrame") -> None:
     """Refuse records that are not stored: the stored ones would be shown, and verdicts on these be lost."""
-    import pyarrow.compute as pc
-
     from caliber_pipeline.core.errors import InputError
     from caliber_pipeline.core.fingerprints import content_hash_by_id
+    from caliber_pipeline.stores.ingest import stored_texts
     from caliber_pipeline.stores.tables import TableStore
 
     given = content_hash_by_id(records)
-    stored = content_hash_by_id(
-        TableStore(str(settings.local_output)).select(
-            "records",
-            columns=["record_id", "query", "output", "reference"],
-            where=pc.field("record_id").isin(list(given)),
-        )
-    )
+    stored = stored_texts(TableStore(str(settings.local_output)), given)
     if others := [record_id for record_id, text in given.items() if stored.get(record_id) != text]:
         raise InputError(
             f"{settings.records_file}: {len(others)} records are not those in {settings.output}, or have other texts "

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -299,6 +299,13 @@ def refuse_losing_all(settings: Settings, loaded: Loaded, tables: TableStore) ->
     )
 
 
+def stored_texts(tables: TableStore, record_ids: Iterable[str]) -> dict[str, str]:
+    """Per record that is stored, of those named, a hash of its texts; the others are never in memory."""
+    is_named = pc.field("record_id").isin(pa.array(list(record_ids), pa.string()))
+    columns = ["record_id", "query", "output", "reference"]
+    return content_hash_by_id(tables.select("records", columns=columns, where=is_named))
+
+
 def labelled_texts(tables: TableStore) -> dict[str, str]:
     """Per stored record that has annotations a hash of its texts; none as long as no version was evaluated on them."""
     if not tables.versions("optimized_criteria") or tables.load_attrs("annotations") is None:
@@ -316,10 +323,7 @@ def describe_lost_labels(before: Mapping[str, str], tables: TableStore) -> str |
     n_lost = len(before.items() - labelled_texts(tables).items())
     if not n_lost:
         return None
-    is_named = pc.field("record_id").isin(pa.array(list(before), pa.string()))
-    there = content_hash_by_id(
-        tables.select("records", columns=["record_id", "query", "output", "reference"], where=is_named)
-    )
+    there = stored_texts(tables, before)
     if before.items() & there.items():
         return f"of {len(before)} labelled records {n_lost} are gone, have another text, or have no label any more"
     return (
