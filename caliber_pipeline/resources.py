@@ -143,7 +143,7 @@ class Project(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The judge that the settings name, bound to a criteria version where one is given.
 
         Raises:
-            InputError: a setting cannot work, as an unknown provider.
+            InputError: a setting cannot work, as an unknown provider; or the version was judged by another judge.
             JudgeError: it cannot be had: no key, no model.
         """
         name = self.settings.judge
